@@ -1,0 +1,395 @@
+//! What a plugin can ask of the host, as data: every request and answer that passes
+//! the gate is one of these, and is journaled in this form.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::alert::Labels;
+
+/// Why a capability did not do what it was asked; `sentinel:plugin/types`
+/// `capability-error`, where each case is explained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "error", content = "message", rename_all = "kebab-case")]
+pub enum CapabilityError {
+    /// Not granted, or a limit forbids it.
+    #[error("denied: {0}")]
+    Denied(String),
+    /// The thing that was named does not exist.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The request is malformed.
+    #[error("invalid: {0}")]
+    Invalid(String),
+    /// The other side cannot be reached or refuses for now.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// No answer came in time; the effect may have happened.
+    #[error("timed out: {0}")]
+    TimedOut(String),
+    /// The other side tried and failed.
+    #[error("failed: {0}")]
+    Failed(String),
+}
+
+/// What the gate lets through or refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Request {
+    /// A call of `sentinel:plugin/docker`.
+    Docker(DockerRequest),
+    /// A call of `sentinel:plugin/ansible`.
+    Ansible(AnsibleRequest),
+}
+
+impl Request {
+    /// Whether the call changes something outside.
+    #[must_use]
+    pub fn is_effect(&self) -> bool {
+        match self {
+            Self::Docker(request) => request.call.action().is_effect(),
+            Self::Ansible(_) => true,
+        }
+    }
+
+    /// The call's name, for example `docker.restart`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Docker(request) => request.call.action().call_name(),
+            Self::Ansible(_) => "ansible.run",
+        }
+    }
+
+    /// What the call is about, for people: `docker.restart local/nginx`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Docker(request) => {
+                let container = request.call.container().unwrap_or("");
+                format!("{} {}/{container}", self.name(), request.host)
+            }
+            Self::Ansible(request) => format!("{} {}", self.name(), request.playbook),
+        }
+    }
+}
+
+/// A call to one Docker host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DockerRequest {
+    /// The host's name in the configuration.
+    pub host: String,
+    /// What to do there.
+    #[serde(flatten)]
+    pub call: DockerCall,
+}
+
+/// The functions of `sentinel:plugin/docker`. Spans of time are in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call")]
+pub enum DockerCall {
+    /// The containers of the host.
+    #[serde(rename = "docker.list")]
+    List {
+        /// Also those that do not run.
+        all: bool,
+        /// Only those that carry all of these.
+        labels: Labels,
+    },
+    /// The state of one container.
+    #[serde(rename = "docker.inspect")]
+    Inspect {
+        /// Name or id.
+        container: String,
+    },
+    /// The end of its output.
+    #[serde(rename = "docker.logs")]
+    Logs {
+        /// Name or id.
+        container: String,
+        /// How many lines.
+        lines: u32,
+    },
+    /// Starts it.
+    #[serde(rename = "docker.start")]
+    Start {
+        /// Name or id.
+        container: String,
+    },
+    /// Stops it.
+    #[serde(rename = "docker.stop")]
+    Stop {
+        /// Name or id.
+        container: String,
+        /// Time between SIGTERM and SIGKILL.
+        grace_ms: u64,
+    },
+    /// Stops and starts it.
+    #[serde(rename = "docker.restart")]
+    Restart {
+        /// Name or id.
+        container: String,
+        /// Time between SIGTERM and SIGKILL.
+        grace_ms: u64,
+    },
+    /// Sends it a signal.
+    #[serde(rename = "docker.kill")]
+    Kill {
+        /// Name or id.
+        container: String,
+        /// The signal's name.
+        signal: String,
+    },
+    /// Replaces it by a new one with the same settings.
+    #[serde(rename = "docker.recreate")]
+    Recreate {
+        /// Name or id.
+        container: String,
+        /// Time between SIGTERM and SIGKILL.
+        grace_ms: u64,
+    },
+}
+
+impl DockerCall {
+    /// What a grant has to allow.
+    #[must_use]
+    pub fn action(&self) -> DockerAction {
+        match self {
+            Self::List { .. } => DockerAction::List,
+            Self::Inspect { .. } => DockerAction::Inspect,
+            Self::Logs { .. } => DockerAction::Logs,
+            Self::Start { .. } => DockerAction::Start,
+            Self::Stop { .. } => DockerAction::Stop,
+            Self::Restart { .. } => DockerAction::Restart,
+            Self::Kill { .. } => DockerAction::Kill,
+            Self::Recreate { .. } => DockerAction::Recreate,
+        }
+    }
+
+    /// The container that it names, if it names one.
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
+        match self {
+            Self::List { .. } => None,
+            Self::Inspect { container }
+            | Self::Logs { container, .. }
+            | Self::Start { container }
+            | Self::Stop { container, .. }
+            | Self::Restart { container, .. }
+            | Self::Kill { container, .. }
+            | Self::Recreate { container, .. } => Some(container),
+        }
+    }
+}
+
+/// What can be done with a container; the names are those of the WIT functions, and
+/// those that policies write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DockerAction {
+    /// See which containers there are.
+    List,
+    /// See the state of one.
+    Inspect,
+    /// Read its output.
+    Logs,
+    /// Start it.
+    Start,
+    /// Stop it.
+    Stop,
+    /// Stop and start it.
+    Restart,
+    /// Send it a signal.
+    Kill,
+    /// Replace it.
+    Recreate,
+}
+
+impl DockerAction {
+    /// All of them, in the order of the WIT file.
+    pub const ALL: [Self; 8] = [
+        Self::List,
+        Self::Inspect,
+        Self::Logs,
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Kill,
+        Self::Recreate,
+    ];
+
+    /// Whether it changes something outside.
+    #[must_use]
+    pub fn is_effect(self) -> bool {
+        !matches!(self, Self::List | Self::Inspect | Self::Logs)
+    }
+
+    /// The name in policies and in WIT.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.call_name().trim_start_matches("docker.")
+    }
+
+    /// The name in the journal.
+    #[must_use]
+    pub fn call_name(self) -> &'static str {
+        match self {
+            Self::List => "docker.list",
+            Self::Inspect => "docker.inspect",
+            Self::Logs => "docker.logs",
+            Self::Start => "docker.start",
+            Self::Stop => "docker.stop",
+            Self::Restart => "docker.restart",
+            Self::Kill => "docker.kill",
+            Self::Recreate => "docker.recreate",
+        }
+    }
+}
+
+/// `sentinel:plugin/ansible` `request`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnsibleRequest {
+    /// Path inside the playbooks folder.
+    pub playbook: String,
+    /// Variables; they reach Ansible in a private file.
+    pub extra_vars: serde_json::Map<String, serde_json::Value>,
+    /// Ansible's `--limit`.
+    pub limit: Option<String>,
+    /// Ansible's `--tags`.
+    pub tags: Vec<String>,
+    /// How long it may take, in milliseconds; none means as long as the run may.
+    pub timeout_ms: Option<u64>,
+}
+
+/// What the gate answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "value", rename_all = "kebab-case")]
+pub enum Response {
+    /// It is done and there is nothing to tell.
+    Done,
+    /// `docker.list`.
+    Containers(Vec<ContainerSummary>),
+    /// `docker.inspect`.
+    Container(Box<ContainerDetails>),
+    /// `docker.logs`.
+    Text(String),
+    /// `docker.recreate`: the new container's id.
+    Created(String),
+    /// `ansible.run`.
+    Playbook(Box<PlaybookReport>),
+}
+
+/// What Docker says of a container's main process; `sentinel:plugin/docker` `state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the WIT file explains each case")]
+pub enum ContainerState {
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+}
+
+/// What the container's own health check says; `sentinel:plugin/docker` `health`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the WIT file explains each case")]
+pub enum ContainerHealth {
+    None,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// `sentinel:plugin/docker` `summary`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the WIT file explains each field")]
+pub struct ContainerSummary {
+    pub id: String,
+    pub name: String,
+    pub image: String,
+    pub state: ContainerState,
+    pub labels: Labels,
+}
+
+/// `sentinel:plugin/docker` `details`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the WIT file explains each field")]
+pub struct ContainerDetails {
+    pub id: String,
+    pub name: String,
+    pub image: String,
+    pub state: ContainerState,
+    pub health: ContainerHealth,
+    pub failing_streak: u32,
+    pub exit_code: i64,
+    pub oom_killed: bool,
+    pub restart_count: u32,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub labels: Labels,
+}
+
+/// What a playbook did: the recap that the plugin sees, and what goes into the
+/// incident's timeline beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaybookReport {
+    /// The exit code of `ansible-playbook`.
+    pub exit_code: i32,
+    /// The hosts' recaps, by name.
+    pub hosts: BTreeMap<String, HostRecap>,
+    /// Every task's result, in order; bounded.
+    pub tasks: Vec<TaskResult>,
+    /// The end of what `ansible-playbook` printed; bounded.
+    pub output: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// `sentinel:plugin/ansible` `host-recap`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the WIT file explains each field")]
+pub struct HostRecap {
+    pub ok: u32,
+    pub changed: u32,
+    pub failed: u32,
+    pub skipped: u32,
+    pub unreachable: u32,
+    pub rescued: u32,
+    pub ignored: u32,
+}
+
+/// One task on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// The host's name in the inventory.
+    pub host: String,
+    /// The task's name.
+    pub task: String,
+    /// How it ended.
+    pub status: TaskStatus,
+    /// What the module said; empty when it said nothing.
+    pub message: String,
+}
+
+/// How a task ended on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskStatus {
+    /// Nothing had to be changed.
+    Ok,
+    /// It changed something.
+    Changed,
+    /// It failed.
+    Failed,
+    /// A condition left it out.
+    Skipped,
+    /// The host could not be reached.
+    Unreachable,
+    /// It failed, and the playbook ignores that.
+    Ignored,
+}

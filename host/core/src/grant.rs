@@ -1,0 +1,570 @@
+//! What a policy allows its plugins to touch. Nothing is allowed that is not granted.
+//!
+//! Names are granted by glob: `?` is any one character, `*` any number of them, `**`
+//! the same across `/`, `[a-z]` a class, `{a,b}` a choice, and a backslash takes the
+//! next character literally. Neither `?` nor `*` stands for a `/`, only a class that
+//! has it does (`[!x]` has everything but `x`). Case matters, and the whole name has to
+//! fit.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use globset::{GlobBuilder, GlobMatcher};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::alert::Labels;
+use crate::capability::{CapabilityError, DockerAction};
+
+/// A capability that a plugin imports, and that a policy therefore has to grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Import {
+    /// A function of `sentinel:plugin/docker`.
+    Docker(DockerAction),
+    /// `sentinel:plugin/ansible`.
+    Ansible,
+    /// `sentinel:plugin/http`.
+    Http,
+    /// `sentinel:plugin/memory`.
+    Memory,
+}
+
+impl fmt::Display for Import {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Docker(action) => action.call_name(),
+            Self::Ansible => "ansible.run",
+            Self::Http => "http.send",
+            Self::Memory => "memory",
+        })
+    }
+}
+
+/// A pattern for names.
+#[derive(Debug, Clone)]
+pub struct Glob {
+    pattern: String,
+    matcher: GlobMatcher,
+}
+
+impl Glob {
+    /// Whether `name` as a whole fits.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        self.matcher.is_match(name)
+    }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.pattern
+    }
+}
+
+impl FromStr for Glob {
+    type Err = GlobError;
+
+    fn from_str(pattern: &str) -> Result<Self, Self::Err> {
+        if pattern.is_empty() {
+            return Err(GlobError {
+                reason: "it is empty".to_owned(),
+            });
+        }
+        // Spelled out where the defaults differ between operating systems.
+        let glob = GlobBuilder::new(pattern)
+            .literal_separator(true)
+            .backslash_escape(true)
+            .case_insensitive(false)
+            .build()
+            .map_err(|error| GlobError {
+                reason: error.kind().to_string(),
+            })?;
+        Ok(Self {
+            pattern: pattern.to_owned(),
+            matcher: glob.compile_matcher(),
+        })
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.pattern)
+    }
+}
+
+impl PartialEq for Glob {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern == other.pattern
+    }
+}
+
+impl Eq for Glob {}
+
+impl Serialize for Glob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.pattern)
+    }
+}
+
+impl<'de> Deserialize<'de> for Glob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// Why a text is no pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the pattern is not valid: {reason}")]
+pub struct GlobError {
+    reason: String,
+}
+
+/// A label that a container has to carry: `key=value`, or `key` for any value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelGrant {
+    name: String,
+    value: Option<String>,
+}
+
+impl LabelGrant {
+    fn holds(&self, labels: &Labels) -> bool {
+        labels
+            .get(&self.name)
+            .is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
+    }
+}
+
+impl FromStr for LabelGrant {
+    type Err = LabelGrantError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let (name, value) = match s.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (s, None),
+        };
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(LabelGrantError);
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            value,
+        })
+    }
+}
+
+impl fmt::Display for LabelGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.value
+            .as_ref()
+            .map_or(Ok(()), |value| write!(f, "={value}"))
+    }
+}
+
+impl Serialize for LabelGrant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LabelGrant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// Why a text is no label of a container.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a label has no name: expected `key=value`, or `key` for any value")]
+pub struct LabelGrantError;
+
+/// What the plugins of a policy may touch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// Containers; none are granted without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<DockerGrant>,
+    /// Playbooks; none are granted without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ansible: Option<AnsibleGrant>,
+}
+
+/// Which containers, and what may be done with them. Of `containers` and `labels` at
+/// least one says something, and each that does has to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DockerGrant {
+    /// The hosts, by their names in the configuration: one of the patterns has to fit.
+    pub hosts: Vec<Glob>,
+    /// The containers' names: one of the patterns has to fit; none stand for any name.
+    pub containers: Vec<Glob>,
+    /// The containers' labels: all of them have to be there.
+    pub labels: Vec<LabelGrant>,
+    /// What may be done.
+    pub actions: BTreeSet<DockerAction>,
+}
+
+/// Which playbooks may be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnsibleGrant {
+    /// Paths inside the playbooks folder: one of the patterns has to fit.
+    pub playbooks: Vec<Glob>,
+}
+
+/// A call that the policy does not grant: what was asked, and what is granted instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Denied(String);
+
+impl From<Denied> for CapabilityError {
+    fn from(Denied(reason): Denied) -> Self {
+        Self::Denied(reason)
+    }
+}
+
+impl Grants {
+    /// Whether `action` is granted on any container of `host`. All that can be asked of
+    /// `docker.list`, whose rows [`Grants::sees_container`] then decides, and of any
+    /// call before its container is known.
+    pub fn allows_docker_host(&self, host: &str, action: DockerAction) -> Result<(), Denied> {
+        let Some(grant) = &self.docker else {
+            return Err(Denied(format!(
+                "{} is not granted: the policy grants nothing of docker",
+                action.call_name()
+            )));
+        };
+        if !grant.actions.contains(&action) {
+            return Err(Denied(format!(
+                "{} is not granted: of docker, the policy grants the actions {}",
+                action.call_name(),
+                list(grant.actions.iter().map(|action| action.as_str()))
+            )));
+        }
+        if !grant.hosts.iter().any(|glob| glob.matches(host)) {
+            return Err(Denied(format!(
+                "{} on host {} is not granted: the policy grants the hosts {}",
+                action.call_name(),
+                shown(host),
+                list(&grant.hosts)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether `action` is granted on the container with this name and these labels.
+    /// They must be those of the container that was found, never what a plugin called
+    /// it.
+    pub fn allows_docker(
+        &self,
+        host: &str,
+        action: DockerAction,
+        name: &str,
+        labels: &Labels,
+    ) -> Result<(), Denied> {
+        self.allows_docker_host(host, action)?;
+        match &self.docker {
+            Some(grant) if !grant.covers(name, labels) => Err(Denied(format!(
+                "{} on container {} is not granted: the policy grants containers {}",
+                action.call_name(),
+                shown(name),
+                grant.containers_text()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the rows of a `docker.list` may show this container: whatever is not
+    /// granted for anything is not seen either.
+    #[must_use]
+    pub fn sees_container(&self, host: &str, name: &str, labels: &Labels) -> bool {
+        self.docker.as_ref().is_some_and(|grant| {
+            grant.hosts.iter().any(|glob| glob.matches(host)) && grant.covers(name, labels)
+        })
+    }
+
+    /// Whether the playbook at this path inside the playbooks folder is granted. A path
+    /// that leads out of the folder never is, whatever the patterns say.
+    pub fn allows_ansible(&self, playbook: &str) -> Result<(), Denied> {
+        let Some(grant) = &self.ansible else {
+            return Err(Denied(
+                "ansible.run is not granted: the policy grants nothing of ansible".to_owned(),
+            ));
+        };
+        if !is_inside(playbook) {
+            return Err(Denied(format!(
+                "ansible.run of {} is not granted: a playbook is a path inside the playbooks folder, without `..`",
+                shown(playbook)
+            )));
+        }
+        if !grant.playbooks.iter().any(|glob| glob.matches(playbook)) {
+            return Err(Denied(format!(
+                "ansible.run of {} is not granted: the policy grants the playbooks {}",
+                shown(playbook),
+                list(&grant.playbooks)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Those of `imports` that nothing here can satisfy, whatever a plugin asks.
+    #[must_use]
+    pub fn imports_missing(&self, imports: &BTreeSet<Import>) -> BTreeSet<Import> {
+        let granted = |import: &Import| match import {
+            Import::Docker(action) => self
+                .docker
+                .as_ref()
+                .is_some_and(|grant| grant.actions.contains(action)),
+            Import::Ansible => self.ansible.is_some(),
+            Import::Http | Import::Memory => false,
+        };
+        imports
+            .iter()
+            .filter(|import| !granted(import))
+            .copied()
+            .collect()
+    }
+}
+
+impl DockerGrant {
+    fn covers(&self, name: &str, labels: &Labels) -> bool {
+        // Neither is a grant of nothing; policies with neither are refused when they
+        // are read, but a journaled grant is read without that check.
+        let says_something = !(self.containers.is_empty() && self.labels.is_empty());
+        let named =
+            self.containers.is_empty() || self.containers.iter().any(|glob| glob.matches(name));
+        says_something && named && self.labels.iter().all(|label| label.holds(labels))
+    }
+
+    fn containers_text(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.containers.is_empty() {
+            parts.push(list(&self.containers));
+        }
+        if !self.labels.is_empty() {
+            parts.push(format!("with the labels {}", list(&self.labels)));
+        }
+        parts.join(" ")
+    }
+}
+
+/// Whether a relative path stays inside of where it starts.
+fn is_inside(path: &str) -> bool {
+    !path.contains('\\')
+        && !path.contains(char::is_control)
+        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// A name that a plugin gave, fit for a message: one line, and not a long one.
+fn shown(name: &str) -> String {
+    let mut shown: String = name
+        .chars()
+        .take(128)
+        .flat_map(char::escape_debug)
+        .collect();
+    if name.chars().nth(128).is_some() {
+        shown.push('…');
+    }
+    format!("`{shown}`")
+}
+
+fn list(items: impl IntoIterator<Item = impl fmt::Display>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn globs(patterns: &[&str]) -> Vec<Glob> {
+        patterns
+            .iter()
+            .map(|pattern| pattern.parse().unwrap())
+            .collect()
+    }
+
+    fn docker(containers: &[&str], labels: &[&str], actions: &[DockerAction]) -> Grants {
+        Grants {
+            docker: Some(DockerGrant {
+                hosts: globs(&["local"]),
+                containers: globs(containers),
+                labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
+                actions: actions.iter().copied().collect(),
+            }),
+            ansible: None,
+        }
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn patterns_stay_inside_a_path_component() {
+        for (pattern, yes, no) in [
+            ("nginx*", "nginx-1", "my-nginx"),
+            ("web-?", "web-1", "web-10"),
+            ("*.yml", "a.yml", "sub/a.yml"),
+            ("**/*.yml", "sub/deep/a.yml", "sub/a.yaml"),
+            ("sub/*", "sub/a", "sub/a/b"),
+            ("a?b", "a-b", "a/b"),
+            ("a[!/]b", "a-b", "a/b"),
+            ("{web,db}-[0-9]", "db-1", "db-a"),
+            ("Web", "Web", "web"),
+            ("a\\*", "a*", "ab"),
+            ("*", "..", "a/b"),
+        ] {
+            let glob: Glob = pattern.parse().unwrap();
+            assert!(glob.matches(yes), "{pattern} on {yes}");
+            assert!(!glob.matches(no), "{pattern} on {no}");
+        }
+        for pattern in ["", "[", "{a", "a\\"] {
+            assert!(pattern.parse::<Glob>().is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn without_grants_nothing_is_allowed() {
+        let none = Grants::default();
+        for action in DockerAction::ALL {
+            let denied = none.allows_docker("local", action, "nginx", &Labels::new());
+            assert_eq!(
+                denied.unwrap_err().to_string(),
+                format!(
+                    "{} is not granted: the policy grants nothing of docker",
+                    action.call_name()
+                )
+            );
+        }
+        assert!(!none.sees_container("local", "nginx", &Labels::new()));
+        assert_eq!(
+            none.allows_ansible("a.yml").unwrap_err().to_string(),
+            "ansible.run is not granted: the policy grants nothing of ansible"
+        );
+    }
+
+    #[test]
+    fn a_denial_says_what_is_granted() {
+        let grants = docker(
+            &["nginx*", "web-?"],
+            &["sentinel=yes", "team"],
+            &[DockerAction::Inspect, DockerAction::Restart],
+        );
+        let both = labels(&[("sentinel", "yes"), ("team", "x")]);
+        let ask = |host, action, name, labels: &Labels| {
+            grants
+                .allows_docker(host, action, name, labels)
+                .map_err(|denied| denied.to_string())
+        };
+        assert_eq!(ask("local", DockerAction::Restart, "nginx", &both), Ok(()));
+        assert_eq!(
+            ask("local", DockerAction::Kill, "nginx", &both).unwrap_err(),
+            "docker.kill is not granted: of docker, the policy grants the actions inspect, restart"
+        );
+        assert_eq!(
+            ask("prod", DockerAction::Restart, "nginx", &both).unwrap_err(),
+            "docker.restart on host `prod` is not granted: the policy grants the hosts local"
+        );
+        assert_eq!(
+            ask("local", DockerAction::Restart, "db\n", &both).unwrap_err(),
+            "docker.restart on container `db\\n` is not granted: the policy grants containers nginx*, web-? with the labels sentinel=yes, team"
+        );
+    }
+
+    #[test]
+    fn names_and_all_labels_have_to_hold() {
+        let both = docker(&["web"], &["a=1", "b"], &[]);
+        let by_label = docker(&[], &["a=1"], &[]);
+        let neither = docker(&[], &[], &[]);
+        for (name, pairs, with_both, with_label) in [
+            ("web", &[("a", "1"), ("b", "")][..], true, true),
+            ("db", &[("a", "1"), ("b", "")][..], false, true),
+            ("web", &[("a", "1")][..], false, true),
+            ("web", &[("a", "2"), ("b", "")][..], false, false),
+            ("web", &[][..], false, false),
+        ] {
+            let labels = labels(pairs);
+            assert_eq!(
+                both.sees_container("local", name, &labels),
+                with_both,
+                "{name} {pairs:?}"
+            );
+            assert_eq!(
+                by_label.sees_container("local", name, &labels),
+                with_label,
+                "{name} {pairs:?}"
+            );
+            assert!(!neither.sees_container("local", name, &labels));
+        }
+    }
+
+    #[test]
+    fn playbooks_never_lead_out_of_the_folder() {
+        let grants = Grants {
+            docker: None,
+            ansible: Some(AnsibleGrant {
+                playbooks: globs(&["**", "*", "restart-*.yml"]),
+            }),
+        };
+        for path in ["restart-nginx.yml", "sub/a.yml", "..a.yml"] {
+            assert_eq!(grants.allows_ansible(path), Ok(()), "{path}");
+        }
+        for path in [
+            "../a.yml",
+            "/etc/a.yml",
+            "a/../../b.yml",
+            "a//b.yml",
+            "./a.yml",
+            "..",
+            "",
+            "a\\..\\b",
+            "a\n.yml",
+        ] {
+            assert!(grants.allows_ansible(path).is_err(), "{path:?}");
+        }
+        let narrow = Grants {
+            docker: None,
+            ansible: Some(AnsibleGrant {
+                playbooks: globs(&["restart-*.yml"]),
+            }),
+        };
+        assert_eq!(
+            narrow.allows_ansible("wipe.yml").unwrap_err().to_string(),
+            "ansible.run of `wipe.yml` is not granted: the policy grants the playbooks restart-*.yml"
+        );
+    }
+
+    #[test]
+    fn missing_imports_are_those_that_no_call_could_use() {
+        let grants = docker(&["web"], &[], &[DockerAction::Inspect]);
+        let imports = BTreeSet::from([
+            Import::Docker(DockerAction::Inspect),
+            Import::Docker(DockerAction::Restart),
+            Import::Ansible,
+            Import::Memory,
+        ]);
+        let missing: Vec<_> = grants
+            .imports_missing(&imports)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(missing, ["docker.restart", "ansible.run", "memory"]);
+    }
+
+    #[test]
+    fn grants_come_back_from_the_journal() {
+        let grants = docker(&["web-*"], &["a=1", "b"], &[DockerAction::List]);
+        let json = serde_json::to_string(&grants).unwrap();
+        assert_eq!(
+            json,
+            r#"{"docker":{"hosts":["local"],"containers":["web-*"],"labels":["a=1","b"],"actions":["list"]}}"#
+        );
+        assert_eq!(serde_json::from_str::<Grants>(&json).unwrap(), grants);
+    }
+}

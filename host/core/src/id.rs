@@ -1,0 +1,320 @@
+//! Newtypes for the names and numbers that are easily mixed up.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The number of an incident; counted from 1 in the order in which they opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IncidentId(pub u64);
+
+impl fmt::Display for IncidentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for IncidentId {
+    type Err = IdError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        s.parse().map(Self).map_err(|_| IdError {
+            what: "incident",
+            expected: "a number, as `sentinel incidents list` prints it",
+            found: s.to_owned(),
+        })
+    }
+}
+
+/// One run of an incident, written `42.1`: the first run of incident 42.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId {
+    /// The incident that the run serves.
+    pub incident: IncidentId,
+    /// The run's number inside its incident, counted from 1.
+    pub number: u32,
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.incident, self.number)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = IdError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        s.split_once('.')
+            .and_then(|(incident, number)| {
+                Some(Self {
+                    incident: IncidentId(incident.parse().ok()?),
+                    number: number.parse().ok()?,
+                })
+            })
+            .ok_or_else(|| IdError {
+                what: "run",
+                expected: "an incident's number, a dot and the run's number, such as 42.1",
+                found: s.to_owned(),
+            })
+    }
+}
+
+impl Serialize for RunId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// What was typed is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{found}` is no {what} id: expected {expected}")]
+pub struct IdError {
+    what: &'static str,
+    expected: &'static str,
+    found: String,
+}
+
+/// A name that policies and plugins go by: 1 to 64 lower-case letters, digits and
+/// dashes, the first one a letter.
+fn is_name(s: &str) -> bool {
+    s.len() <= 64
+        && s.starts_with(|c: char| c.is_ascii_lowercase())
+        && s.chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $type(String);
+
+        impl $type {
+            /// Takes the name if it is one.
+            pub fn new(name: impl Into<String>) -> Result<Self, NameError> {
+                let name = name.into();
+                if is_name(&name) {
+                    Ok(Self(name))
+                } else {
+                    Err(NameError { what: $what, found: name })
+                }
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = NameError;
+
+            fn from_str(s: &str) -> Result<Self, Self::Err> {
+                Self::new(s)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name!(
+    /// A policy's name; unique over all policy files.
+    PolicyName,
+    "policy"
+);
+name!(
+    /// The name that a plugin says it has, and that policies call it by.
+    PluginName,
+    "plugin"
+);
+
+/// What was given is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{found}` is no {what} name: expected 1 to 64 lower-case letters, digits and dashes, beginning with a letter"
+)]
+pub struct NameError {
+    what: &'static str,
+    found: String,
+}
+
+/// The SHA-256 of a plugin's bytes; which version acted is told by this alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The first 12 hexadecimal digits, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.to_string()
+            .chars()
+            .skip("sha256:".len())
+            .take(12)
+            .collect()
+    }
+
+    /// All 64 hexadecimal digits, for file names.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        use fmt::Write as _;
+        self.0
+            .iter()
+            .fold(String::with_capacity(64), |mut hex, byte| {
+                // Writing to a String cannot fail.
+                let _ok = write!(hex, "{byte:02x}");
+                hex
+            })
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = IdError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let error = || IdError {
+            what: "digest",
+            expected: "`sha256:` and 64 hexadecimal digits",
+            found: s.to_owned(),
+        };
+        let hex = s.strip_prefix("sha256:").ok_or_else(error)?;
+        if hex.len() != 64 || !hex.is_ascii() {
+            return Err(error());
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
+            *byte = std::str::from_utf8(pair)
+                .ok()
+                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                .ok_or_else(error)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a policy acts on, for example `docker://local/nginx`: the thing that guards
+/// count and lock.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    kind: String,
+    host: String,
+    name: String,
+}
+
+impl Target {
+    /// What is before `://`: the kind of the target.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The host's name in the configuration.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The thing on that host; may be empty.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.kind, self.host)?;
+        if !self.name.is_empty() {
+            write!(f, "/{}", self.name)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Target {
+    type Err = IdError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let error = || IdError {
+            what: "target",
+            expected: "KIND://HOST/NAME, such as docker://local/nginx",
+            found: s.to_owned(),
+        };
+        let (kind, rest) = s.split_once("://").ok_or_else(error)?;
+        let (host, name) = rest.split_once('/').unwrap_or((rest, ""));
+        let printable = |part: &str| !part.chars().any(|c| c.is_control() || c.is_whitespace());
+        if is_name(kind) && !host.is_empty() && printable(host) && printable(name) {
+            Ok(Self {
+                kind: kind.to_owned(),
+                host: host.to_owned(),
+                name: name.to_owned(),
+            })
+        } else {
+            Err(error())
+        }
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,22 @@
+//! The decisions of Infra Sentinel, and nothing else: alerts, matchers, policies,
+//! grants, and the incident's life as a pure state machine.
+//!
+//! This crate does no I/O and knows no async runtime, no wasmtime, no disk and no
+//! clock: time comes in with each event. So it can be tested with properties and
+//! simulated through any number of crashes. `tests/tidy.rs` of the workspace holds it
+//! to that.
+
+#![forbid(unsafe_code)]
+
+pub mod alert;
+pub mod capability;
+pub mod id;
+pub mod event;
+pub mod guard;
+pub mod incident;
+pub mod timeline;
+pub mod duration;
+pub mod grant;
+pub mod matcher;
+pub mod policy;
+pub mod template;

@@ -1,0 +1,204 @@
+//! A policy as it was understood.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::alert::{Alert, Labels};
+use crate::duration::human;
+use crate::grant::Grants;
+use crate::id::{Digest, PluginName, PolicyName, Target};
+use crate::incident::{OnInterrupt, Plan, PlannedStep, PlannedVerify, VerifyCheck};
+use crate::matcher::Matcher;
+use crate::template::{Context, RenderError, TargetTemplate, Template, render_map};
+
+/// How long a policy leaves a target alone when it does not say.
+pub const DEFAULT_COOLDOWN: Duration = Duration::from_mins(1);
+
+/// One policy. Its JSON is what its digest is computed over: where it stands in which
+/// file makes no difference.
+#[derive(Debug, Clone, Serialize)]
+pub struct Policy {
+    /// Its name.
+    pub name: PolicyName,
+    /// What it is for, in the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Which alerts it is for: all have to hold. Never empty.
+    #[serde(rename = "match")]
+    pub matchers: Vec<Matcher>,
+    /// What it acts on.
+    pub target: TargetTemplate,
+    /// Whether it acts.
+    pub mode: Mode,
+    /// The ladder; never empty.
+    pub steps: Vec<Step>,
+    /// What decides that the target is healed.
+    pub verify: Verify,
+    /// What can hold it back.
+    pub guards: Guards,
+    /// What its plugins may touch.
+    pub grants: Grants,
+    /// Where it stands.
+    #[serde(skip)]
+    pub location: SourceLocation,
+    /// Which version it is.
+    #[serde(skip)]
+    pub digest: Digest,
+}
+
+/// Whether a policy acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It acts on its own.
+    Auto,
+    /// It is not looked at.
+    Off,
+}
+
+impl Mode {
+    /// The mode as policies write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// One rung of the ladder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// What it is given; every string in it is a template.
+    pub params: Map<String, Value>,
+    /// How long a run may take.
+    #[serde(with = "human")]
+    pub timeout: Duration,
+    /// How many runs the step has; at least 1.
+    pub attempts: u32,
+    /// The time between two attempts; the same each time.
+    #[serde(with = "human")]
+    pub backoff: Duration,
+    /// What becomes of a run that the end of the daemon cut off.
+    pub on_interrupt: OnInterrupt,
+}
+
+/// What decides that the target is healed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verify {
+    /// What is looked at.
+    pub check: Check,
+    /// The time within which it has to hold.
+    #[serde(with = "human")]
+    pub within: Duration,
+    /// The time between two looks.
+    #[serde(with = "human")]
+    pub every: Duration,
+}
+
+/// What a verification looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// A GET of this URL is answered with 2xx.
+    Http(Template),
+    /// The target's container runs and its health check passes.
+    DockerHealthy,
+    /// The target's container runs.
+    DockerRunning,
+    /// Every alert of the incident has resolved.
+    AlertResolved,
+}
+
+/// What can hold a policy back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Guards {
+    /// How long it leaves a target alone after it acted on it; never zero.
+    #[serde(with = "human")]
+    pub cooldown: Duration,
+}
+
+/// A place in a policy file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceLocation {
+    /// The file, by the name under which it was read.
+    pub file: String,
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The column, counted from 1 in characters.
+    pub column: usize,
+}
+
+impl fmt::Display for SourceLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+impl Policy {
+    /// Whether all matchers hold, whatever the mode is.
+    #[must_use]
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.matchers.iter().all(|matcher| matcher.matches(labels))
+    }
+
+    /// What it acts on for this alert.
+    pub fn target(&self, alert: &Alert) -> Result<Target, RenderError> {
+        self.target.render(&Context::new(alert, &self.name))
+    }
+
+    /// What it does about this alert, with everything filled in.
+    pub fn plan(&self, alert: &Alert) -> Result<Plan, RenderError> {
+        let context = Context::new(alert, &self.name);
+        let step = |step: &Step| {
+            Ok(PlannedStep {
+                plugin: step.plugin.clone(),
+                params: render_map(&step.params, &context)?,
+                timeout: step.timeout,
+                attempts: step.attempts,
+                backoff: step.backoff,
+                on_interrupt: step.on_interrupt,
+            })
+        };
+        let check = match &self.verify.check {
+            Check::Http(template) => {
+                let url = template.render(&context)?;
+                check_url(&url).map_err(|problem| RenderError::new(template.source(), problem))?;
+                VerifyCheck::Http { url }
+            }
+            Check::DockerHealthy => VerifyCheck::DockerHealthy,
+            Check::DockerRunning => VerifyCheck::DockerRunning,
+            Check::AlertResolved => VerifyCheck::AlertResolved,
+        };
+        Ok(Plan {
+            policy: self.name.clone(),
+            digest: self.digest,
+            steps: self.steps.iter().map(step).collect::<Result<_, _>>()?,
+            verify: PlannedVerify {
+                check,
+                within: self.verify.within,
+                every: self.verify.every,
+            },
+            cooldown: self.guards.cooldown,
+            grants: self.grants.clone(),
+        })
+    }
+}
+
+/// Whether a verification may GET `url`; the error is a fragment.
+pub(super) fn check_url(url: &str) -> Result<(), String> {
+    let parsed = url::Url::parse(url).map_err(|error| format!("`{url}` is no URL: {error}"))?;
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return Err(format!("`{url}` is neither http nor https"));
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err("a user or a password stands in the URL, where logs would show it".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! Policies and the plugins that they use.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::error::{PolicyError, Problem, nearest};
+use super::model::{Policy, Step};
+use super::read::StepPlaces;
+use super::set::Places;
+use crate::capability::DockerAction;
+use crate::grant::{Grants, Import};
+use crate::id::PluginName;
+use crate::template::has_template;
+
+/// What stands in the place of a text that a template fills in.
+const PLACEHOLDER: &str = "template";
+
+/// Rules of JSON Schema that can be judged although a text inside is not known yet.
+const SURE: [&str; 11] = [
+    "type",
+    "required",
+    "additionalProperties",
+    "unevaluatedProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "minItems",
+    "maxItems",
+    "dependentRequired",
+    "false",
+];
+
+/// The plugins that are loaded.
+pub trait PluginCatalog {
+    /// What is known of a plugin; none where it is not loaded.
+    fn plugin(&self, name: &PluginName) -> Option<PluginFacts>;
+
+    /// The names of all plugins.
+    fn names(&self) -> Vec<String>;
+
+    /// What is wrong with `params` by the plugin's own schema.
+    fn validate_params(&self, name: &PluginName, params: &Value) -> Vec<ParamError>;
+}
+
+/// What a policy has to know of a plugin.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PluginFacts {
+    /// What it asks the host for.
+    pub imports: BTreeSet<Import>,
+}
+
+/// A value that a plugin's schema does not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamError {
+    /// Which, as a JSON pointer; empty for the params as a whole.
+    pub path: String,
+    /// The rule of JSON Schema that it breaks, such as `type` or `required`.
+    pub keyword: String,
+    /// What is wrong: a fragment.
+    pub message: String,
+}
+
+/// Checks every step of a policy.
+pub(super) fn check(
+    policy: &Policy,
+    places: &Places,
+    catalog: &dyn PluginCatalog,
+) -> Vec<PolicyError> {
+    policy
+        .steps
+        .iter()
+        .zip(&places.steps)
+        .flat_map(|(step, at)| check_step(policy, step, at, places, catalog))
+        .collect()
+}
+
+fn check_step(
+    policy: &Policy,
+    step: &Step,
+    at: &StepPlaces,
+    places: &Places,
+    catalog: &dyn PluginCatalog,
+) -> Vec<PolicyError> {
+    let Some(facts) = catalog.plugin(&step.plugin) else {
+        let problem = unknown_plugin(&step.plugin, &catalog.names());
+        return vec![places.source.error(&at.plugin, problem)];
+    };
+    let missing = policy.grants.imports_missing(&facts.imports);
+    let (unserved, ungranted): (Vec<_>, Vec<_>) = missing
+        .into_iter()
+        .partition(|import| matches!(import, Import::Http | Import::Memory));
+    let mut errors = Vec::new();
+    for import in unserved {
+        let problem = Problem::new(format!(
+            "this version does not serve {import}, which plugin {} calls",
+            step.plugin
+        ))
+        .label(format!("calls {import}"))
+        .help("use a plugin that does without it");
+        errors.push(places.source.error(&at.plugin, problem));
+    }
+    if !ungranted.is_empty() {
+        let problem = not_granted(policy, &step.plugin, &ungranted);
+        errors.push(places.source.error(&at.plugin, problem));
+    }
+    let probe = placeholders(&Value::Object(step.params.clone()));
+    let params = Value::Object(step.params.clone());
+    for error in catalog.validate_params(&step.plugin, &probe) {
+        let culprit = params.pointer(&error.path).unwrap_or(&params);
+        if has_template(culprit) && !SURE.contains(&error.keyword.as_str()) {
+            continue;
+        }
+        let span = match &at.params {
+            Some(node) if !error.path.is_empty() => node.locate(&error.path),
+            _ => &at.params_key,
+        };
+        let name = error.path.trim_start_matches('/').replace('/', ".");
+        let plugin = &step.plugin;
+        let what = if name.is_empty() {
+            format!("the params of plugin {plugin} are not valid")
+        } else {
+            format!("the param `{name}` of plugin {plugin} is not valid")
+        };
+        let problem = Problem::new(format!("{what}: {}", error.message)).help(format!(
+            "`sentinel plugin inspect` shows which params {plugin} takes"
+        ));
+        errors.push(places.source.error(span, problem));
+    }
+    errors
+}
+
+fn unknown_plugin(name: &PluginName, known: &[String]) -> Problem {
+    let meant = nearest(name.as_str(), known.iter().map(String::as_str))
+        .map(|meant| format!("did you mean `{meant}`? "))
+        .unwrap_or_default();
+    let loaded = if known.is_empty() {
+        "no plugin is loaded".to_owned()
+    } else {
+        format!("the plugins that are loaded are {}", known.join(", "))
+    };
+    Problem::new(format!("there is no plugin `{name}`"))
+        .label("not loaded")
+        .help(format!("{meant}{loaded}"))
+}
+
+fn not_granted(policy: &Policy, plugin: &PluginName, missing: &[Import]) -> Problem {
+    let calls: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    let calls = match calls.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    };
+    let name = &policy.name;
+    Problem::new(format!(
+        "plugin {plugin} calls {calls}, which policy {name} does not grant"
+    ))
+    .label("not granted")
+    .help(format!(
+        "if that is wanted, write `grants: {{ {} }}`",
+        grants_to_write(&policy.grants, missing)
+    ))
+}
+
+/// The grants as they would have to be, in YAML.
+fn grants_to_write(grants: &Grants, missing: &[Import]) -> String {
+    let mut actions: BTreeSet<DockerAction> = missing
+        .iter()
+        .filter_map(|import| match import {
+            Import::Docker(action) => Some(*action),
+            _ => None,
+        })
+        .collect();
+    let mut parts = Vec::new();
+    if let Some(grant) = &grants.docker {
+        actions.extend(&grant.actions);
+    }
+    if !actions.is_empty() {
+        let mut keys = Vec::new();
+        match &grants.docker {
+            Some(grant) => {
+                if grant.hosts.iter().any(|host| host.as_str() != "local") {
+                    keys.push(format!("hosts: {}", quoted(&grant.hosts)));
+                }
+                if !grant.containers.is_empty() {
+                    keys.push(format!("containers: {}", quoted(&grant.containers)));
+                }
+                if !grant.labels.is_empty() {
+                    keys.push(format!("labels: {}", quoted(&grant.labels)));
+                }
+            }
+            None => keys.push("containers: ['NAME']".to_owned()),
+        }
+        let actions: Vec<_> = actions.iter().map(|action| action.as_str()).collect();
+        keys.push(format!("actions: [{}]", actions.join(", ")));
+        parts.push(format!("docker: {{ {} }}", keys.join(", ")));
+    }
+    match &grants.ansible {
+        Some(grant) => {
+            parts.push(format!(
+                "ansible: {{ playbooks: {} }}",
+                quoted(&grant.playbooks)
+            ));
+        }
+        None if missing.contains(&Import::Ansible) => {
+            parts.push("ansible: { playbooks: ['NAME.yml'] }".to_owned());
+        }
+        None => {}
+    }
+    parts.join(", ")
+}
+
+/// A list of texts in YAML.
+fn quoted(items: &[impl ToString]) -> String {
+    let items: Vec<_> = items
+        .iter()
+        .map(|item| format!("'{}'", item.to_string().replace('\'', "''")))
+        .collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// `value` with something in place of each text that a template fills in.
+fn placeholders(value: &Value) -> Value {
+    match value {
+        Value::String(_) if has_template(value) => Value::String(PLACEHOLDER.to_owned()),
+        Value::Array(items) => items.iter().map(placeholders).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| (key.clone(), placeholders(value)))
+            .collect(),
+        _ => value.clone(),
+    }
+}

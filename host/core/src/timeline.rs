@@ -1,0 +1,233 @@
+//! An incident's events as people read them.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::capability::{CapabilityError, Response};
+use crate::event::{CallResult, Event, EventBody, RunResult};
+use crate::incident::{FoldError, Incident, Phase};
+
+/// One line of a timeline: an event, or a change of phase that an event brought about.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    /// When.
+    pub at: Timestamp,
+    /// What kind of line: an event's kind, or `verification-started`,
+    /// `backoff-started` or `ended`.
+    pub kind: &'static str,
+    /// The line.
+    pub text: String,
+    /// What belongs under it, such as the output of a playbook.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub detail: Vec<String>,
+}
+
+/// The timeline of one incident, and the state that it leads to.
+pub fn timeline(events: &[Event]) -> Result<(Incident, Vec<Entry>), FoldError> {
+    let (first, rest) = events.split_first().ok_or(FoldError::Empty)?;
+    let (mut incident, _) = Incident::open(first)?;
+    let mut entries = vec![entry(first)];
+    for event in rest {
+        let before = incident.phase.clone();
+        incident.apply(event);
+        entries.push(entry(event));
+        if incident.phase != before {
+            entries.extend(phase_entry(&incident.phase, event.at));
+        }
+    }
+    Ok((incident, entries))
+}
+
+fn phase_entry(phase: &Phase, at: Timestamp) -> Option<Entry> {
+    let (kind, text) = match phase {
+        Phase::Verifying { deadline, .. } => (
+            "verification-started",
+            format!("waiting until {deadline} for the verification"),
+        ),
+        Phase::BackingOff {
+            step,
+            attempt,
+            until,
+        } => (
+            "backoff-started",
+            format!("step {step}, attempt {attempt} follows at {until}"),
+        ),
+        Phase::Ended { end, reason, .. } => ("ended", format!("{}: {reason}", end.as_str())),
+        Phase::Pending | Phase::Held { .. } | Phase::Starting { .. } | Phase::Running { .. } => {
+            return None;
+        }
+    };
+    Some(Entry {
+        at,
+        kind,
+        text,
+        detail: Vec::new(),
+    })
+}
+
+fn entry(event: &Event) -> Entry {
+    let mut detail = Vec::new();
+    let text = match &event.body {
+        EventBody::Opened {
+            plan,
+            target,
+            alert,
+            accepted_at,
+        } => {
+            detail.push(format!(
+                "fires since {}, delivered by {} and accepted at {accepted_at}",
+                alert.starts_at, alert.source
+            ));
+            detail.extend(
+                alert
+                    .labels
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value:?}")),
+            );
+            format!(
+                "{} matched policy {} on {target}",
+                alert.name(),
+                plan.policy
+            )
+        }
+        EventBody::AlertSeen {
+            episode,
+            status,
+            repeat,
+        } => {
+            let again = if *repeat { " again" } else { "" };
+            format!("alert {} is {status}{again}", episode.fingerprint)
+        }
+        EventBody::Refused { reason } => reason.clone(),
+        EventBody::GuardHeld {
+            guard,
+            until,
+            reason,
+        } => {
+            let until = until.map_or_else(|| "it ends".to_owned(), |until| until.to_string());
+            format!("held by {} until {until}: {reason}", guard.as_str())
+        }
+        EventBody::GuardsPassed => "every guard lets it through".to_owned(),
+        EventBody::RunStarted {
+            run,
+            step,
+            attempt,
+            plugin,
+            version,
+            digest,
+        } => format!(
+            "run {run} started: step {step}, attempt {attempt}, {plugin} {version} ({})",
+            digest.short()
+        ),
+        EventBody::RunEnded { run, result } => match result {
+            RunResult::Changed { message } => format!("run {run} changed something: {message}"),
+            RunResult::Unchanged { message } => format!("run {run} changed nothing: {message}"),
+            RunResult::Failed { class, message } => {
+                format!("run {run} failed ({}): {message}", class.as_str())
+            }
+        },
+        EventBody::RunInterrupted { run } => {
+            format!("run {run} was cut off by the end of sentinel")
+        }
+        EventBody::VerificationPassed { detail } => format!("verified: {detail}"),
+        EventBody::VerificationFailed { detail } => format!("not verified in time: {detail}"),
+        EventBody::TimerFired => "the wait is over".to_owned(),
+        EventBody::Observed {
+            request, result, ..
+        } => format!("looked: {} → {}", request.summary(), outcome(result)),
+        EventBody::EffectBegan { request, on, .. } => {
+            let on = on
+                .as_ref()
+                .map(|on| format!(" on {} ({})", on.name, on.id.get(..12).unwrap_or(&on.id)));
+            format!(
+                "effect began: {}{}",
+                request.summary(),
+                on.unwrap_or_default()
+            )
+        }
+        EventBody::EffectEnded { name, result, .. } => {
+            detail = playbook_lines(result);
+            format!("effect ended: {name} → {}", outcome(result))
+        }
+        EventBody::Denied { request, error, .. } => {
+            format!("denied: {}: {}", request.summary(), bare(error))
+        }
+        EventBody::Logged { level, message, .. } => format!("{}: {message}", level.as_str()),
+    };
+    Entry {
+        at: event.at,
+        kind: event.body.kind(),
+        text,
+        detail,
+    }
+}
+
+/// The message without the case in front.
+fn bare(error: &CapabilityError) -> &str {
+    match error {
+        CapabilityError::Denied(message)
+        | CapabilityError::NotFound(message)
+        | CapabilityError::Invalid(message)
+        | CapabilityError::Unavailable(message)
+        | CapabilityError::TimedOut(message)
+        | CapabilityError::Failed(message) => message,
+    }
+}
+
+fn outcome(result: &CallResult) -> String {
+    match result {
+        Ok(Response::Done) => "done".to_owned(),
+        Ok(Response::Containers(containers)) => format!("{} containers", containers.len()),
+        Ok(Response::Container(details)) => {
+            let state = format!("{:?}", details.state).to_lowercase();
+            let health = format!("{:?}", details.health).to_lowercase();
+            let oom = if details.oom_killed {
+                ", killed for lack of memory"
+            } else {
+                ""
+            };
+            if state == "running" {
+                format!("{state}, health {health}")
+            } else {
+                format!("{state}, exit code {}{oom}", details.exit_code)
+            }
+        }
+        Ok(Response::Text(text)) => format!("{} lines", text.lines().count()),
+        Ok(Response::Created(id)) => format!("new id {}", id.get(..12).unwrap_or(id)),
+        Ok(Response::Playbook(report)) => format!(
+            "exit code {} on {} hosts after {:.1} s",
+            report.exit_code,
+            report.hosts.len(),
+            report.duration_ms as f64 / 1000.0
+        ),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn playbook_lines(result: &CallResult) -> Vec<String> {
+    let Ok(Response::Playbook(report)) = result else {
+        return Vec::new();
+    };
+    let tasks = report.tasks.iter().map(|task| {
+        let status = format!("{:?}", task.status).to_lowercase();
+        let message = if task.message.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", task.message)
+        };
+        format!("{status:11} {}  {}{message}", task.host, task.task)
+    });
+    let hosts = report.hosts.iter().map(|(host, recap)| {
+        format!(
+            "recap       {host}  ok={} changed={} failed={} unreachable={} skipped={} rescued={} ignored={}",
+            recap.ok,
+            recap.changed,
+            recap.failed,
+            recap.unreachable,
+            recap.skipped,
+            recap.rescued,
+            recap.ignored
+        )
+    });
+    tasks.chain(hosts).collect()
+}

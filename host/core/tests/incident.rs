@@ -1,0 +1,549 @@
+//! The incident's life, driven by random shells: whatever order events come in, the
+//! promises of the state machine hold.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use sentinel_core::alert::{Alert, AlertStatus, Episode, Fingerprint, Labels};
+use sentinel_core::capability::{DockerCall, DockerRequest, Request};
+use sentinel_core::event::{Event, EventBody, FailureClass, Guard, RunResult};
+use sentinel_core::grant::Grants;
+use sentinel_core::id::{Digest, IncidentId, RunId};
+use sentinel_core::incident::{
+    Command, End, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Plan, PlannedStep,
+    PlannedVerify, VerifyCheck, later,
+};
+
+fn moment(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+fn alert(name: &str) -> Alert {
+    let labels = Labels::from([("alertname".to_owned(), name.to_owned())]);
+    Alert {
+        source: "alertmanager".to_owned(),
+        fingerprint: Fingerprint::of(&labels),
+        status: AlertStatus::Firing,
+        labels,
+        annotations: Labels::new(),
+        starts_at: moment(-10),
+        ends_at: None,
+        generator_url: None,
+    }
+}
+
+fn plan(attempts: &[u32], check: VerifyCheck, on_interrupt: OnInterrupt) -> Plan {
+    Plan {
+        policy: "web-down".parse().unwrap(),
+        digest: Digest::of(b"policy"),
+        steps: attempts
+            .iter()
+            .map(|attempts| PlannedStep {
+                plugin: "docker-restart".parse().unwrap(),
+                params: serde_json::Map::new(),
+                timeout: Duration::from_secs(30),
+                attempts: *attempts,
+                backoff: Duration::from_secs(5),
+                on_interrupt,
+            })
+            .collect(),
+        verify: PlannedVerify {
+            check,
+            within: Duration::from_secs(30),
+            every: Duration::from_millis(500),
+        },
+        cooldown: Duration::from_secs(60),
+        grants: Grants::default(),
+    }
+}
+
+fn opened(plan: Plan) -> Event {
+    Event {
+        at: moment(0),
+        incident: IncidentId(7),
+        body: EventBody::Opened {
+            plan: Box::new(plan),
+            target: "docker://local/web".parse().unwrap(),
+            alert: Box::new(alert("WebDown")),
+            accepted_at: moment(0),
+        },
+    }
+}
+
+/// Drives one incident and remembers what it said.
+struct Shell {
+    incident: Incident,
+    events: Vec<Event>,
+    commands: Vec<Command>,
+    now: i64,
+}
+
+impl Shell {
+    fn new(plan: Plan) -> Self {
+        let event = opened(plan);
+        let (incident, commands) = Incident::open(&event).unwrap();
+        Self {
+            incident,
+            events: vec![event],
+            commands,
+            now: 0,
+        }
+    }
+
+    fn apply(&mut self, body: EventBody) -> Vec<Command> {
+        let event = Event {
+            at: moment(self.now),
+            incident: self.incident.id,
+            body,
+        };
+        let commands = self.incident.apply(&event);
+        self.events.push(event);
+        self.commands.extend(commands.iter().cloned());
+        commands
+    }
+
+    fn seen(&mut self, status: AlertStatus, repeat: bool) -> Vec<Command> {
+        let episode = alert("WebDown").episode();
+        self.apply(EventBody::AlertSeen {
+            episode,
+            status,
+            repeat,
+        })
+    }
+
+    fn start_run(&mut self) -> RunId {
+        let Phase::Starting { step, attempt } = self.incident.phase else {
+            panic!("not starting but {:?}", self.incident.phase);
+        };
+        let run = RunId {
+            incident: self.incident.id,
+            number: self.incident.runs + 1,
+        };
+        self.apply(EventBody::RunStarted {
+            run,
+            step,
+            attempt,
+            plugin: "docker-restart".parse().unwrap(),
+            version: "1.0.0".to_owned(),
+            digest: Digest::of(b"plugin"),
+        });
+        run
+    }
+
+    fn act(&mut self, run: RunId) {
+        self.apply(EventBody::EffectBegan {
+            run,
+            call: 1,
+            request: Request::Docker(DockerRequest {
+                host: "local".to_owned(),
+                call: DockerCall::Start {
+                    container: "web".to_owned(),
+                },
+            }),
+            on: None,
+        });
+    }
+
+    fn end_run(&mut self, run: RunId, result: RunResult) -> Vec<Command> {
+        self.apply(EventBody::RunEnded { run, result })
+    }
+
+    fn end(&self) -> Option<End> {
+        match self.incident.phase {
+            Phase::Ended { end, .. } => Some(end),
+            _ => None,
+        }
+    }
+}
+
+fn changed() -> RunResult {
+    RunResult::Changed {
+        message: "restarted".to_owned(),
+    }
+}
+
+fn failed(class: FailureClass) -> RunResult {
+    RunResult::Failed {
+        class,
+        message: "no".to_owned(),
+    }
+}
+
+fn http() -> VerifyCheck {
+    VerifyCheck::Http {
+        url: "http://web/".to_owned(),
+    }
+}
+
+#[test]
+fn a_run_that_changed_something_is_healed_only_when_it_is_verified() {
+    let mut shell = Shell::new(plan(&[1], http(), OnInterrupt::Escalate));
+    assert_eq!(shell.commands, [Command::AskGuards]);
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.act(run);
+    let commands = shell.end_run(run, changed());
+    let deadline = later(moment(0), Duration::from_secs(30));
+    assert_eq!(commands, [Command::Verify { deadline }]);
+    assert_eq!(shell.end(), None);
+    shell.apply(EventBody::VerificationPassed {
+        detail: "200".to_owned(),
+    });
+    assert_eq!(shell.end(), Some(End::Healed));
+}
+
+#[test]
+fn attempts_then_the_next_step_then_escalated() {
+    let mut shell = Shell::new(plan(&[2, 1], http(), OnInterrupt::Escalate));
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.end_run(run, failed(FailureClass::Retryable));
+    assert!(matches!(
+        shell.incident.phase,
+        Phase::BackingOff {
+            step: 1,
+            attempt: 2,
+            ..
+        }
+    ));
+    // Too early: the backoff holds.
+    shell.apply(EventBody::TimerFired);
+    assert!(matches!(shell.incident.phase, Phase::BackingOff { .. }));
+    shell.now += 5;
+    shell.apply(EventBody::TimerFired);
+    let run = shell.start_run();
+    shell.end_run(run, changed());
+    shell.apply(EventBody::VerificationFailed {
+        detail: "503".to_owned(),
+    });
+    assert_eq!(
+        shell.incident.phase,
+        Phase::Starting {
+            step: 2,
+            attempt: 1
+        }
+    );
+    let run = shell.start_run();
+    shell.end_run(run, failed(FailureClass::Permanent));
+    assert_eq!(shell.end(), Some(End::Escalated));
+}
+
+#[test]
+fn a_permanent_failure_skips_the_attempts_that_are_left() {
+    let mut shell = Shell::new(plan(&[5, 1], http(), OnInterrupt::Escalate));
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.end_run(run, failed(FailureClass::Permanent));
+    assert_eq!(
+        shell.incident.phase,
+        Phase::Starting {
+            step: 2,
+            attempt: 1
+        }
+    );
+}
+
+#[test]
+fn a_denied_run_goes_to_a_person_whatever_the_ladder_has_left() {
+    let mut shell = Shell::new(plan(&[5, 5], http(), OnInterrupt::Escalate));
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.end_run(run, failed(FailureClass::Denied));
+    assert_eq!(shell.end(), Some(End::Escalated));
+}
+
+#[test]
+fn an_alert_that_resolves_before_anything_was_done_clears_the_incident() {
+    for hold in [false, true] {
+        let mut shell = Shell::new(plan(&[1], http(), OnInterrupt::Escalate));
+        if hold {
+            shell.apply(EventBody::GuardHeld {
+                guard: Guard::Cooldown,
+                until: Some(moment(60)),
+                reason: "acted".to_owned(),
+            });
+        }
+        let commands = shell.seen(AlertStatus::Resolved, false);
+        assert_eq!(commands, [Command::Release]);
+        assert_eq!(shell.end(), Some(End::Cleared));
+    }
+}
+
+#[test]
+fn a_failed_run_of_a_resolved_alert_is_not_tried_again() {
+    let mut shell = Shell::new(plan(&[3, 3], http(), OnInterrupt::Escalate));
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.act(run);
+    assert_eq!(shell.seen(AlertStatus::Resolved, false), []);
+    shell.end_run(run, failed(FailureClass::Retryable));
+    assert_eq!(shell.end(), Some(End::Healed));
+}
+
+#[test]
+fn a_repeat_opens_nothing_and_is_counted() {
+    let mut shell = Shell::new(plan(&[1], http(), OnInterrupt::Escalate));
+    assert_eq!(shell.seen(AlertStatus::Firing, true), []);
+    assert_eq!(shell.seen(AlertStatus::Firing, true), []);
+    assert_eq!(shell.incident.repeats, 2);
+    assert_eq!(shell.incident.phase, Phase::Pending);
+}
+
+#[test]
+fn a_late_firing_of_a_resolved_episode_does_not_bring_it_back() {
+    let mut shell = Shell::new(plan(&[1], http(), OnInterrupt::Escalate));
+    shell.apply(EventBody::GuardsPassed);
+    shell.start_run();
+    shell.seen(AlertStatus::Resolved, false);
+    shell.seen(AlertStatus::Firing, true);
+    assert!(shell.incident.resolved());
+}
+
+#[test]
+fn a_new_episode_takes_the_place_of_the_old_one() {
+    let mut shell = Shell::new(plan(&[1], http(), OnInterrupt::Escalate));
+    shell.apply(EventBody::GuardsPassed);
+    shell.start_run();
+    shell.seen(AlertStatus::Resolved, false);
+    let newer = Episode {
+        starts_at: moment(1),
+        ..alert("WebDown").episode()
+    };
+    shell.apply(EventBody::AlertSeen {
+        episode: newer.clone(),
+        status: AlertStatus::Firing,
+        repeat: false,
+    });
+    assert!(!shell.incident.resolved());
+    // The end of the old one, told late, says nothing about the new one.
+    shell.seen(AlertStatus::Resolved, false);
+    assert_eq!(
+        shell.incident.alerts,
+        BTreeMap::from([(newer, AlertStatus::Firing)])
+    );
+}
+
+#[test]
+fn an_interrupted_run_is_attempted_again_only_if_the_policy_says_so() {
+    let mut shell = Shell::new(plan(&[1], http(), OnInterrupt::Escalate));
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.apply(EventBody::RunInterrupted { run });
+    assert_eq!(shell.end(), Some(End::Escalated));
+
+    let mut shell = Shell::new(plan(&[1], http(), OnInterrupt::Rerun));
+    shell.apply(EventBody::GuardsPassed);
+    for _ in 1..MAX_INTERRUPTIONS {
+        let run = shell.start_run();
+        shell.apply(EventBody::RunInterrupted { run });
+        assert_eq!(shell.end(), None);
+    }
+    let run = shell.start_run();
+    shell.apply(EventBody::RunInterrupted { run });
+    assert_eq!(shell.end(), Some(End::Escalated));
+}
+
+/// What a random shell does next.
+#[derive(Debug, Clone)]
+enum Move {
+    PassGuards,
+    Hold,
+    Wait(i64),
+    Timer,
+    Firing,
+    Resolve,
+    StartRun,
+    Act,
+    EndRun(RunResult),
+    EndOtherRun,
+    Verified(bool),
+    Restart,
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        3 => Just(Move::PassGuards),
+        1 => Just(Move::Hold),
+        2 => (0_i64..40).prop_map(Move::Wait),
+        3 => Just(Move::Timer),
+        2 => Just(Move::Firing),
+        1 => Just(Move::Resolve),
+        6 => Just(Move::StartRun),
+        2 => Just(Move::Act),
+        4 => prop_oneof![
+            Just(changed()),
+            Just(failed(FailureClass::Retryable)),
+            Just(failed(FailureClass::Permanent)),
+            Just(failed(FailureClass::Denied)),
+        ].prop_map(Move::EndRun),
+        1 => Just(Move::EndOtherRun),
+        3 => any::<bool>().prop_map(Move::Verified),
+        1 => Just(Move::Restart),
+    ]
+}
+
+fn plans() -> impl Strategy<Value = Plan> {
+    (
+        prop::collection::vec(1_u32..4, 1..4),
+        prop_oneof![Just(http()), Just(VerifyCheck::AlertResolved)],
+        prop_oneof![Just(OnInterrupt::Rerun), Just(OnInterrupt::Escalate)],
+    )
+        .prop_map(|(attempts, check, on_interrupt)| plan(&attempts, check, on_interrupt))
+}
+
+impl Shell {
+    fn make(&mut self, step: &Move) {
+        match step {
+            Move::PassGuards => {
+                self.apply(EventBody::GuardsPassed);
+            }
+            Move::Hold => {
+                self.apply(EventBody::GuardHeld {
+                    guard: Guard::Cooldown,
+                    until: Some(moment(self.now + 10)),
+                    reason: "acted".to_owned(),
+                });
+            }
+            Move::Wait(seconds) => self.now += seconds,
+            Move::Timer => {
+                self.apply(EventBody::TimerFired);
+            }
+            Move::Firing => {
+                self.seen(AlertStatus::Firing, true);
+            }
+            Move::Resolve => {
+                self.seen(AlertStatus::Resolved, false);
+            }
+            // A shell starts a run only when it was told to.
+            Move::StartRun => {
+                if matches!(self.incident.phase, Phase::Starting { .. }) {
+                    self.start_run();
+                }
+            }
+            Move::Act => {
+                if let Phase::Running { run, .. } = self.incident.phase {
+                    self.act(run);
+                }
+            }
+            Move::EndRun(result) => {
+                if let Phase::Running { run, .. } = self.incident.phase {
+                    self.end_run(run, result.clone());
+                }
+            }
+            Move::EndOtherRun => {
+                let run = RunId {
+                    incident: self.incident.id,
+                    number: 999,
+                };
+                self.end_run(run, changed());
+            }
+            Move::Verified(true) => {
+                self.apply(EventBody::VerificationPassed {
+                    detail: "200".to_owned(),
+                });
+            }
+            Move::Verified(false) => {
+                self.apply(EventBody::VerificationFailed {
+                    detail: "503".to_owned(),
+                });
+            }
+            Move::Restart => {
+                self.incident = Incident::fold(&self.events).unwrap();
+                if let Phase::Running { run, .. } = self.incident.phase {
+                    self.apply(EventBody::RunInterrupted { run });
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn the_promises_hold_whatever_happens(
+        plan in plans(),
+        script in prop::collection::vec(moves(), 0..60),
+    ) {
+        let most_runs = plan.steps.iter().map(|step| step.attempts).sum::<u32>() + MAX_INTERRUPTIONS;
+        let mut shell = Shell::new(plan);
+        for step in &script {
+            let before = shell.incident.clone();
+            let said = shell.commands.len();
+            shell.make(step);
+            let commands = &shell.commands[said..];
+
+            // The state is the fold of the events, and survives a write and a read.
+            prop_assert_eq!(&Incident::fold(&shell.events).unwrap(), &shell.incident);
+            let written = serde_json::to_string(&shell.events).unwrap();
+            let read: Vec<Event> = serde_json::from_str(&written).unwrap();
+            prop_assert_eq!(&read, &shell.events);
+
+            // An end is an end.
+            if before.ended() {
+                prop_assert_eq!(&before.phase, &shell.incident.phase);
+                prop_assert!(commands.is_empty());
+            }
+            // A resolved notification never starts a run, and nor does a repeat.
+            let starts = commands.iter().any(|command| matches!(command, Command::StartRun { .. }));
+            if matches!(step, Move::Resolve | Move::Firing) {
+                prop_assert!(!starts);
+            }
+            // Nothing is started for an alert that has resolved.
+            if before.resolved() && shell.incident.resolved() {
+                prop_assert!(!starts);
+            }
+            prop_assert!(shell.incident.runs <= most_runs);
+            // The promise behind the word: verified, or the alert itself is over.
+            if shell.end() == Some(End::Healed) && before.end_of() != Some(End::Healed) {
+                prop_assert!(shell.incident.resolved() || matches!(step, Move::Verified(true)));
+            }
+            if shell.end() == Some(End::Cleared) {
+                prop_assert!(shell.incident.acted_at.is_none());
+                prop_assert!(shell.incident.resolved());
+            }
+        }
+    }
+
+    #[test]
+    fn every_incident_comes_to_an_end(
+        plan in plans(),
+        script in prop::collection::vec(moves(), 0..30),
+    ) {
+        let mut shell = Shell::new(plan);
+        for step in &script {
+            shell.make(step);
+        }
+        // From wherever it is, a shell that does what it is told reaches an end.
+        for _ in 0..200 {
+            match shell.incident.phase {
+                Phase::Pending | Phase::Held { .. } => shell.make(&Move::PassGuards),
+                Phase::Starting { .. } => shell.make(&Move::StartRun),
+                Phase::Running { .. } => shell.make(&Move::EndRun(failed(FailureClass::Retryable))),
+                Phase::Verifying { .. } => shell.make(&Move::Verified(false)),
+                Phase::BackingOff { .. } => {
+                    shell.make(&Move::Wait(5));
+                    shell.make(&Move::Timer);
+                }
+                Phase::Ended { .. } => break,
+            }
+        }
+        prop_assert!(shell.incident.ended());
+        prop_assert_eq!(shell.incident.resume(), vec![Command::Release]);
+    }
+}
+
+trait EndOf {
+    fn end_of(&self) -> Option<End>;
+}
+
+impl EndOf for Incident {
+    fn end_of(&self) -> Option<End> {
+        match self.phase {
+            Phase::Ended { end, .. } => Some(end),
+            _ => None,
+        }
+    }
+}
