@@ -1,0 +1,87 @@
+//! The journal: the append-only record that everything else is a view of, in one
+//! SQLite file.
+//!
+//! One thread writes. It takes whatever has been handed in since the last commit and
+//! commits it as one transaction (group commit), so that a burst of deliveries costs
+//! few `fsync`s; each caller gets its answer after the commit that holds its part.
+//! Readers have connections of their own and never wait for the writer (WAL).
+
+#![forbid(unsafe_code)]
+
+mod lock;
+mod query;
+mod schema;
+mod writer;
+
+pub use query::{IncidentFilter, IncidentRow, Reader, StoredServing};
+pub use writer::{Accepted, Append, DeadLetter, Journal, PluginRecord, Recovered};
+
+/// The journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be made or written.
+    #[error("the data folder {path} cannot be written: {source}")]
+    Folder {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another daemon has it.
+    #[error("the data folder {path} is in use by {holder}")]
+    InUse {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Who holds it.
+        holder: String,
+    },
+    /// There is no journal in the folder.
+    #[error("there is no journal in {path}")]
+    Missing {
+        /// The folder.
+        path: std::path::PathBuf,
+    },
+    /// A later version of sentinel wrote it.
+    #[error(
+        "the journal has schema {found}, and this sentinel knows up to {known}: it was written by a later version"
+    )]
+    Newer {
+        /// The file's schema.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// SQLite refuses.
+    #[error("the journal cannot be opened: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// Something could not be written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// More has been handed in than the journal will queue.
+    #[error("the journal's queue is full")]
+    Full,
+    /// The journal is closing.
+    #[error("the journal is closing")]
+    Closed,
+    /// The disk or SQLite refuses; nothing of this was kept.
+    #[error("the journal cannot be written: {0}")]
+    Failed(String),
+}
+
+/// Something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// SQLite refuses.
+    #[error("the journal cannot be read: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row does not hold what this version expects.
+    #[error("the journal holds something that cannot be read ({what}): {source}")]
+    Decode {
+        /// Which row.
+        what: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+}

@@ -1,0 +1,347 @@
+//! The reading side.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+use sentinel_core::alert::{Alert, Episode};
+use sentinel_core::event::Event;
+use sentinel_core::id::{Digest, IncidentId, PolicyName, Target};
+use sentinel_core::incident::{Incident, Phase};
+use serde::{Deserialize, Serialize};
+
+use crate::writer::{Accepted, FILE, Recovered};
+use crate::{OpenError, ReadError, schema};
+
+/// Where an incident stands, as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncidentRow {
+    /// The incident.
+    pub id: IncidentId,
+    /// The policy's name.
+    pub policy: String,
+    /// What is acted on.
+    pub target: String,
+    /// The name of the alert that opened it.
+    pub alert: String,
+    /// Where it stands, as one word; its end when it is over.
+    pub state: String,
+    /// When it opened.
+    pub opened_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Why it ended so.
+    pub reason: Option<String>,
+    /// When its last run ended.
+    pub last_run_at: Option<Timestamp>,
+}
+
+impl From<&Incident> for IncidentRow {
+    fn from(incident: &Incident) -> Self {
+        let (ended_at, reason) = match &incident.phase {
+            Phase::Ended { at, reason, .. } => (Some(*at), Some(reason.clone())),
+            _ => (None, None),
+        };
+        Self {
+            id: incident.id,
+            policy: incident.plan.policy.to_string(),
+            target: incident.target.to_string(),
+            alert: incident.alert.name().to_owned(),
+            state: incident.phase.as_str().to_owned(),
+            opened_at: incident.opened_at,
+            ended_at,
+            reason,
+            last_run_at: incident.last_run_at,
+        }
+    }
+}
+
+/// Which incidents a list holds; newest first.
+#[derive(Debug, Clone, Default)]
+pub struct IncidentFilter {
+    /// Only those of this policy.
+    pub policy: Option<String>,
+    /// Only those in this state.
+    pub state: Option<String>,
+    /// Only those that have not ended.
+    pub open: bool,
+    /// Only those before this one.
+    pub before: Option<IncidentId>,
+    /// How many at the most.
+    pub limit: u32,
+}
+
+/// The last set of plugins and policies that was good as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredServing {
+    /// The plugins' digests by file name.
+    pub plugins: BTreeMap<String, Digest>,
+    /// The policy files' texts by file name.
+    pub policies: BTreeMap<String, String>,
+}
+
+/// A connection that only reads.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Mutex<Connection>,
+}
+
+impl Reader {
+    /// Opens the journal in `folder` for reading, beside whoever writes it.
+    pub fn open(folder: &Path) -> Result<Self, OpenError> {
+        let file = folder.join(FILE);
+        if !file.exists() {
+            return Err(OpenError::Missing {
+                path: folder.to_owned(),
+            });
+        }
+        let connection = Connection::open_with_flags(
+            file,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        schema::version(&connection)?;
+        Ok(Self {
+            connection: Mutex::new(connection),
+        })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The incidents that `filter` asks for, newest first.
+    pub fn incidents(&self, filter: &IncidentFilter) -> Result<Vec<IncidentRow>, ReadError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT id, policy, target, alert, state, opened_at, ended_at, reason, last_run_at
+             FROM incidents
+             WHERE (?1 IS NULL OR policy = ?1) AND (?2 IS NULL OR state = ?2)
+               AND (NOT ?3 OR ended_at IS NULL) AND (?4 IS NULL OR id < ?4)
+             ORDER BY id DESC LIMIT ?5",
+        )?;
+        let rows = statement.query_map(
+            params![
+                filter.policy,
+                filter.state,
+                filter.open,
+                filter.before.map(number),
+                filter.limit,
+            ],
+            incident_row,
+        )?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// One incident, if there is one of that number.
+    pub fn incident(&self, id: IncidentId) -> Result<Option<IncidentRow>, ReadError> {
+        Ok(self
+            .connection()
+            .prepare_cached(
+                "SELECT id, policy, target, alert, state, opened_at, ended_at, reason, last_run_at
+                 FROM incidents WHERE id = ?1",
+            )?
+            .query_row(params![number(id)], incident_row)
+            .optional()?)
+    }
+
+    /// The events of an incident, in order; none when there is no such incident.
+    pub fn events(&self, id: IncidentId) -> Result<Vec<Event>, ReadError> {
+        events(&self.connection(), id)
+    }
+
+    /// The incident of `policy` on `target` that `episode` led to, if there was one.
+    pub fn incident_of(
+        &self,
+        episode: &Episode,
+        policy: &PolicyName,
+        target: &Target,
+    ) -> Result<Option<IncidentId>, ReadError> {
+        Ok(self
+            .connection()
+            .prepare_cached(
+                "SELECT i.id FROM episodes e JOIN incidents i ON i.id = e.incident
+                 WHERE e.source = ?1 AND e.fingerprint = ?2 AND e.starts_at = ?3
+                   AND i.policy = ?4 AND i.target = ?5
+                 ORDER BY i.id DESC LIMIT 1",
+            )?
+            .query_row(
+                params![
+                    episode.source,
+                    episode.fingerprint.0,
+                    episode.starts_at.to_string(),
+                    policy.as_str(),
+                    target.to_string(),
+                ],
+                |row| row.get(0).map(id),
+            )
+            .optional()?)
+    }
+
+    /// Whether a resolved notification of `episode` was accepted.
+    pub fn has_resolved(&self, episode: &Episode) -> Result<bool, ReadError> {
+        Ok(self
+            .connection()
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM alerts WHERE source = ?1 AND fingerprint = ?2
+                     AND starts_at = ?3 AND status = 'resolved')",
+            )?
+            .query_row(
+                params![
+                    episode.source,
+                    episode.fingerprint.0,
+                    episode.starts_at.to_string(),
+                ],
+                |row| row.get(0),
+            )?)
+    }
+
+    /// When a run of `policy` on `target` ended last.
+    pub fn last_run(
+        &self,
+        policy: &PolicyName,
+        target: &Target,
+    ) -> Result<Option<Timestamp>, ReadError> {
+        Ok(self
+            .connection()
+            .prepare_cached(
+                "SELECT max(last_run_at) FROM incidents
+                 WHERE policy = ?1 AND target = ?2 AND last_run_at IS NOT NULL",
+            )?
+            .query_row(params![policy.as_str(), target.to_string()], |row| {
+                row.get::<_, Option<i64>>(0).map(|at| at.map(moment))
+            })?)
+    }
+
+    /// How many accepted alerts the engine has not dealt with.
+    pub fn inbox_len(&self) -> Result<u64, ReadError> {
+        Ok(self
+            .connection()
+            .query_row("SELECT count(*) FROM inbox", [], |row| row.get::<_, i64>(0))?
+            .try_into()
+            .unwrap_or_default())
+    }
+
+    /// The last set of plugins and policies that was good as a whole.
+    pub fn serving(&self) -> Result<Option<StoredServing>, ReadError> {
+        let body: Option<String> = self
+            .connection()
+            .query_row("SELECT body FROM serving WHERE id = 1", [], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        body.map(|body| decode(&body, "the serving set"))
+            .transpose()
+    }
+
+    /// The bytes of a plugin that was served once.
+    pub fn plugin(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self
+            .connection()
+            .query_row(
+                "SELECT wasm FROM plugins WHERE digest = ?1",
+                params![digest.to_string()],
+                |row| row.get(0),
+            )
+            .optional()?)
+    }
+}
+
+/// Everything that a daemon needs to go on where an earlier one ended.
+pub(crate) fn recover(connection: &Connection) -> Result<Recovered, OpenError> {
+    let unreadable = |error: ReadError| match error {
+        ReadError::Sqlite(error) => OpenError::Sqlite(error),
+        ReadError::Decode { .. } => OpenError::Sqlite(rusqlite::Error::FromSqlConversionFailure(
+            0,
+            rusqlite::types::Type::Text,
+            error.into(),
+        )),
+    };
+    let open: Vec<i64> = connection
+        .prepare("SELECT id FROM incidents WHERE ended_at IS NULL ORDER BY id")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let open = open
+        .into_iter()
+        .map(|number| events(connection, id(number)).map_err(unreadable))
+        .collect::<Result<_, _>>()?;
+    let inbox: Vec<(i64, String, i64, bool)> = connection
+        .prepare(
+            "SELECT i.seq, a.body, i.received_at, i.repeat
+             FROM inbox i JOIN alerts a ON a.id = i.alert_id ORDER BY i.seq",
+        )?
+        .query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    let inbox = inbox
+        .into_iter()
+        .map(|(seq, body, received_at, repeat)| {
+            let alert: Alert = decode(&body, "an accepted alert").map_err(unreadable)?;
+            Ok(Accepted {
+                seq: u64::try_from(seq).unwrap_or_default(),
+                alert,
+                received_at: moment(received_at),
+                repeat,
+            })
+        })
+        .collect::<Result<_, OpenError>>()?;
+    let last: i64 =
+        connection.query_row("SELECT coalesce(max(id), 0) FROM incidents", [], |row| {
+            row.get(0)
+        })?;
+    Ok(Recovered {
+        open,
+        inbox,
+        next_incident: id(last + 1),
+    })
+}
+
+fn events(connection: &Connection, incident: IncidentId) -> Result<Vec<Event>, ReadError> {
+    let bodies: Vec<String> = connection
+        .prepare_cached("SELECT body FROM events WHERE incident = ?1 ORDER BY seq")?
+        .query_map(params![number(incident)], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    bodies
+        .iter()
+        .map(|body| decode(body, &format!("an event of incident {incident}")))
+        .collect()
+}
+
+fn decode<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, ReadError> {
+    serde_json::from_str(text).map_err(|source| ReadError::Decode {
+        what: what.to_owned(),
+        source,
+    })
+}
+
+fn incident_row(row: &Row<'_>) -> rusqlite::Result<IncidentRow> {
+    Ok(IncidentRow {
+        id: id(row.get(0)?),
+        policy: row.get(1)?,
+        target: row.get(2)?,
+        alert: row.get(3)?,
+        state: row.get(4)?,
+        opened_at: moment(row.get(5)?),
+        ended_at: row.get::<_, Option<i64>>(6)?.map(moment),
+        reason: row.get(7)?,
+        last_run_at: row.get::<_, Option<i64>>(8)?.map(moment),
+    })
+}
+
+/// An incident's number as SQLite keeps it.
+pub(crate) fn number(id: IncidentId) -> i64 {
+    i64::try_from(id.0).unwrap_or(i64::MAX)
+}
+
+fn id(number: i64) -> IncidentId {
+    IncidentId(u64::try_from(number).unwrap_or_default())
+}
+
+fn moment(microseconds: i64) -> Timestamp {
+    Timestamp::from_microsecond(microseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}

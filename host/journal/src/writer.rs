@@ -1,0 +1,557 @@
+//! The writing side: one thread, group commit.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, params};
+use sentinel_core::alert::{Alert, Episode};
+use sentinel_core::event::Event;
+use sentinel_core::id::{Digest, IncidentId, PluginName};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::lock::FolderLock;
+use crate::query::{self, IncidentRow, StoredServing};
+use crate::{OpenError, WriteError, schema};
+
+/// The file's name inside the data folder.
+pub(crate) const FILE: &str = "journal.sqlite";
+
+/// How many operations may wait for the writer before intake is told that it is full.
+const QUEUE: usize = 8192;
+
+/// How many rows one transaction takes at most, so that one huge burst does not keep
+/// everybody else waiting for its `fsync`.
+const GROUP_ROWS: usize = 20_000;
+
+/// How many deliveries that could not be understood are kept, and how much of each.
+const DEAD_LETTERS: i64 = 1000;
+const DEAD_LETTER_BYTES: usize = 64 << 10;
+
+/// An alert that is committed and that the engine has not dealt with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its place in the inbox; give it back in [`Append::done`].
+    pub seq: u64,
+    /// The alert.
+    pub alert: Alert,
+    /// When its delivery was committed.
+    pub received_at: Timestamp,
+    /// Whether the same identity had been accepted before.
+    pub repeat: bool,
+}
+
+/// What the engine made of something, committed as one.
+#[derive(Debug, Default)]
+pub struct Append {
+    /// What happened.
+    pub events: Vec<Event>,
+    /// Where the incidents stand after that.
+    pub incidents: Vec<IncidentRow>,
+    /// Which episodes led to which incidents.
+    pub episodes: Vec<(Episode, IncidentId)>,
+    /// What has been dealt with.
+    pub done: Vec<u64>,
+}
+
+impl Append {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.incidents.is_empty()
+            && self.episodes.is_empty()
+            && self.done.is_empty()
+    }
+}
+
+/// A delivery that could not be understood.
+#[derive(Debug)]
+pub struct DeadLetter {
+    /// When it came.
+    pub at: Timestamp,
+    /// Which door it came through.
+    pub source: String,
+    /// What is wrong with it.
+    pub error: String,
+    /// Its body; the first 64 KiB are kept.
+    pub body: Vec<u8>,
+}
+
+/// A plugin version that is about to serve.
+#[derive(Debug)]
+pub struct PluginRecord {
+    /// Its digest.
+    pub digest: Digest,
+    /// The name that it says it has.
+    pub name: PluginName,
+    /// The version that it says it has.
+    pub version: String,
+    /// When it was first served.
+    pub at: Timestamp,
+    /// The component as it was in its file.
+    pub wasm: Vec<u8>,
+}
+
+/// What an earlier daemon left.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The incidents that have not ended, each with its events in order.
+    pub open: Vec<Vec<Event>>,
+    /// What was accepted and not dealt with, in order.
+    pub inbox: Vec<Accepted>,
+    /// The number of the next incident.
+    pub next_incident: IncidentId,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
+
+/// Told after each commit how long it took and how many operations it held.
+type CommitObserver = Box<dyn Fn(Duration, usize) + Send>;
+
+enum Op {
+    Accept {
+        alerts: Vec<Alert>,
+        at: Timestamp,
+        reply: Reply<Vec<Accepted>>,
+    },
+    Append {
+        append: Arc<Append>,
+        reply: Reply<()>,
+    },
+    DeadLetter {
+        letter: DeadLetter,
+        reply: Reply<()>,
+    },
+    Plugin {
+        record: PluginRecord,
+        reply: Reply<()>,
+    },
+    Serving {
+        at: Timestamp,
+        serving: StoredServing,
+        reply: Reply<()>,
+    },
+}
+
+/// The outcome of one operation, kept until the commit decides whether it holds.
+enum Outcome {
+    Accepted(Vec<Accepted>),
+    Written,
+}
+
+impl Op {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Accept { alerts, .. } => alerts.len(),
+            Self::Append { append, .. } => {
+                append.events.len() + append.incidents.len() + append.done.len()
+            }
+            Self::DeadLetter { .. } | Self::Plugin { .. } | Self::Serving { .. } => 1,
+        }
+    }
+
+    fn run(&self, transaction: &Transaction<'_>) -> rusqlite::Result<Outcome> {
+        match self {
+            Self::Accept { alerts, at, .. } => {
+                accept(transaction, alerts, *at).map(Outcome::Accepted)
+            }
+            Self::Append { append: batch, .. } => {
+                append(transaction, batch).map(|()| Outcome::Written)
+            }
+            Self::DeadLetter { letter, .. } => {
+                dead_letter(transaction, letter).map(|()| Outcome::Written)
+            }
+            Self::Plugin { record, .. } => plugin(transaction, record).map(|()| Outcome::Written),
+            Self::Serving { at, serving, .. } => {
+                store_serving(transaction, *at, serving).map(|()| Outcome::Written)
+            }
+        }
+    }
+
+    /// Answers the caller. Nobody may be waiting any more, which is no error: what was
+    /// committed stays so.
+    fn answer(self, result: Result<Outcome, WriteError>) {
+        let gone = match self {
+            Self::Accept { reply, .. } => reply
+                .send(result.map(|outcome| match outcome {
+                    Outcome::Accepted(accepted) => accepted,
+                    Outcome::Written => Vec::new(),
+                }))
+                .is_err(),
+            Self::Append { reply, .. }
+            | Self::DeadLetter { reply, .. }
+            | Self::Plugin { reply, .. }
+            | Self::Serving { reply, .. } => reply.send(result.map(|_| ())).is_err(),
+        };
+        if gone {
+            tracing::trace!("a caller of the journal went away before its answer");
+        }
+    }
+}
+
+/// The journal, open for writing. Closing it, or dropping it, waits for everything that
+/// was handed in.
+pub struct Journal {
+    // `None` once the journal is closing.
+    ops: Mutex<Option<mpsc::Sender<Op>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    folder: PathBuf,
+    // Whether the last commit held.
+    healthy: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Opens the journal in `folder`, making both if they are missing, takes the
+    /// folder's lock, and reads what an earlier daemon left. `observe` is told how
+    /// long each commit took.
+    pub fn open(
+        folder: &Path,
+        observe: impl Fn(Duration, usize) + Send + 'static,
+    ) -> Result<(Self, Recovered), OpenError> {
+        std::fs::create_dir_all(folder).map_err(|source| OpenError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let lock = FolderLock::take(folder)?;
+        let mut connection = Connection::open(folder.join(FILE))?;
+        schema::prepare(&mut connection)?;
+        let recovered = query::recover(&connection)?;
+        let (ops, inbox) = mpsc::channel(QUEUE);
+        let healthy = Arc::new(AtomicBool::new(true));
+        let writer_healthy = healthy.clone();
+        let observe: CommitObserver = Box::new(observe);
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || {
+                Writer {
+                    connection,
+                    observe,
+                    healthy: writer_healthy,
+                    _lock: lock,
+                }
+                .serve(inbox);
+            })
+            .map_err(|source| OpenError::Folder {
+                path: folder.to_owned(),
+                source,
+            })?;
+        let journal = Self {
+            ops: Mutex::new(Some(ops)),
+            thread: Mutex::new(Some(thread)),
+            folder: folder.to_owned(),
+            healthy,
+        };
+        Ok((journal, recovered))
+    }
+
+    /// Commits alerts, and says where they stand in the inbox. Never waits for a
+    /// place in the queue: a sender that is told `Full` comes again.
+    pub async fn accept(
+        &self,
+        alerts: Vec<Alert>,
+        at: Timestamp,
+    ) -> Result<Vec<Accepted>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let op = Op::Accept { alerts, at, reply };
+        self.sender()?.try_send(op).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => WriteError::Full,
+            mpsc::error::TrySendError::Closed(_) => WriteError::Closed,
+        })?;
+        answer.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Commits what the engine made of something. Shared, so that a caller that must
+    /// get it written can try again.
+    pub async fn append(&self, append: Arc<Append>) -> Result<(), WriteError> {
+        self.write(|reply| Op::Append { append, reply }).await
+    }
+
+    /// Keeps a delivery that could not be understood.
+    pub async fn dead_letter(&self, letter: DeadLetter) -> Result<(), WriteError> {
+        self.write(|reply| Op::DeadLetter { letter, reply }).await
+    }
+
+    /// Keeps a plugin version, so that what acted can be looked at and run again.
+    pub async fn keep_plugin(&self, record: PluginRecord) -> Result<(), WriteError> {
+        self.write(|reply| Op::Plugin { record, reply }).await
+    }
+
+    /// Notes the set of plugins and policies that serves from now on.
+    pub async fn keep_serving(
+        &self,
+        at: Timestamp,
+        serving: StoredServing,
+    ) -> Result<(), WriteError> {
+        self.write(|reply| Op::Serving { at, serving, reply }).await
+    }
+
+    /// Whether the last write held.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Takes nothing more, and waits until what was handed in is committed. Blocks.
+    pub fn close(&self) {
+        self.ops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the journal's thread ended in a panic");
+        }
+    }
+
+    fn sender(&self) -> Result<mpsc::Sender<Op>, WriteError> {
+        self.ops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or(WriteError::Closed)
+    }
+
+    async fn write(&self, op: impl FnOnce(Reply<()>) -> Op) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.sender()?
+            .send(op(reply))
+            .await
+            .map_err(|_| WriteError::Closed)?;
+        answer.await.unwrap_or(Err(WriteError::Closed))
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Writer {
+    connection: Connection,
+    observe: CommitObserver,
+    healthy: Arc<AtomicBool>,
+    _lock: FolderLock,
+}
+
+impl Writer {
+    fn serve(mut self, mut inbox: mpsc::Receiver<Op>) {
+        while let Some(first) = inbox.blocking_recv() {
+            let mut rows = first.rows();
+            let mut group = vec![first];
+            while rows < GROUP_ROWS {
+                let Ok(op) = inbox.try_recv() else { break };
+                rows += op.rows();
+                group.push(op);
+            }
+            self.commit(group);
+        }
+        // The next start then finds a small file and no log to read back.
+        if let Err(error) = self
+            .connection
+            .pragma_update(None, "wal_checkpoint", "TRUNCATE")
+        {
+            tracing::debug!(%error, "the journal's log could not be folded in on closing");
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Op>) {
+        let begun = Instant::now();
+        let count = group.len();
+        match self.attempt(&group) {
+            Ok(outcomes) => {
+                self.healthy.store(true, Ordering::Relaxed);
+                (self.observe)(begun.elapsed(), count);
+                for (op, outcome) in group.into_iter().zip(outcomes) {
+                    op.answer(Ok(outcome));
+                }
+            }
+            // One bad operation must not take the others with it.
+            Err(error) if count > 1 => {
+                tracing::debug!(%error, count, "a group commit failed; trying one by one");
+                for op in group {
+                    self.commit(vec![op]);
+                }
+            }
+            Err(error) => {
+                self.healthy.store(false, Ordering::Relaxed);
+                for op in group {
+                    op.answer(Err(WriteError::Failed(error.to_string())));
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, group: &[Op]) -> rusqlite::Result<Vec<Outcome>> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let outcomes = group
+            .iter()
+            .map(|op| op.run(&transaction))
+            .collect::<rusqlite::Result<_>>()?;
+        transaction.commit()?;
+        Ok(outcomes)
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+fn accept(
+    transaction: &Transaction<'_>,
+    alerts: &[Alert],
+    at: Timestamp,
+) -> rusqlite::Result<Vec<Accepted>> {
+    let mut upsert = transaction.prepare_cached(
+        "INSERT INTO alerts
+             (source, fingerprint, starts_at, status, body, received_at, last_seen_at, deliveries)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, 1)
+         ON CONFLICT (source, fingerprint, starts_at, status) DO UPDATE
+             SET body = excluded.body, last_seen_at = excluded.last_seen_at,
+                 deliveries = deliveries + 1
+         RETURNING id, deliveries",
+    )?;
+    let mut enqueue = transaction
+        .prepare_cached("INSERT INTO inbox (alert_id, received_at, repeat) VALUES (?1, ?2, ?3)")?;
+    alerts
+        .iter()
+        .map(|alert| {
+            let (id, deliveries): (i64, i64) = upsert.query_row(
+                params![
+                    alert.source,
+                    alert.fingerprint.0,
+                    alert.starts_at.to_string(),
+                    alert.status.as_str(),
+                    json(alert)?,
+                    at.as_microsecond(),
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            let repeat = deliveries > 1;
+            let seq = enqueue.insert(params![id, at.as_microsecond(), repeat])?;
+            Ok(Accepted {
+                seq: u64::try_from(seq).unwrap_or_default(),
+                alert: alert.clone(),
+                received_at: at,
+                repeat,
+            })
+        })
+        .collect()
+}
+
+fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()> {
+    let mut event_row = transaction
+        .prepare_cached("INSERT INTO events (incident, at, kind, body) VALUES (?1, ?2, ?3, ?4)")?;
+    for event in &append.events {
+        event_row.execute(params![
+            query::number(event.incident),
+            event.at.as_microsecond(),
+            event.body.kind(),
+            json(event)?,
+        ])?;
+    }
+    let mut incident_row = transaction.prepare_cached(
+        "INSERT INTO incidents
+             (id, policy, target, alert, state, opened_at, ended_at, reason, last_run_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (id) DO UPDATE
+             SET state = excluded.state, ended_at = excluded.ended_at,
+                 reason = excluded.reason, last_run_at = excluded.last_run_at",
+    )?;
+    for row in &append.incidents {
+        incident_row.execute(params![
+            query::number(row.id),
+            row.policy,
+            row.target,
+            row.alert,
+            row.state,
+            row.opened_at.as_microsecond(),
+            row.ended_at.map(Timestamp::as_microsecond),
+            row.reason,
+            row.last_run_at.map(Timestamp::as_microsecond),
+        ])?;
+    }
+    let mut episode_row = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO episodes (source, fingerprint, starts_at, incident)
+         VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for (episode, incident) in &append.episodes {
+        episode_row.execute(params![
+            episode.source,
+            episode.fingerprint.0,
+            episode.starts_at.to_string(),
+            query::number(*incident),
+        ])?;
+    }
+    let mut done = transaction.prepare_cached("DELETE FROM inbox WHERE seq = ?1")?;
+    for seq in &append.done {
+        done.execute(params![i64::try_from(*seq).unwrap_or(i64::MAX)])?;
+    }
+    Ok(())
+}
+
+fn dead_letter(transaction: &Transaction<'_>, letter: &DeadLetter) -> rusqlite::Result<()> {
+    let head = letter.body.get(..DEAD_LETTER_BYTES).unwrap_or(&letter.body);
+    transaction.execute(
+        "INSERT INTO dead_letters (at, source, error, body) VALUES (?1, ?2, ?3, ?4)",
+        params![
+            letter.at.as_microsecond(),
+            letter.source,
+            letter.error,
+            head
+        ],
+    )?;
+    let newest = transaction.last_insert_rowid();
+    transaction.execute(
+        "DELETE FROM dead_letters WHERE seq <= ?1",
+        params![newest.saturating_sub(DEAD_LETTERS)],
+    )?;
+    Ok(())
+}
+
+fn plugin(transaction: &Transaction<'_>, record: &PluginRecord) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT OR IGNORE INTO plugins (digest, name, version, first_seen_at, wasm)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            record.digest.to_string(),
+            record.name.as_str(),
+            record.version,
+            record.at.as_microsecond(),
+            record.wasm,
+        ],
+    )?;
+    Ok(())
+}
+
+fn store_serving(
+    transaction: &Transaction<'_>,
+    at: Timestamp,
+    serving: &StoredServing,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO serving (id, at, body) VALUES (1, ?1, ?2)
+         ON CONFLICT (id) DO UPDATE SET at = excluded.at, body = excluded.body",
+        params![at.as_microsecond(), json(serving)?],
+    )?;
+    Ok(())
+}

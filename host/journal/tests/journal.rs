@@ -1,0 +1,283 @@
+//! The journal against real files: what is answered is kept, and what is kept is found.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
+use sentinel_core::event::{Event, EventBody};
+use sentinel_core::grant::Grants;
+use sentinel_core::id::{Digest, IncidentId};
+use sentinel_core::incident::{Incident, Plan, PlannedVerify, VerifyCheck};
+use sentinel_journal::{
+    Append, DeadLetter, IncidentFilter, IncidentRow, Journal, OpenError, PluginRecord, Reader,
+    Recovered, StoredServing, WriteError,
+};
+
+fn open(folder: &Path) -> (Journal, Recovered) {
+    Journal::open(folder, |_, _| {}).unwrap()
+}
+
+fn alert(name: &str) -> Alert {
+    let labels = Labels::from([("alertname".to_owned(), name.to_owned())]);
+    Alert {
+        source: "alertmanager".to_owned(),
+        fingerprint: Fingerprint::of(&labels),
+        status: AlertStatus::Firing,
+        labels,
+        annotations: Labels::new(),
+        // Outside of what fits into 64 bits of nanoseconds.
+        starts_at: "0001-01-01T00:00:00.000000001Z".parse().unwrap(),
+        ends_at: None,
+        generator_url: None,
+    }
+}
+
+fn opened(id: u64) -> Event {
+    Event {
+        at: Timestamp::now(),
+        incident: IncidentId(id),
+        body: EventBody::Opened {
+            plan: Box::new(Plan {
+                policy: "web-down".parse().unwrap(),
+                digest: Digest::of(b"policy"),
+                steps: Vec::new(),
+                verify: PlannedVerify {
+                    check: VerifyCheck::AlertResolved,
+                    within: Duration::from_secs(1),
+                    every: Duration::from_secs(1),
+                },
+                cooldown: Duration::from_secs(1),
+                grants: Grants::default(),
+            }),
+            target: "docker://local/web".parse().unwrap(),
+            alert: Box::new(alert("WebDown")),
+            accepted_at: Timestamp::now(),
+        },
+    }
+}
+
+fn row(events: &[Event]) -> IncidentRow {
+    IncidentRow::from(&Incident::fold(events).unwrap())
+}
+
+#[tokio::test]
+async fn accepted_alerts_wait_in_the_inbox_until_they_are_dealt_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, recovered) = open(folder.path());
+    assert!(recovered.inbox.is_empty());
+    let accepted = journal
+        .accept(vec![alert("A"), alert("B"), alert("A")], Timestamp::now())
+        .await
+        .unwrap();
+    let repeats: Vec<bool> = accepted.iter().map(|accepted| accepted.repeat).collect();
+    assert_eq!(repeats, [false, false, true]);
+    let done = Append {
+        done: vec![accepted[0].seq],
+        ..Append::default()
+    };
+    journal.append(Arc::new(done)).await.unwrap();
+    journal.close();
+    drop(journal);
+
+    let (_journal, recovered) = open(folder.path());
+    let waiting: Vec<&str> = recovered
+        .inbox
+        .iter()
+        .map(|accepted| accepted.alert.name())
+        .collect();
+    assert_eq!(waiting, ["B", "A"]);
+    assert_eq!(recovered.inbox[0].alert, alert("B"));
+}
+
+#[tokio::test]
+async fn open_incidents_come_back_with_their_events_and_ended_ones_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let ended = [
+        opened(1),
+        Event {
+            body: EventBody::Refused {
+                reason: "no".to_owned(),
+            },
+            ..opened(1)
+        },
+    ];
+    let going_on = [opened(2)];
+    let append = Append {
+        events: ended.iter().chain(&going_on).cloned().collect(),
+        incidents: vec![row(&ended), row(&going_on)],
+        episodes: vec![(alert("WebDown").episode(), IncidentId(2))],
+        done: Vec::new(),
+    };
+    journal.append(Arc::new(append)).await.unwrap();
+    drop(journal);
+
+    let (_journal, recovered) = open(folder.path());
+    assert_eq!(recovered.open, [going_on.to_vec()]);
+    assert_eq!(recovered.next_incident, IncidentId(3));
+    let reader = Reader::open(folder.path()).unwrap();
+    assert_eq!(reader.events(IncidentId(1)).unwrap(), ended);
+    let policy = "web-down".parse().unwrap();
+    let target = "docker://local/web".parse().unwrap();
+    let episode = alert("WebDown").episode();
+    assert_eq!(
+        reader.incident_of(&episode, &policy, &target).unwrap(),
+        Some(IncidentId(2))
+    );
+    assert!(!reader.has_resolved(&episode).unwrap());
+    let list = |open| {
+        let filter = IncidentFilter {
+            open,
+            limit: 10,
+            ..IncidentFilter::default()
+        };
+        let rows = reader.incidents(&filter).unwrap();
+        rows.into_iter().map(|row| row.id.0).collect::<Vec<_>>()
+    };
+    assert_eq!(list(false), [2, 1]);
+    assert_eq!(list(true), [2]);
+}
+
+#[tokio::test]
+async fn concurrent_deliveries_share_commits_and_each_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (commits, seen) = std::sync::mpsc::channel();
+    let (journal, _) = Journal::open(folder.path(), move |_, operations| {
+        commits.send(operations).unwrap();
+    })
+    .unwrap();
+    let journal = Arc::new(journal);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..500 {
+        let journal = journal.clone();
+        tasks.spawn(async move {
+            journal
+                .accept(vec![alert(&format!("A{n}"))], Timestamp::now())
+                .await
+        });
+    }
+    let mut seqs: Vec<u64> = tasks
+        .join_all()
+        .await
+        .into_iter()
+        .map(|accepted| accepted.unwrap()[0].seq)
+        .collect();
+    seqs.sort_unstable();
+    seqs.dedup();
+    assert_eq!(seqs.len(), 500);
+    journal.close();
+    let operations: Vec<usize> = seen.try_iter().collect();
+    assert_eq!(operations.iter().sum::<usize>(), 500);
+    assert!(
+        operations.len() < 500,
+        "{} commits for 500 deliveries",
+        operations.len()
+    );
+}
+
+#[tokio::test]
+async fn one_daemon_for_each_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_journal, _) = open(folder.path());
+    match Journal::open(folder.path(), |_, _| {}) {
+        Err(OpenError::InUse { holder, .. }) => {
+            assert_eq!(holder, format!("process {}", std::process::id()));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_journal_of_a_later_version_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.close();
+    drop(journal);
+    let file = folder.path().join("journal.sqlite");
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let before = std::fs::read(&file).unwrap();
+    for error in [
+        Journal::open(folder.path(), |_, _| {}).err(),
+        Reader::open(folder.path()).err(),
+    ] {
+        assert!(
+            matches!(error, Some(OpenError::Newer { found: 99, .. })),
+            "{error:?}"
+        );
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_closed_journal_takes_nothing_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.close();
+    let refused = journal.accept(vec![alert("A")], Timestamp::now()).await;
+    assert!(matches!(refused, Err(WriteError::Closed)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_serves_and_what_was_not_understood_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let at = Timestamp::now();
+    let digest = Digest::of(b"wasm");
+    journal
+        .keep_plugin(PluginRecord {
+            digest,
+            name: "docker-restart".parse().unwrap(),
+            version: "1.0.0".to_owned(),
+            at,
+            wasm: b"wasm".to_vec(),
+        })
+        .await
+        .unwrap();
+    let serving = StoredServing {
+        plugins: [("a.wasm".to_owned(), digest)].into(),
+        policies: [("a.yaml".to_owned(), "policies: []".to_owned())].into(),
+    };
+    journal.keep_serving(at, serving.clone()).await.unwrap();
+    journal
+        .dead_letter(DeadLetter {
+            at,
+            source: "alertmanager".to_owned(),
+            error: "expected `{`".to_owned(),
+            body: vec![b'x'; 1 << 20],
+        })
+        .await
+        .unwrap();
+    let reader = Reader::open(folder.path()).unwrap();
+    assert_eq!(reader.serving().unwrap(), Some(serving));
+    assert_eq!(
+        reader.plugin(&digest).unwrap().as_deref(),
+        Some(&b"wasm"[..])
+    );
+    assert_eq!(reader.plugin(&Digest::of(b"other")).unwrap(), None);
+    drop(reader);
+    let file = folder.path().join("journal.sqlite");
+    let kept: i64 = rusqlite::Connection::open(file)
+        .unwrap()
+        .query_row("SELECT length(body) FROM dead_letters", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(kept, 64 << 10);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = Journal::open(&file.join("data"), |_, _| {}).unwrap_err();
+    assert!(matches!(error, OpenError::Folder { .. }), "{error:?}");
+    assert!(matches!(
+        Reader::open(folder.path()),
+        Err(OpenError::Missing { .. })
+    ));
+}
