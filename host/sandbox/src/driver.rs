@@ -1,0 +1,55 @@
+//! What the gate carries calls out with. The drivers crate implements these; the
+//! sandbox knows capabilities only as the traits here.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sentinel_core::alert::Labels;
+use sentinel_core::capability::{
+    AnsibleRequest, CapabilityError, DockerCall, PlaybookReport, Response,
+};
+
+/// A container as the host knows it, whatever the plugin called it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerIdentity {
+    /// The full id, 64 hexadecimal digits.
+    pub id: String,
+    /// The name, without a leading slash.
+    pub name: String,
+    /// The labels.
+    pub labels: Labels,
+}
+
+/// Docker hosts by name.
+#[async_trait]
+pub trait DockerDriver: Send + Sync {
+    /// Finds a container by name or id, so that the grant can be decided on what it
+    /// is and not on what it was called. A malformed name is `invalid`, an unknown
+    /// host `invalid` with the known ones named.
+    async fn resolve(
+        &self,
+        host: &str,
+        container: &str,
+    ) -> Result<ContainerIdentity, CapabilityError>;
+
+    /// Carries out `call`, whose container is a full id that `resolve` gave.
+    /// `timeout` bounds each answer of Docker, not counting a call's own grace.
+    async fn call(
+        &self,
+        host: &str,
+        call: &DockerCall,
+        timeout: Duration,
+    ) -> Result<Response, CapabilityError>;
+}
+
+/// Ansible, on the machine that the daemon runs on.
+#[async_trait]
+pub trait AnsibleDriver: Send + Sync {
+    /// Runs a playbook to its end, or ends its whole process group at `timeout`
+    /// (`timed-out`). A playbook that ran and failed is a report, no error.
+    async fn run(
+        &self,
+        request: &AnsibleRequest,
+        timeout: Duration,
+    ) -> Result<PlaybookReport, CapabilityError>;
+}

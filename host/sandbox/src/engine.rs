@@ -1,0 +1,364 @@
+//! What all plugins share: the engine, its clock, the threads that guests run on, and
+//! the places for runs.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
+use wasmtime::component::Linker;
+use wasmtime::{
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig,
+    WasmBacktraceDetails, WasmFeatures,
+};
+
+use crate::guest::{self, Guest, MAX_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::plugin::LoadError;
+use crate::run::RunLimits;
+
+/// How often a computing guest has to make room for others.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// How much lower than the daemon's other threads those of the guests stand, as `nice`
+/// has it.
+const NICE: i32 = 10;
+/// How much of each place of the pool stays in memory for the next run, so that it is
+/// not mapped anew.
+const WARM_MEMORY: usize = 2 * 1024 * 1024;
+const WARM_TABLE: usize = 64 * 1024;
+const WARM_STACK: usize = 64 * 1024;
+
+/// How the sandbox is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxConfig {
+    /// How many threads guests run on; by default as many as there are processors.
+    pub threads: NonZeroUsize,
+    /// How many runs there may be at once; others wait for their turn.
+    pub max_runs: u32,
+    /// How much memory any run may have, in bytes; [`RunLimits::memory`] can only be
+    /// less.
+    pub max_memory: usize,
+    /// How large a plugin may be, in bytes.
+    pub max_plugin_size: usize,
+    /// How long compiling a plugin may take.
+    pub compile_timeout: Duration,
+    /// What a plugin may use to describe itself when it is loaded.
+    pub describe: RunLimits,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self {
+            threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            max_runs: 32,
+            max_memory: RunLimits::default().memory,
+            max_plugin_size: 64 * 1024 * 1024,
+            compile_timeout: Duration::from_secs(120),
+            describe: RunLimits {
+                timeout: Duration::from_secs(5),
+                cpu: Duration::from_secs(2),
+                ..RunLimits::default()
+            },
+        }
+    }
+}
+
+/// Why there is no sandbox.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// wasmtime does not work on this machine, or not with this configuration.
+    #[error("the WebAssembly engine could not be set up: {0}")]
+    Engine(#[source] wasmtime::Error),
+    /// The operating system gives no threads.
+    #[error("the threads for plugins could not be started: {0}")]
+    Threads(#[source] std::io::Error),
+    /// The operating system gives no threads to compile with.
+    #[error("the threads for compiling plugins could not be started: {0}")]
+    Compilers(#[source] rayon::ThreadPoolBuildError),
+}
+
+/// Loads and runs plugins. There is one in a process.
+pub struct Sandbox {
+    config: SandboxConfig,
+    engine: Engine,
+    linker: Arc<Linker<Guest>>,
+    ticker: Arc<Ticker>,
+    /// Guests run here and nowhere else: one that computes holds up other guests, and
+    /// never the intake or the journal. There until the sandbox is dropped.
+    runtime: Option<Runtime>,
+    /// The pool of instances refuses at once what it has no room for; whoever wants to
+    /// run waits here instead.
+    places: Arc<Semaphore>,
+    /// One compilation at a time.
+    compile_turn: Arc<Semaphore>,
+    compilers: Arc<rayon::ThreadPool>,
+}
+
+impl Sandbox {
+    /// Sets up the engine and starts the threads.
+    pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
+        let engine = engine(&config)?;
+        let linker = Arc::new(guest::linker(&engine).map_err(SandboxError::Engine)?);
+        let ticker = Ticker::start(engine.weak()).map_err(SandboxError::Threads)?;
+        let runtime = Builder::new_multi_thread()
+            .thread_name("plugin")
+            .worker_threads(config.threads.get())
+            .on_thread_start(lower_priority)
+            .enable_time()
+            // By default tokio looks at timers and at tasks from outside only after 61
+            // polls of others, each of which may be a guest that takes a whole tick.
+            .event_interval(1)
+            .global_queue_interval(1)
+            .build()
+            .map_err(SandboxError::Threads)?;
+        let compilers = rayon::ThreadPoolBuilder::new()
+            .thread_name(|_| "plugin-compile".to_owned())
+            .num_threads(config.threads.get())
+            .start_handler(|_| lower_priority())
+            .build()
+            .map_err(SandboxError::Compilers)?;
+        Ok(Self {
+            places: Arc::new(Semaphore::new(config.max_runs.max(1) as usize)),
+            compile_turn: Arc::new(Semaphore::new(1)),
+            compilers: Arc::new(compilers),
+            runtime: Some(runtime),
+            config,
+            engine,
+            linker,
+            ticker,
+        })
+    }
+
+    /// How the sandbox is set up.
+    #[must_use]
+    pub fn config(&self) -> &SandboxConfig {
+        &self.config
+    }
+
+    /// How many more runs could begin now without waiting.
+    #[must_use]
+    pub fn free_places(&self) -> usize {
+        self.places.available_permits()
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        self.engine.clone()
+    }
+
+    pub(crate) fn linker(&self) -> Arc<Linker<Guest>> {
+        Arc::clone(&self.linker)
+    }
+
+    pub(crate) fn ticker(&self) -> Arc<Ticker> {
+        Arc::clone(&self.ticker)
+    }
+
+    pub(crate) fn compilers(&self) -> Arc<rayon::ThreadPool> {
+        Arc::clone(&self.compilers)
+    }
+
+    pub(crate) async fn compile_turn(&self) -> Result<OwnedSemaphorePermit, LoadError> {
+        Arc::clone(&self.compile_turn)
+            .acquire_owned()
+            .await
+            .map_err(|closed| LoadError::Internal(closed.to_string()))
+    }
+
+    pub(crate) async fn run_place(&self) -> Result<OwnedSemaphorePermit, String> {
+        Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .map_err(|closed| closed.to_string())
+    }
+
+    /// The guests' threads.
+    pub(crate) fn threads(&self) -> Result<&Handle, LoadError> {
+        self.runtime
+            .as_ref()
+            .map(Runtime::handle)
+            .ok_or_else(|| LoadError::Internal(GONE.to_owned()))
+    }
+
+    /// Runs `task` on the guests' threads. It ends with the future that waits for it.
+    pub(crate) async fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, String> {
+        let threads = self.runtime.as_ref().ok_or(GONE)?.handle();
+        AbortOnDropHandle::new(threads.spawn(task))
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+const GONE: &str = "the sandbox has been shut down";
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.ticker.stop();
+        // Does not wait, so it may be called from async code: guests end at their next
+        // tick, and the ticker goes on until they have.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn lower_priority() {
+    // Linux keeps a priority for each thread; none stands for the calling one.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a thread for plugins keeps its priority");
+    }
+}
+
+fn engine(config: &SandboxConfig) -> Result<Engine, SandboxError> {
+    let mut settings = settings(config);
+    settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+    Engine::new(&settings).or_else(|error| {
+        tracing::warn!(
+            error = %error.root_cause(),
+            "memory for plugins could not be reserved in advance; each run maps its own, which is slower"
+        );
+        settings.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&settings).map_err(SandboxError::Engine)
+    })
+}
+
+fn settings(config: &SandboxConfig) -> Config {
+    let mut settings = Config::new();
+    settings
+        .epoch_interruption(true)
+        // Address space for what a guest may have and no more, so that a pool also fits
+        // into small machines.
+        .memory_reservation(config.max_memory as u64)
+        .memory_guard_size(64 * 1024)
+        // The contract's functions are synchronous: stores do without what components'
+        // own concurrency needs.
+        .concurrency_support(false)
+        // Names of functions are enough for a message, whatever the daemon's own
+        // environment says of backtraces.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_component_model(true);
+    // No guest language needs these.
+    for feature in [
+        WasmFeatures::EXCEPTIONS,
+        WasmFeatures::FUNCTION_REFERENCES,
+        WasmFeatures::GC,
+        WasmFeatures::MEMORY64,
+        WasmFeatures::THREADS,
+    ] {
+        settings.wasm_features(feature, false);
+    }
+    settings
+}
+
+/// Room for every run that the semaphore lets in, and for one more: the plugin that is
+/// being loaded.
+fn pool(config: &SandboxConfig) -> PoolingAllocationConfig {
+    let places = config.max_runs.max(1).saturating_add(1);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(places)
+        .total_core_instances(places.saturating_mul(MAX_INSTANCES))
+        .total_memories(places.saturating_mul(MAX_MEMORIES))
+        .total_tables(places.saturating_mul(MAX_TABLES))
+        .total_stacks(places)
+        .max_core_instances_per_component(MAX_INSTANCES)
+        .max_memories_per_component(MAX_MEMORIES)
+        .max_tables_per_component(MAX_TABLES)
+        .max_tables_per_module(MAX_TABLES)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .max_memory_size(config.max_memory)
+        .linear_memory_keep_resident(WARM_MEMORY)
+        .table_keep_resident(WARM_TABLE)
+        .async_stack_keep_resident(WARM_STACK)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// The engine's clock, on a thread of the operating system: a task on the guests'
+/// threads could be starved by the very guests that it has to interrupt. It sleeps while
+/// no guest is there.
+pub(crate) struct Ticker {
+    shared: Arc<TickerState>,
+    thread: Thread,
+}
+
+#[derive(Default)]
+struct TickerState {
+    guests: AtomicUsize,
+    stopped: AtomicBool,
+}
+
+impl Ticker {
+    fn start(engine: EngineWeak) -> std::io::Result<Arc<Self>> {
+        let shared = Arc::new(TickerState::default());
+        let state = Arc::clone(&shared);
+        let handle = thread::Builder::new()
+            .name("plugin-ticker".to_owned())
+            .spawn(move || state.run(&engine))?;
+        Ok(Arc::new(Self {
+            shared,
+            thread: handle.thread().clone(),
+        }))
+    }
+
+    /// Lets the clock tick until the guard is dropped.
+    pub(crate) fn tick(self: &Arc<Self>) -> Ticking {
+        if self.shared.guests.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.thread.unpark();
+        }
+        Ticking(Arc::clone(self))
+    }
+
+    /// Ends the clock once no guest is there.
+    fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+impl TickerState {
+    fn run(&self, engine: &EngineWeak) {
+        loop {
+            if self.guests.load(Ordering::SeqCst) > 0 {
+                thread::park_timeout(TICK);
+                let Some(engine) = engine.upgrade() else {
+                    return;
+                };
+                engine.increment_epoch();
+            } else if self.stopped.load(Ordering::SeqCst) {
+                return;
+            } else {
+                thread::park();
+            }
+        }
+    }
+}
+
+/// While it lives, the clock ticks.
+pub(crate) struct Ticking(Arc<Ticker>);
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.0.shared.guests.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without it, every run maps its memory anew, and nothing but a line in the log
+    /// would say so.
+    #[test]
+    fn the_pool_of_the_default_configuration_can_be_reserved() {
+        let config = SandboxConfig::default();
+        let mut settings = settings(&config);
+        settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(&config)));
+        assert!(Engine::new(&settings).is_ok());
+    }
+}

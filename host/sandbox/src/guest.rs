@@ -1,0 +1,521 @@
+//! The data of one store: what the contract and WASI see of the host, and what they
+//! have used of it.
+
+use std::time::{Duration, SystemTime};
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use sentinel_core::capability::{CapabilityError, DockerCall, DockerRequest, Request, Response};
+use sentinel_core::event::CallResult;
+use tokio::time::Instant;
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::{Engine, ResourceLimiter};
+use wasmtime_wasi::{
+    HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
+};
+
+use crate::bindings::sentinel::plugin::{ansible, clock, docker, log, random, types};
+use crate::convert;
+use crate::gate::Gate;
+use crate::log::RunLog;
+use crate::run::RunLimits;
+
+/// How many WASI resources (streams, pollables) a guest may hold at once.
+const MAX_RESOURCES: usize = 1000;
+/// How many random bytes WASI gives in one call.
+const MAX_RANDOM_BYTES: u64 = 64 * 1024;
+/// What a guest may instantiate: enough for the largest language runtimes, whose
+/// components are made of dozens of core modules. The pool is sized by the same
+/// numbers.
+pub(crate) const MAX_INSTANCES: u32 = 50;
+pub(crate) const MAX_MEMORIES: u32 = 4;
+pub(crate) const MAX_TABLES: u32 = 8;
+pub(crate) const MAX_TABLE_ELEMENTS: usize = 20_000;
+
+/// Why the host ended a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Stop {
+    #[error("the CPU time is used up")]
+    OutOfCpu,
+    #[error("too many host calls")]
+    TooManyCalls,
+    #[error("`{0}` is not served in `describe`, only `log` is")]
+    NotInDescribe(&'static str),
+}
+
+/// What a guest was started for.
+pub(crate) enum Role {
+    /// `describe`: nothing but the log is served.
+    Describing,
+    /// `remediate`.
+    Running(Gate),
+}
+
+/// The data of one store.
+pub(crate) struct Guest {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    role: Role,
+    log: RunLog,
+    source: Source,
+    random: StdRng,
+    deadline: Instant,
+    calls: u32,
+    max_calls: u32,
+    pub(crate) ticks: u64,
+    pub(crate) memory: Memory,
+}
+
+impl Guest {
+    pub(crate) fn new(role: Role, limits: &RunLimits, log: RunLog, deadline: Instant) -> Self {
+        let source = Source::new();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
+        Self {
+            wasi: wasi(&log, &source),
+            table,
+            role,
+            log,
+            random: source.random(Stream::Contract),
+            source,
+            deadline,
+            calls: 0,
+            max_calls: limits.calls,
+            ticks: 0,
+            memory: Memory::new(limits.memory),
+        }
+    }
+
+    /// How many host calls of the contract the guest made.
+    pub(crate) fn calls(&self) -> u32 {
+        self.calls
+    }
+
+    /// Counts a call of the contract, and ends a guest that makes too many.
+    fn count(&mut self) -> wasmtime::Result<()> {
+        if self.calls >= self.max_calls {
+            return Err(Stop::TooManyCalls.into());
+        }
+        self.calls += 1;
+        Ok(())
+    }
+
+    /// Counts a call that `describe` may not make.
+    fn count_in_run(&mut self, name: &'static str) -> wasmtime::Result<()> {
+        self.count()?;
+        match self.role {
+            Role::Describing => Err(Stop::NotInDescribe(name).into()),
+            Role::Running(_) => Ok(()),
+        }
+    }
+
+    /// Takes `request` through the gate.
+    async fn pass(&mut self, request: Request) -> wasmtime::Result<CallResult> {
+        self.count()?;
+        Ok(match &self.role {
+            Role::Describing => Err(CapabilityError::Denied(format!(
+                "{} is not served in `describe`, only `log` is",
+                request.name()
+            ))),
+            Role::Running(gate) => gate.pass(request).await,
+        })
+    }
+
+    /// Takes a call of `docker` through the gate; `read` takes from the answer what the
+    /// function returns.
+    async fn docker<T>(
+        &mut self,
+        host: String,
+        call: DockerCall,
+        read: impl FnOnce(Response) -> Option<T>,
+    ) -> wasmtime::Result<Result<T, types::CapabilityError>> {
+        let request = Request::Docker(DockerRequest { host, call });
+        let name = request.name();
+        Ok(answer(name, self.pass(request).await?, read))
+    }
+}
+
+fn answer<T>(
+    name: &str,
+    result: CallResult,
+    read: impl FnOnce(Response) -> Option<T>,
+) -> Result<T, types::CapabilityError> {
+    result
+        .and_then(|response| {
+            read(response).ok_or_else(|| {
+                CapabilityError::Failed(format!("the driver's answer to {name} is of another kind"))
+            })
+        })
+        .map_err(convert::error)
+}
+
+fn done(response: Response) -> Option<()> {
+    matches!(response, Response::Done).then_some(())
+}
+
+/// Where everything that a guest sees comes from. `http` and `memory` are missing:
+/// plugins that import them are refused when they are loaded.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    // All of WASI 0.2 is linked, because the standard libraries of all languages import
+    // some of its files and sockets; `wasi` below leaves it empty. What it denies is
+    // tested with a guest that tries.
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    log::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    clock::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    random::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    types::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    docker::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    ansible::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    Ok(linker)
+}
+
+/// WASI without files, environment, arguments, stdin and network.
+fn wasi(log: &RunLog, source: &Source) -> WasiCtx {
+    let mut seed = [0; 16];
+    source.random(Stream::WasiSeed).fill_bytes(&mut seed);
+    WasiCtxBuilder::new()
+        .stdout(log.stdout())
+        .stderr(log.stderr())
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .socket_addr_check(|_, _| Box::pin(async { false }))
+        .secure_random(source.random(Stream::WasiSecure))
+        .insecure_random(source.random(Stream::WasiInsecure))
+        .insecure_random_seed(u128::from_le_bytes(seed))
+        .max_random_size(MAX_RANDOM_BYTES)
+        .wall_clock(source.clone())
+        .monotonic_clock(source.clone())
+        .build()
+}
+
+/// Where a run's time and randomness come from: one seed and one reading of the clock,
+/// so that whoever knows both can give a guest the same again. Inside a run time is
+/// steady, whatever happens to the host's wall clock.
+#[derive(Clone)]
+struct Source {
+    seed: [u8; 32],
+    began: Instant,
+    began_at: SystemTime,
+}
+
+/// Who draws random numbers: each has a sequence of its own, so that one does not
+/// depend on how much another drew.
+#[derive(Clone, Copy)]
+enum Stream {
+    Contract,
+    WasiSecure,
+    WasiInsecure,
+    WasiSeed,
+}
+
+impl Source {
+    fn new() -> Self {
+        let mut seed = [0; 32];
+        rand::rng().fill_bytes(&mut seed);
+        Self {
+            seed,
+            began: Instant::now(),
+            began_at: SystemTime::now(),
+        }
+    }
+
+    fn random(&self, stream: Stream) -> StdRng {
+        let mut seed = self.seed;
+        if let Some(last) = seed.last_mut() {
+            *last ^= stream as u8;
+        }
+        StdRng::from_seed(seed)
+    }
+
+    fn now(&self) -> Duration {
+        (self.began_at + self.began.elapsed())
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+    }
+}
+
+impl HostWallClock for Source {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.now()
+    }
+}
+
+impl HostMonotonicClock for Source {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Bounds the memory of a store, over all of its linear memories, and remembers whether
+/// it had to: a guest that gets no memory often ends in a trap that does not say so.
+pub(crate) struct Memory {
+    limit: usize,
+    used: usize,
+    peak: usize,
+    refused: bool,
+}
+
+impl Memory {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            used: 0,
+            peak: 0,
+            refused: false,
+        }
+    }
+
+    /// The most that was in use, in bytes.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak as u64
+    }
+
+    /// Whether the guest asked for more than it may have.
+    pub(crate) fn refused(&self) -> bool {
+        self.refused
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let used = self.used.saturating_sub(current).saturating_add(desired);
+        if used > self.limit {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used = used;
+        self.peak = self.peak.max(used);
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused = true;
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= MAX_TABLE_ELEMENTS)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES as usize
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES as usize
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl types::Host for Guest {}
+
+impl log::Host for Guest {
+    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        self.count()?;
+        self.log.write(convert::level(level), &message);
+        Ok(())
+    }
+}
+
+impl clock::Host for Guest {
+    fn now(&mut self) -> wasmtime::Result<types::Timestamp> {
+        self.count_in_run("clock.now")?;
+        let now = self.source.now();
+        Ok(types::Timestamp {
+            seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+            nanoseconds: now.subsec_nanos(),
+        })
+    }
+
+    fn elapsed(&mut self) -> wasmtime::Result<u64> {
+        self.count_in_run("clock.elapsed")?;
+        Ok(whole_millis(self.source.began.elapsed()))
+    }
+
+    fn remaining(&mut self) -> wasmtime::Result<u64> {
+        self.count_in_run("clock.remaining")?;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        Ok(whole_millis(left))
+    }
+
+    async fn sleep(&mut self, duration: u64) -> wasmtime::Result<()> {
+        self.count_in_run("clock.sleep")?;
+        // Past the deadline the run is cut off anyway.
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        tokio::time::sleep(Duration::from_millis(duration).min(left)).await;
+        Ok(())
+    }
+}
+
+impl random::Host for Guest {
+    fn bits(&mut self) -> wasmtime::Result<u64> {
+        self.count_in_run("random.bits")?;
+        Ok(self.random.next_u64())
+    }
+}
+
+impl docker::Host for Guest {
+    async fn list(
+        &mut self,
+        host: String,
+        filter: docker::Filter,
+    ) -> wasmtime::Result<Result<Vec<docker::Summary>, types::CapabilityError>> {
+        let call = DockerCall::List {
+            all: filter.all,
+            labels: convert::to_labels(filter.labels),
+        };
+        self.docker(host, call, |response| match response {
+            Response::Containers(rows) => Some(rows.into_iter().map(convert::summary).collect()),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn inspect(
+        &mut self,
+        container: docker::Container,
+    ) -> wasmtime::Result<Result<docker::Details, types::CapabilityError>> {
+        let call = DockerCall::Inspect {
+            container: container.name,
+        };
+        self.docker(container.host, call, |response| match response {
+            Response::Container(details) => Some(convert::details(*details)),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn logs(
+        &mut self,
+        container: docker::Container,
+        lines: u32,
+    ) -> wasmtime::Result<Result<String, types::CapabilityError>> {
+        let call = DockerCall::Logs {
+            container: container.name,
+            lines,
+        };
+        self.docker(container.host, call, |response| match response {
+            Response::Text(text) => Some(text),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn start(
+        &mut self,
+        container: docker::Container,
+    ) -> wasmtime::Result<Result<(), types::CapabilityError>> {
+        let call = DockerCall::Start {
+            container: container.name,
+        };
+        self.docker(container.host, call, done).await
+    }
+
+    async fn stop(
+        &mut self,
+        container: docker::Container,
+        grace_ms: u64,
+    ) -> wasmtime::Result<Result<(), types::CapabilityError>> {
+        let call = DockerCall::Stop {
+            container: container.name,
+            grace_ms,
+        };
+        self.docker(container.host, call, done).await
+    }
+
+    async fn restart(
+        &mut self,
+        container: docker::Container,
+        grace_ms: u64,
+    ) -> wasmtime::Result<Result<(), types::CapabilityError>> {
+        let call = DockerCall::Restart {
+            container: container.name,
+            grace_ms,
+        };
+        self.docker(container.host, call, done).await
+    }
+
+    async fn kill(
+        &mut self,
+        container: docker::Container,
+        signal: String,
+    ) -> wasmtime::Result<Result<(), types::CapabilityError>> {
+        let call = DockerCall::Kill {
+            container: container.name,
+            signal,
+        };
+        self.docker(container.host, call, done).await
+    }
+
+    async fn recreate(
+        &mut self,
+        container: docker::Container,
+        grace_ms: u64,
+    ) -> wasmtime::Result<Result<String, types::CapabilityError>> {
+        let call = DockerCall::Recreate {
+            container: container.name,
+            grace_ms,
+        };
+        self.docker(container.host, call, |response| match response {
+            Response::Created(id) => Some(id),
+            _ => None,
+        })
+        .await
+    }
+}
+
+impl ansible::Host for Guest {
+    async fn run(
+        &mut self,
+        request: ansible::Request,
+    ) -> wasmtime::Result<Result<ansible::Recap, types::CapabilityError>> {
+        let request = match convert::to_ansible(request) {
+            Ok(request) => Request::Ansible(request),
+            Err(error) => {
+                self.count()?;
+                return Ok(Err(convert::error(error)));
+            }
+        };
+        let result = self.pass(request).await?;
+        Ok(answer("ansible.run", result, |response| match response {
+            Response::Playbook(report) => Some(convert::recap(*report)),
+            _ => None,
+        }))
+    }
+}
+
+fn whole_millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,388 @@
+//! From bytes to a plugin that is known to work.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonschema::{Draft, PatternOptions, Validator};
+use sentinel_core::event::LogLevel;
+use sentinel_core::grant::Import;
+use sentinel_core::id::{Digest, NameError, PluginName};
+use serde_json::Value;
+use tokio::time::Instant;
+use wasmtime::component::Component;
+
+pub use sentinel_core::policy::ParamError;
+
+use crate::bindings::RemediationPre;
+use crate::bindings::sentinel::plugin::types::Description;
+use crate::contract;
+use crate::engine::Sandbox;
+use crate::guest::{Guest, Role};
+use crate::log::{RunLog, clean};
+use crate::run::{self, RunFailure};
+
+/// How many bytes of a plugin's summary are kept.
+const SUMMARY_BYTES: usize = 1024;
+
+/// Why a file is not served as a plugin. The messages are for the plugin's author: they
+/// say what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// There is nothing in it.
+    #[error("the file is empty: did its build or its copy end too early?")]
+    Empty,
+    /// It is larger than the sandbox is configured to take.
+    #[error(
+        "{size} bytes are more than the {limit} that a plugin may have: strip its debug information (`strip = true` in Cargo's profile), or raise the limit"
+    )]
+    TooLarge {
+        /// How large it is, in bytes.
+        size: usize,
+        /// How large it may be, in bytes.
+        limit: usize,
+    },
+    /// It is something else.
+    #[error(
+        "not WebAssembly (it begins with {begins:?}): a plugin is a component, as a build for wasm32-wasip2 gives it"
+    )]
+    NotWasm {
+        /// The first characters, as far as they are text.
+        begins: String,
+    },
+    /// It is WebAssembly of the wrong kind.
+    #[error(
+        "a core module, not a component: build for wasm32-wasip2, or make a component of it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// It cannot be read.
+    #[error("damaged or cut short: {reason} (at byte {offset}); build or copy it again")]
+    Damaged {
+        /// What is wrong.
+        reason: String,
+        /// Where.
+        offset: usize,
+    },
+    /// It is a component of another kind.
+    #[error(
+        "a component for another world: it does not export `{missing}`; {}",
+        if *is_command {
+            "it is a program with a `main`: build a library (crate-type `cdylib`) with the plugin SDK"
+        } else {
+            "a plugin targets the world `remediation` of sentinel:plugin, as the plugin SDK does"
+        }
+    )]
+    OtherWorld {
+        /// The functions that are missing.
+        missing: String,
+        /// Whether it is a command-line program.
+        is_command: bool,
+    },
+    /// It wants what the contract does not have.
+    #[error(
+        "it imports `{name}`, which is neither in sentinel:plugin@{version} nor in WASI 0.2: a plugin reaches the world through docker and ansible of sentinel:plugin alone",
+        version = contract::VERSION
+    )]
+    ForeignImport {
+        /// What it imports.
+        name: String,
+    },
+    /// It was built for another version of the contract.
+    #[error(
+        "it imports `{name}`, and this version of sentinel serves sentinel:plugin@{version}: build it with the `wit` folder or the SDK of this version",
+        version = contract::VERSION
+    )]
+    OtherVersion {
+        /// What it imports.
+        name: String,
+    },
+    /// It wants what the contract has and this version does not serve.
+    #[error(
+        "it imports `{name}`, which this version of sentinel does not serve: build it without that interface"
+    )]
+    Unserved {
+        /// The interface.
+        name: String,
+    },
+    /// A function has other parameters or results than the contract says.
+    #[error(
+        "{function} has other types than in sentinel:plugin@{version} ({detail}): build it with the `wit` folder or the SDK of this version",
+        version = contract::VERSION
+    )]
+    Mismatch {
+        /// Which function.
+        function: String,
+        /// What differs, in wasmtime's words.
+        detail: String,
+    },
+    /// It needs more than any run gets.
+    #[error(
+        "it needs {needed} {what} from the start, and a plugin may have {limit}: make it smaller, or raise the limit"
+    )]
+    TooDemanding {
+        /// What it needs much of.
+        what: &'static str,
+        /// How much.
+        needed: u64,
+        /// How much there is.
+        limit: u64,
+    },
+    /// The compiler refused it.
+    #[error("it cannot be compiled: {reason}")]
+    Compile {
+        /// Why.
+        reason: String,
+    },
+    /// The compiler took too long.
+    #[error(
+        "it was not compiled within {}: make it smaller, or raise the limit",
+        run::shown(*limit)
+    )]
+    CompileTimedOut {
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// `describe` did not come back.
+    #[error(
+        "it was started and asked to `describe` itself, and {0}; start functions, static initialisers and `describe` must end quickly and call nothing but `log`"
+    )]
+    Describe(RunFailure),
+    /// What it calls itself is no name.
+    #[error("what `describe` gave as its name is none: {0}")]
+    Name(#[from] NameError),
+    /// What it gives as its version is none.
+    #[error(
+        "`describe` gave the version `{version}`, which is no semantic version such as 1.2.3: {reason}"
+    )]
+    Version {
+        /// What it gave.
+        version: String,
+        /// What is wrong with it.
+        reason: semver::Error,
+    },
+    /// What it gives as the schema of its params is none.
+    #[error(
+        "`describe` gave a params-schema that is no JSON Schema (draft 2020-12): {reason}; a plugin without params gives {{\"type\": \"object\"}}"
+    )]
+    Schema {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It is our fault.
+    #[error("the sandbox broke down: {0}")]
+    Internal(String),
+}
+
+/// A plugin that was compiled, started and asked what it is.
+pub struct Plugin {
+    /// Which bytes it is.
+    pub digest: Digest,
+    /// The name that it gives itself.
+    pub name: PluginName,
+    /// The version that it gives itself.
+    pub version: semver::Version,
+    /// What it does, in one sentence; may be empty.
+    pub summary: String,
+    /// The JSON Schema of its params, as it gave it.
+    pub params_schema: Value,
+    /// What it asks for; a policy that uses it has to grant all of it.
+    pub imports: BTreeSet<Import>,
+    params: Validator,
+    pre: RemediationPre<Guest>,
+}
+
+impl Plugin {
+    /// What is wrong with `params`; nothing, if the plugin takes them.
+    #[must_use]
+    pub fn validate_params(&self, params: &Value) -> Vec<ParamError> {
+        self.params
+            .iter_errors(params)
+            .map(|error| ParamError {
+                path: error.instance_path().to_string(),
+                keyword: error.kind().keyword().to_owned(),
+                message: error.to_string(),
+            })
+            .collect()
+    }
+
+    pub(crate) fn pre(&self) -> &RemediationPre<Guest> {
+        &self.pre
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("digest", &self.digest)
+            .field("imports", &self.imports)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} ({})",
+            self.name,
+            self.version,
+            self.digest.short()
+        )
+    }
+}
+
+/// What of a plugin is known before it has run.
+struct Compiled {
+    digest: Digest,
+    imports: BTreeSet<Import>,
+    pre: RemediationPre<Guest>,
+}
+
+impl Sandbox {
+    /// Checks, compiles and starts a plugin, and asks it what it is. Plugins are
+    /// compiled one at a time, on threads of their own.
+    pub async fn load(&self, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
+        let limit = self.config().max_plugin_size;
+        if bytes.len() > limit {
+            return Err(LoadError::TooLarge {
+                size: bytes.len(),
+                limit,
+            });
+        }
+        let compiled = self.compile(bytes).await?;
+        let description = self.describe(&compiled.pre).await?;
+        let plugin = Arc::new(finish(compiled, description)?);
+        tracing::debug!(%plugin, imports = ?plugin.imports, "a plugin was loaded");
+        Ok(plugin)
+    }
+
+    async fn compile(&self, bytes: Vec<u8>) -> Result<Compiled, LoadError> {
+        let limit = self.config().compile_timeout;
+        let max_memory = self.config().max_memory;
+        let (engine, linker, pool) = (self.engine(), self.linker(), self.compilers());
+        let turn = self.compile_turn().await?;
+        let task = self.threads()?.spawn_blocking(move || {
+            // Held to the end, also of a compilation that nobody waits for any more: it
+            // cannot be interrupted.
+            let _turn = turn;
+            let imports = contract::inspect(&bytes, max_memory)?;
+            let component = pool
+                .install(|| Component::new(&engine, &bytes))
+                .map_err(|error| LoadError::Compile {
+                    reason: run::one_line(&error),
+                })?;
+            let pre = linker.instantiate_pre(&component).map_err(mismatch)?;
+            Ok(Compiled {
+                digest: Digest::of(&bytes),
+                imports,
+                pre: RemediationPre::new(pre).map_err(mismatch)?,
+            })
+        });
+        match tokio::time::timeout(limit, task).await {
+            Ok(Ok(compiled)) => compiled,
+            Ok(Err(panic)) => Err(LoadError::Internal(panic.to_string())),
+            Err(_) => Err(LoadError::CompileTimedOut { limit }),
+        }
+    }
+
+    async fn describe(&self, pre: &RemediationPre<Guest>) -> Result<Description, LoadError> {
+        let limits = self.config().describe;
+        let log = RunLog::new(
+            limits.log_bytes,
+            limits.log_lines,
+            Box::new(|level, line| match level {
+                LogLevel::Error | LogLevel::Warn => {
+                    tracing::warn!(line, "a plugin wrote while it described itself");
+                }
+                LogLevel::Info | LogLevel::Debug => {
+                    tracing::debug!(line, "a plugin wrote while it described itself");
+                }
+            }),
+        );
+        let (pre, ticker, engine) = (pre.clone(), self.ticker(), self.engine());
+        let task = async move {
+            let _ticking = ticker.tick();
+            let deadline = Instant::now() + limits.timeout;
+            let mut store = run::store(&engine, Role::Describing, &limits, log.clone(), deadline);
+            let told = tokio::time::timeout_at(deadline, async {
+                let instance = pre.instantiate_async(&mut store).await?;
+                instance.call_describe(&mut store).await
+            })
+            .await;
+            run::finish(told, store, &limits, &log).result
+        };
+        self.spawn(task)
+            .await
+            .map_err(LoadError::Internal)?
+            .map_err(LoadError::Describe)
+    }
+}
+
+/// What it means that a component does not fit the linker or the world. Its names were
+/// checked before, so what is left is a type, or a function that this WASI lacks.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn mismatch(error: wasmtime::Error) -> LoadError {
+    let names: Vec<String> = error
+        .chain()
+        .flat_map(|cause| quoted(&cause.to_string()))
+        .collect();
+    let function = names.join("#");
+    if function.starts_with("wasi:") {
+        return LoadError::ForeignImport { name: function };
+    }
+    LoadError::Mismatch {
+        function: if function.is_empty() {
+            "one of its functions".to_owned()
+        } else {
+            format!("`{function}`")
+        },
+        detail: run::one_line(&error),
+    }
+}
+
+/// What stands in backticks in `text`.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn finish(compiled: Compiled, description: Description) -> Result<Plugin, LoadError> {
+    let version =
+        semver::Version::parse(&description.version).map_err(|reason| LoadError::Version {
+            version: clean(&description.version, 64),
+            reason,
+        })?;
+    let schema = |reason: String| LoadError::Schema { reason };
+    let params_schema: Value = serde_json::from_str(&description.params_schema)
+        .map_err(|error| schema(format!("it is no JSON: {error}")))?;
+    if !params_schema.is_object() {
+        return Err(schema("it is no JSON object".to_owned()));
+    }
+    let params = jsonschema::options()
+        .with_draft(Draft::Draft202012)
+        // A plugin's patterns run in the daemon: this engine takes linear time.
+        .with_pattern_options(PatternOptions::regex())
+        .build(&params_schema)
+        .map_err(|error| {
+            let path = error.instance_path().to_string();
+            let at = if path.is_empty() { "/" } else { &path };
+            schema(format!("at {at}: {error}"))
+        })?;
+    Ok(Plugin {
+        digest: compiled.digest,
+        name: PluginName::new(description.name)?,
+        version,
+        summary: clean(description.summary.trim(), SUMMARY_BYTES),
+        params_schema,
+        imports: compiled.imports,
+        params,
+        pre: compiled.pre,
+    })
+}

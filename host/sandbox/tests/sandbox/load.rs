@@ -1,0 +1,552 @@
+//! What is a plugin and what is not, and what its author is told.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sentinel_core::capability::DockerAction;
+use sentinel_core::grant::Import;
+use sentinel_core::id::Digest;
+use sentinel_core::policy::PluginCatalog as _;
+use sentinel_sandbox::{
+    LoadError, Plugins, Registry, RunFailure, RunLimits, Sandbox, SandboxConfig,
+};
+use serde_json::json;
+use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
+use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
+
+use crate::support::guest;
+
+fn sandbox() -> Sandbox {
+    Sandbox::new(SandboxConfig {
+        max_runs: 4,
+        describe: RunLimits {
+            timeout: Duration::from_secs(10),
+            cpu: Duration::from_millis(200),
+            ..RunLimits::default()
+        },
+        ..SandboxConfig::default()
+    })
+    .unwrap()
+}
+
+/// Worlds that are almost that of a plugin.
+const WORLDS: &str = r#"
+    package test:guests;
+    world quiet {
+        use sentinel:plugin/types@0.1.0.{description, incident, outcome, failure};
+        export describe: func() -> description;
+        export remediate: func(incident: incident) -> result<outcome, failure>;
+    }
+    world looks { include quiet; import sentinel:plugin/docker@0.1.0; }
+    world tells-time { include quiet; import sentinel:plugin/clock@0.1.0; }
+    world calls-home { include quiet; import sentinel:plugin/http@0.1.0; }
+    world remembers { include quiet; import sentinel:plugin/memory@0.1.0; }
+    interface secrets { read: func() -> string; }
+    world spies { include quiet; import secrets; }
+    world half {
+        use sentinel:plugin/types@0.1.0.{description};
+        export describe: func() -> description;
+    }
+    world another { export greet: func() -> string; }
+"#;
+
+/// A component of `core` for `world` of `wit`; without a core one whose every function
+/// traps.
+fn component_of(resolve: &mut Resolve, world: &str, core: Option<&str>) -> Vec<u8> {
+    let (_, world) = resolve
+        .worlds
+        .iter()
+        .find(|(_, candidate)| candidate.name == world)
+        .map(|(id, candidate)| (candidate.name.clone(), id))
+        .unwrap();
+    let mut module = match core {
+        Some(core) => wat::parse_str(core).unwrap(),
+        None => dummy_module(resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync)),
+    };
+    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .unwrap()
+        .encode()
+        .unwrap()
+}
+
+fn component(world: &str, core: Option<&str>) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    resolve
+        .push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit"))
+        .unwrap();
+    resolve.push_str("guests.wit", WORLDS).unwrap();
+    component_of(&mut resolve, world, core)
+}
+
+/// A core module whose `describe` has `body` before it returns what it says here.
+fn describing(more: &str, body: &str, name: &str, version: &str, schema: &str) -> String {
+    let texts = [name, version, "A summary.", schema];
+    let mut at = 1024;
+    let (mut record, mut data) = (String::new(), String::new());
+    for text in texts {
+        for number in [at, text.len()] {
+            for byte in u32::try_from(number).unwrap().to_le_bytes() {
+                record += &format!("\\{byte:02x}");
+            }
+        }
+        let bytes: String = text.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+        data += &format!("(data (i32.const {at}) \"{bytes}\")\n");
+        at += text.len();
+    }
+    format!(
+        r#"(module
+            {more}
+            (memory (export "memory") 1)
+            (data (i32.const 512) "{record}")
+            {data}
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "describe") (result i32) {body} i32.const 512)
+            (func (export "remediate") (param i32) (result i32) unreachable))"#
+    )
+}
+
+fn good(body: &str) -> String {
+    describing("", body, "good", "1.2.3", r#"{"type": "object"}"#)
+}
+
+async fn refused(bytes: Vec<u8>) -> (LoadError, String) {
+    let error = sandbox().load(bytes).await.unwrap_err();
+    let text = error.to_string();
+    for leak in [
+        "matching implementation",
+        "in the linker",
+        "backtrace",
+        "\n",
+    ] {
+        assert!(!text.contains(leak), "{text}");
+    }
+    (error, text)
+}
+
+#[tokio::test]
+async fn an_empty_file() {
+    let (error, text) = refused(Vec::new()).await;
+    assert!(matches!(error, LoadError::Empty));
+    assert!(text.starts_with("the file is empty"), "{text}");
+}
+
+#[tokio::test]
+async fn a_text() {
+    let (_, text) = refused(b"#!/bin/sh\necho hello".to_vec()).await;
+    assert!(
+        text.starts_with(r##"not WebAssembly (it begins with "#!/bin/sh\necho h")"##),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_core_module() {
+    let (error, text) = refused(wat::parse_str("(module)").unwrap()).await;
+    assert!(matches!(error, LoadError::CoreModule));
+    assert!(text.contains("build for wasm32-wasip2"), "{text}");
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_short() {
+    let whole = component("quiet", Some(&good("")));
+    for length in [5, 8, whole.len() / 2, whole.len() - 1] {
+        let (error, text) = refused(whole[..length].to_vec()).await;
+        assert!(
+            matches!(
+                error,
+                LoadError::Damaged { .. } | LoadError::OtherWorld { .. }
+            ),
+            "{length}: {text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_component_for_another_world() {
+    let (_, text) = refused(component("another", None)).await;
+    assert!(
+        text.starts_with(
+            "a component for another world: it does not export `describe` and `remediate`"
+        ),
+        "{text}"
+    );
+    let (_, text) = refused(component("half", None)).await;
+    assert!(text.contains("does not export `remediate`;"), "{text}");
+}
+
+#[tokio::test]
+async fn imports_that_are_not_served() {
+    let (_, text) = refused(component("calls-home", None)).await;
+    assert!(
+        text.starts_with(
+            "it imports `sentinel:plugin/http`, which this version of sentinel does not serve"
+        ),
+        "{text}"
+    );
+    let (_, text) = refused(component("remembers", None)).await;
+    assert!(text.contains("`sentinel:plugin/memory`"), "{text}");
+    let (_, text) = refused(component("spies", None)).await;
+    assert!(
+        text.starts_with("it imports `test:guests/secrets`, which is neither in"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn another_version_of_the_contract() {
+    let mut resolve = Resolve::default();
+    let wit = "package sentinel:plugin@0.2.0;
+        interface log { write: func(message: string); }
+        world w { import log; export describe: func(); export remediate: func(); }";
+    resolve.push_str("w.wit", wit).unwrap();
+    let (_, text) = refused(component_of(&mut resolve, "w", None)).await;
+    assert!(
+        text.starts_with("it imports `sentinel:plugin/log@0.2.0`, and this version of sentinel serves sentinel:plugin@0.1.0"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn other_types_than_those_of_the_contract() {
+    for (wit, function) in [
+        (
+            "package sentinel:plugin@0.1.0;
+            interface log { write: func(message: string); }
+            world w { import log; export describe: func(); export remediate: func(); }",
+            "`sentinel:plugin/log@0.1.0#write` has other types",
+        ),
+        (
+            "package sentinel:plugin@0.1.0;
+            world w { export describe: func() -> u32; export remediate: func(); }",
+            "`describe` has other types",
+        ),
+    ] {
+        let mut resolve = Resolve::default();
+        resolve.push_str("w.wit", wit).unwrap();
+        let (_, text) = refused(component_of(&mut resolve, "w", None)).await;
+        assert!(text.starts_with(function), "{text}");
+    }
+}
+
+/// What there is of WASI holds nothing: no environment, no folder, no socket.
+#[tokio::test]
+async fn wasi_is_empty() {
+    let packages = [
+        "package wasi:cli@0.2.0;
+        interface environment { get-environment: func() -> list<tuple<string, string>>; }",
+        "package wasi:filesystem@0.2.0;
+        interface types { resource descriptor; }
+        interface preopens {
+            use types.{descriptor};
+            get-directories: func() -> list<tuple<descriptor, string>>;
+        }",
+        "package wasi:sockets@0.2.0;
+        interface network {
+            enum error-code {
+                unknown, access-denied, not-supported, invalid-argument, out-of-memory,
+                timeout, concurrency-conflict, not-in-progress, would-block, invalid-state,
+                new-socket-limit, address-not-bindable, address-in-use, remote-unreachable,
+                connection-refused, connection-reset, connection-aborted,
+                datagram-too-large, name-unresolvable, temporary-resolver-failure,
+                permanent-resolver-failure,
+            }
+            enum ip-address-family { ipv4, ipv6 }
+        }
+        interface tcp { resource tcp-socket; }
+        interface tcp-create-socket {
+            use network.{error-code, ip-address-family};
+            use tcp.{tcp-socket};
+            create-tcp-socket: func(address-family: ip-address-family) -> result<tcp-socket, error-code>;
+        }",
+    ];
+    let mut resolve = Resolve::default();
+    resolve
+        .push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit"))
+        .unwrap();
+    for package in packages {
+        resolve.push_str("wasi.wit", package).unwrap();
+    }
+    let world = "package test:wasi;
+        world tries {
+            use sentinel:plugin/types@0.1.0.{description, incident, outcome, failure};
+            import wasi:cli/environment@0.2.0;
+            import wasi:filesystem/preopens@0.2.0;
+            import wasi:sockets/tcp-create-socket@0.2.0;
+            export describe: func() -> description;
+            export remediate: func(incident: incident) -> result<outcome, failure>;
+        }";
+    resolve.push_str("tries.wit", world).unwrap();
+    // Each traps unless its list is empty, or the socket is refused as access-denied.
+    let core = describing(
+        r#"(import "wasi:cli/environment@0.2.0" "get-environment" (func $environment (param i32)))
+        (import "wasi:filesystem/preopens@0.2.0" "get-directories" (func $folders (param i32)))
+        (import "wasi:sockets/tcp-create-socket@0.2.0" "create-tcp-socket"
+            (func $socket (param i32 i32)))"#,
+        "(call $environment (i32.const 0))
+        (if (i32.load (i32.const 4)) (then unreachable))
+        (call $folders (i32.const 0))
+        (if (i32.load (i32.const 4)) (then unreachable))
+        (call $socket (i32.const 0) (i32.const 0))
+        (if (i32.ne (i32.load8_u (i32.const 0)) (i32.const 1)) (then unreachable))
+        (if (i32.ne (i32.load8_u (i32.const 4)) (i32.const 1)) (then unreachable))",
+        "good",
+        "1.2.3",
+        "{}",
+    );
+    let plugin = sandbox()
+        .load(component_of(&mut resolve, "tries", Some(&core)))
+        .await
+        .unwrap();
+    assert_eq!(plugin.imports, [].into());
+}
+
+#[tokio::test]
+async fn instructions_that_are_switched_off() {
+    let core = good("").replace("(memory ", "(tag) (memory ");
+    let (error, text) = refused(component("quiet", Some(&core))).await;
+    assert!(matches!(error, LoadError::Compile { .. }), "{text}");
+    assert!(
+        text.starts_with("it cannot be compiled: exceptions proposal not enabled"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_compilation_that_takes_too_long() {
+    let sandbox = Sandbox::new(SandboxConfig {
+        compile_timeout: Duration::from_millis(1),
+        ..SandboxConfig::default()
+    })
+    .unwrap();
+    let error = sandbox.load(guest("hostile")).await.unwrap_err();
+    assert!(
+        matches!(error, LoadError::CompileTimedOut { .. }),
+        "{error}"
+    );
+}
+
+/// No machine has room for that many runs in advance; plugins run all the same.
+#[tokio::test]
+async fn a_machine_without_room_for_the_pool() {
+    let sandbox = Sandbox::new(SandboxConfig {
+        max_runs: 1 << 24,
+        ..SandboxConfig::default()
+    })
+    .unwrap();
+    let plugin = sandbox.load(component("quiet", Some(&good("")))).await;
+    assert_eq!(plugin.unwrap().name.as_str(), "good");
+}
+
+#[tokio::test]
+async fn more_memory_than_any_run_gets() {
+    let core = good("").replace("\"memory\") 1)", "\"memory\") 1025)");
+    let (_, text) = refused(component("quiet", Some(&core))).await;
+    assert!(
+        text.starts_with(
+            "it needs 67174400 bytes of memory from the start, and a plugin may have 67108864"
+        ),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_too_large() {
+    let sandbox = Sandbox::new(SandboxConfig {
+        max_plugin_size: 100,
+        ..SandboxConfig::default()
+    })
+    .unwrap();
+    let error = sandbox.load(vec![0; 101]).await.unwrap_err();
+    assert!(matches!(
+        error,
+        LoadError::TooLarge {
+            size: 101,
+            limit: 100
+        }
+    ));
+}
+
+#[tokio::test]
+async fn describe_that_traps() {
+    let (_, text) = refused(component("quiet", None)).await;
+    assert!(
+        text.starts_with("it was started and asked to `describe` itself, and it trapped: wasm trap: wasm `unreachable` instruction executed"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn describe_that_does_not_end() {
+    let loops = good("(loop br 0)");
+    let starts = describing(
+        "(func $spin (loop br 0)) (start $spin)",
+        "",
+        "good",
+        "1.2.3",
+        "{}",
+    );
+    for core in [loops, starts] {
+        let began = Instant::now();
+        let (error, text) = refused(component("quiet", Some(&core))).await;
+        assert!(
+            matches!(
+                error,
+                LoadError::Describe(RunFailure::OutOfCpu { limit_ms: 200 })
+            ),
+            "{text}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(8));
+    }
+}
+
+#[tokio::test]
+async fn describe_may_call_nothing_but_log() {
+    let core = describing(
+        r#"(import "sentinel:plugin/clock@0.1.0" "elapsed" (func $elapsed (result i64)))"#,
+        "call $elapsed drop",
+        "good",
+        "1.2.3",
+        "{}",
+    );
+    let (_, text) = refused(component("tells-time", Some(&core))).await;
+    assert!(
+        text.contains("`clock.elapsed` is not served in `describe`"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn what_describe_says_is_checked() {
+    let object = r#"{"type": "object"}"#;
+    for (name, version, schema, expected) in [
+        (
+            "Bad Name",
+            "1.0.0",
+            object,
+            "what `describe` gave as its name is none: `Bad Name` is no plugin name",
+        ),
+        (
+            "good",
+            "one",
+            object,
+            "`describe` gave the version `one`, which is no semantic version",
+        ),
+        ("good", "1.0.0", "", "it is no JSON"),
+        ("good", "1.0.0", "[]", "it is no JSON object"),
+        (
+            "good",
+            "1.0.0",
+            r#"{"type": "strin"}"#,
+            "no JSON Schema (draft 2020-12): at /type:",
+        ),
+        // Look-ahead, which only a backtracking engine has.
+        (
+            "good",
+            "1.0.0",
+            r#"{"pattern": "(?=a)b"}"#,
+            "no JSON Schema",
+        ),
+        (
+            "good",
+            "1.0.0",
+            r#"{"$ref": "http://localhost/schema.json"}"#,
+            "no JSON Schema",
+        ),
+    ] {
+        let core = describing("", "", name, version, schema);
+        let (_, text) = refused(component("quiet", Some(&core))).await;
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_is_what_it_says() {
+    let core = describing(
+        r#"(import "sentinel:plugin/docker@0.1.0" "inspect"
+            (func (param i32 i32 i32 i32 i32)))"#,
+        "",
+        "good",
+        "1.2.3-rc.1",
+        r#"{"type": "object", "required": ["grace"],
+            "properties": {"grace": {"type": "integer"}}}"#,
+    );
+    let bytes = component("looks", Some(&core));
+    let digest = Digest::of(&bytes);
+    let plugin = sandbox().load(bytes).await.unwrap();
+    assert_eq!(plugin.digest, digest);
+    assert_eq!(plugin.name.as_str(), "good");
+    assert_eq!(plugin.version.to_string(), "1.2.3-rc.1");
+    assert_eq!(plugin.summary, "A summary.");
+    assert_eq!(plugin.params_schema["required"], json!(["grace"]));
+    // Function by function: the world imports all of docker, the plugin uses one.
+    assert_eq!(
+        plugin.imports,
+        BTreeSet::from([Import::Docker(DockerAction::Inspect)])
+    );
+
+    assert_eq!(plugin.validate_params(&json!({"grace": 5})), []);
+    let errors = plugin.validate_params(&json!({"grace": "5s"}));
+    assert_eq!(errors.len(), 1);
+    assert_eq!(
+        (errors[0].path.as_str(), errors[0].keyword.as_str()),
+        ("/grace", "type")
+    );
+    let errors = plugin.validate_params(&json!({}));
+    assert_eq!(
+        (errors[0].path.as_str(), errors[0].keyword.as_str()),
+        ("", "required")
+    );
+}
+
+#[tokio::test]
+async fn the_shipped_plugins_ask_for_what_they_need() {
+    let sandbox = sandbox();
+    let restart = sandbox.load(guest("docker-restart")).await.unwrap();
+    assert_eq!(restart.name.as_str(), "docker-restart");
+    assert_eq!(
+        restart.imports,
+        [
+            DockerAction::Inspect,
+            DockerAction::Start,
+            DockerAction::Restart
+        ]
+        .map(Import::Docker)
+        .into()
+    );
+    let ansible = sandbox.load(guest("ansible-playbook")).await.unwrap();
+    assert_eq!(ansible.imports, [Import::Ansible].into());
+}
+
+#[tokio::test]
+async fn a_registry_swaps_whole_sets() {
+    let sandbox = sandbox();
+    let load = async |version: &str| {
+        let core = describing("", "", "good", version, "{}");
+        sandbox.load(component("quiet", Some(&core))).await.unwrap()
+    };
+    let (one, two) = (load("1.0.0").await, load("2.0.0").await);
+    let name = one.name.clone();
+    let registry = Registry::new();
+    assert!(registry.get(&name).is_none());
+
+    registry.replace(Plugins::from_iter([one]));
+    let in_flight = registry.get(&name).unwrap();
+    let before = registry.replace(Plugins::from_iter([two]));
+    assert_eq!(before.len(), 1);
+    assert_eq!(in_flight.version.to_string(), "1.0.0");
+    assert_eq!(registry.get(&name).unwrap().version.to_string(), "2.0.0");
+    assert_eq!(registry.snapshot().names(), ["good"]);
+}
+
+/// Dropping a runtime where async code runs panics; dropping a sandbox does not.
+#[tokio::test]
+async fn a_sandbox_can_be_dropped_anywhere() {
+    drop(sandbox());
+    tokio::task::spawn_blocking(|| drop(sandbox()))
+        .await
+        .unwrap();
+}
