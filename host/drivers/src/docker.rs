@@ -1,0 +1,429 @@
+//! Docker hosts, over the Docker Engine's API.
+//!
+//! The client library puts container names into URLs as they are, so a name such as
+//! `x/kill?signal=KILL` would reach another endpoint. Two things stand against that:
+//! [`Docker::resolve`] refuses whatever does not have the form of a Docker name, and
+//! hands out the full id; and every call checks the form again.
+//!
+//! A connection is made per call. So a Docker Engine that is down when the daemon
+//! starts, or that is restarted later, is an answer of the kind `unavailable` and
+//! nothing worse.
+
+mod details;
+mod host;
+mod logs;
+mod recreate;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::query_parameters::{
+    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use sentinel_core::alert::Labels;
+use sentinel_core::capability::{CapabilityError, DockerCall, Response};
+use sentinel_sandbox::driver::{ContainerIdentity, DockerDriver};
+use tokio_util::task::TaskTracker;
+
+use self::host::{Ask, Host};
+
+/// How long finding a container, and a ping, may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Docker's own limit on what makes sense as a name or an id.
+const NAME_LENGTH: usize = 128;
+
+/// What is wrong with a Docker host in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DockerConfigError {
+    /// The name cannot stand in a target such as `docker://local/nginx`.
+    #[error(
+        "docker host name {0:?} is not letters, digits, '_', '.' and '-' with a letter or digit first"
+    )]
+    Name(String),
+    /// The URL is none that the driver can connect to.
+    #[error("docker host {host}: {url:?} {reason}")]
+    Url {
+        /// The host's name.
+        host: String,
+        /// What was configured.
+        url: String,
+        /// What is wrong with it, and what would be right.
+        reason: &'static str,
+    },
+}
+
+/// The Docker hosts that the daemon knows by name.
+#[derive(Debug)]
+pub struct Docker {
+    hosts: BTreeMap<String, Arc<Host>>,
+    // A recreate that is dropped half-way would leave a renamed container behind, so
+    // it runs here, whatever becomes of its caller.
+    tasks: TaskTracker,
+}
+
+impl Docker {
+    /// Takes the hosts' URLs by name: `unix:///path/to/docker.sock`, `tcp://host:port`
+    /// or `http://host:port`. Connects to none of them.
+    pub fn new(hosts: BTreeMap<String, String>) -> Result<Self, DockerConfigError> {
+        let hosts = hosts
+            .into_iter()
+            .map(|(name, url)| {
+                if !is_name(&name) {
+                    return Err(DockerConfigError::Name(name));
+                }
+                let host = Host::new(&name, &url)?;
+                Ok((name, Arc::new(host)))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            hosts,
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// The hosts' names, sorted.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.keys().map(String::as_str)
+    }
+
+    /// Asks a host whether it is there. `unavailable` with the remedy when it is not.
+    pub async fn ping(&self, host: &str) -> Result<(), CapabilityError> {
+        let host = self.host(host)?;
+        let client = host.client(LOOKUP_TIMEOUT).await?;
+        host.answer(Ask::observation("ping"), LOOKUP_TIMEOUT, client.ping())
+            .await?;
+        Ok(())
+    }
+
+    /// Waits until no container is half-way through a `recreate`. For the daemon's
+    /// shutdown, once nothing new is asked of it.
+    pub async fn shutdown(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn host(&self, name: &str) -> Result<&Arc<Host>, CapabilityError> {
+        self.hosts.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.hosts().collect();
+            CapabilityError::Invalid(if known.is_empty() {
+                format!("no docker host {name:?}: none is configured")
+            } else {
+                format!("no docker host {name:?}; known: {}", known.join(", "))
+            })
+        })
+    }
+}
+
+#[async_trait]
+impl DockerDriver for Docker {
+    async fn resolve(
+        &self,
+        host: &str,
+        container: &str,
+    ) -> Result<ContainerIdentity, CapabilityError> {
+        let host = self.host(host)?;
+        check_name(container)?;
+        let client = host.client(LOOKUP_TIMEOUT).await?;
+        let found = host
+            .answer(
+                Ask::observation("inspect"),
+                LOOKUP_TIMEOUT,
+                client.inspect_container(container, None::<InspectContainerOptions>),
+            )
+            .await?;
+        details::identity(found).ok_or_else(|| host.nonsense("inspect"))
+    }
+
+    async fn call(
+        &self,
+        host: &str,
+        call: &DockerCall,
+        timeout: Duration,
+    ) -> Result<Response, CapabilityError> {
+        let host = self.host(host)?;
+        if let Some(container) = call.container() {
+            check_name(container)?;
+        }
+        match call {
+            DockerCall::List { all, labels } => list(host, *all, labels, timeout).await,
+            DockerCall::Inspect { container } => inspect(host, container, timeout).await,
+            DockerCall::Logs { container, lines } => {
+                let text = logs::tail(host, container, *lines, timeout).await?;
+                Ok(Response::Text(text))
+            }
+            DockerCall::Start { container } => {
+                let client = host.client(timeout).await?;
+                host.answer(
+                    Ask::effect("start"),
+                    timeout,
+                    client.start_container(container, None),
+                )
+                .await?;
+                Ok(Response::Done)
+            }
+            DockerCall::Stop {
+                container,
+                grace_ms,
+            } => {
+                let client = host.client(timeout).await?;
+                let grace = Grace::of(*grace_ms);
+                let options = StopContainerOptionsBuilder::new().t(grace.seconds).build();
+                host.answer(
+                    Ask::effect("stop"),
+                    timeout + grace.duration(),
+                    client.stop_container(container, Some(options)),
+                )
+                .await?;
+                Ok(Response::Done)
+            }
+            DockerCall::Restart {
+                container,
+                grace_ms,
+            } => {
+                let client = host.client(timeout).await?;
+                let grace = Grace::of(*grace_ms);
+                let options = RestartContainerOptionsBuilder::new()
+                    .t(grace.seconds)
+                    .build();
+                host.answer(
+                    Ask::effect("restart"),
+                    timeout + grace.duration(),
+                    client.restart_container(container, Some(options)),
+                )
+                .await?;
+                Ok(Response::Done)
+            }
+            DockerCall::Kill { container, signal } => {
+                check_signal(signal)?;
+                let client = host.client(timeout).await?;
+                let options = KillContainerOptionsBuilder::new().signal(signal).build();
+                host.answer(
+                    Ask::effect("kill"),
+                    timeout,
+                    client.kill_container(container, Some(options)),
+                )
+                .await?;
+                Ok(Response::Done)
+            }
+            DockerCall::Recreate {
+                container,
+                grace_ms,
+            } => {
+                let work = recreate::recreate(
+                    Arc::clone(host),
+                    container.clone(),
+                    Grace::of(*grace_ms),
+                    timeout,
+                );
+                let id = self.tasks.spawn(work).await.map_err(|error| {
+                    CapabilityError::Failed(format!("recreate ended early: {error}"))
+                })??;
+                Ok(Response::Created(id))
+            }
+        }
+    }
+}
+
+async fn list(
+    host: &Host,
+    all: bool,
+    labels: &Labels,
+    timeout: Duration,
+) -> Result<Response, CapabilityError> {
+    let wanted: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| {
+            if value.is_empty() {
+                name.clone()
+            } else {
+                format!("{name}={value}")
+            }
+        })
+        .collect();
+    let mut options = ListContainersOptionsBuilder::new().all(all);
+    if !wanted.is_empty() {
+        options = options.filters(&HashMap::from([("label", wanted)]));
+    }
+    let client = host.client(timeout).await?;
+    let rows = host
+        .answer(
+            Ask::observation("list"),
+            timeout,
+            client.list_containers(Some(options.build())),
+        )
+        .await?;
+    let mut containers: Vec<_> = rows.into_iter().filter_map(details::summary).collect();
+    containers.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Response::Containers(containers))
+}
+
+async fn inspect(
+    host: &Host,
+    container: &str,
+    timeout: Duration,
+) -> Result<Response, CapabilityError> {
+    let client = host.client(timeout).await?;
+    let found = host
+        .answer(
+            Ask::observation("inspect"),
+            timeout,
+            client.inspect_container(container, None::<InspectContainerOptions>),
+        )
+        .await?;
+    details::details(found)
+        .map(|details| Response::Container(Box::new(details)))
+        .ok_or_else(|| host.nonsense("inspect"))
+}
+
+/// The time between SIGTERM and SIGKILL, in the whole seconds that Docker counts in.
+#[derive(Debug, Clone, Copy)]
+struct Grace {
+    seconds: i32,
+}
+
+impl Grace {
+    /// Rounded up, so that a container never gets less than was asked for.
+    fn of(milliseconds: u64) -> Self {
+        Self {
+            seconds: i32::try_from(milliseconds.div_ceil(1_000)).unwrap_or(i32::MAX),
+        }
+    }
+
+    fn duration(self) -> Duration {
+        Duration::from_secs(self.seconds.unsigned_abs().into())
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= NAME_LENGTH
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+fn check_name(container: &str) -> Result<(), CapabilityError> {
+    if is_name(container) {
+        return Ok(());
+    }
+    Err(CapabilityError::Invalid(format!(
+        "{:?} is no container name or id: 1 to {NAME_LENGTH} letters, digits, '_', '.' and '-', \
+         a letter or digit first",
+        shortened(container)
+    )))
+}
+
+fn check_signal(signal: &str) -> Result<(), CapabilityError> {
+    let name = signal.strip_prefix("SIG").unwrap_or(signal);
+    let formed = name.len() <= 16
+        && name.starts_with(|first: char| first.is_ascii_uppercase())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || matches!(c, '+' | '-'));
+    if formed {
+        return Ok(());
+    }
+    Err(CapabilityError::Invalid(format!(
+        "{:?} is no signal name such as SIGHUP",
+        shortened(signal)
+    )))
+}
+
+/// What a plugin gave, short enough for a message about it.
+fn shortened(text: &str) -> String {
+    text.chars().take(NAME_LENGTH).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(url: &str) -> Result<Docker, DockerConfigError> {
+        Docker::new(BTreeMap::from([("local".to_owned(), url.to_owned())]))
+    }
+
+    #[test]
+    fn urls_that_can_be_connected_to() {
+        for url in [
+            "unix:///var/run/docker.sock",
+            "tcp://10.0.0.5:2375",
+            "http://docker.internal:2375",
+            "http://docker.internal:2375/",
+            "tcp://[::1]:2375",
+        ] {
+            config(url).unwrap();
+        }
+    }
+
+    #[test]
+    fn urls_that_cannot_be_connected_to_say_why() {
+        for (url, reason) in [
+            ("unix://docker.sock", "absolute path"),
+            ("unix://", "absolute path"),
+            ("tcp://10.0.0.5", "port"),
+            ("tcp://10.0.0.5:99999", "port"),
+            ("tcp://:2375", "host and a port"),
+            ("tcp://user@host:2375", "host and a port"),
+            ("http://host:2375/docker", "port"),
+            ("https://host:2376", "TLS"),
+            ("/var/run/docker.sock", "unix://"),
+        ] {
+            let error = config(url).unwrap_err().to_string();
+            assert!(error.contains(reason), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_must_fit_a_target() {
+        let hosts = BTreeMap::from([("a/b".to_owned(), "tcp://h:1".to_owned())]);
+        assert_eq!(
+            Docker::new(hosts).unwrap_err(),
+            DockerConfigError::Name("a/b".to_owned())
+        );
+    }
+
+    #[test]
+    fn names() {
+        for name in ["nginx", "a", "web-1_x.y", &"f".repeat(64), &"a".repeat(128)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "-a",
+            "a/b",
+            "a?b",
+            "a b",
+            "a%2fb",
+            "ä",
+            "a\n",
+            "x/kill?signal=KILL&y=",
+            &"a".repeat(129),
+        ] {
+            assert!(!is_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn signals() {
+        for signal in ["SIGHUP", "TERM", "SIGRTMIN+3", "SIGUSR1"] {
+            check_signal(signal).unwrap();
+        }
+        for signal in ["", "SIG", "9", "sighup", "SIGHUP&x=1", "-TERM"] {
+            check_signal(signal).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn grace_is_rounded_up() {
+        assert_eq!(Grace::of(0).seconds, 0);
+        assert_eq!(Grace::of(1).seconds, 1);
+        assert_eq!(Grace::of(2_000).seconds, 2);
+        assert_eq!(Grace::of(u64::MAX).seconds, i32::MAX);
+    }
+}

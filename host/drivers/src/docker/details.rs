@@ -1,0 +1,153 @@
+//! What Docker tells about containers, in the contract's words.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerState as DockerState, ContainerStateStatusEnum as Status,
+    ContainerSummary as DockerSummary, ContainerSummaryStateEnum as SummaryState,
+    HealthStatusEnum as DockerHealth,
+};
+use jiff::Timestamp;
+use sentinel_core::alert::Labels;
+use sentinel_core::capability::{
+    ContainerDetails, ContainerHealth, ContainerState, ContainerSummary,
+};
+use sentinel_sandbox::driver::ContainerIdentity;
+
+/// Who the container is; none when Docker left its id or its name out.
+pub(super) fn identity(found: ContainerInspectResponse) -> Option<ContainerIdentity> {
+    Some(ContainerIdentity {
+        id: found.id?,
+        name: bare(&found.name?).to_owned(),
+        labels: sorted(found.config.and_then(|config| config.labels)),
+    })
+}
+
+/// A row of `list`; none when Docker left its id or its state out.
+pub(super) fn summary(row: DockerSummary) -> Option<ContainerSummary> {
+    let state = match row.state? {
+        SummaryState::EMPTY => return None,
+        SummaryState::CREATED => ContainerState::Created,
+        SummaryState::RUNNING | SummaryState::STOPPING => ContainerState::Running,
+        SummaryState::PAUSED => ContainerState::Paused,
+        SummaryState::RESTARTING => ContainerState::Restarting,
+        SummaryState::EXITED => ContainerState::Exited,
+        SummaryState::REMOVING => ContainerState::Removing,
+        SummaryState::DEAD => ContainerState::Dead,
+    };
+    // A linked container is listed under the names that others call it, too, as in
+    // `/other/alias`.
+    let name = row
+        .names?
+        .into_iter()
+        .map(|name| bare(&name).to_owned())
+        .find(|name| !name.contains('/'))?;
+    Some(ContainerSummary {
+        id: row.id?,
+        name,
+        image: row.image.unwrap_or_default(),
+        state,
+        labels: sorted(row.labels),
+    })
+}
+
+/// What `inspect` tells; none when Docker left its id, name or state out.
+pub(super) fn details(found: ContainerInspectResponse) -> Option<ContainerDetails> {
+    let state = found.state?;
+    let config = found.config.unwrap_or_default();
+    let health = state.health.as_ref();
+    Some(ContainerDetails {
+        id: found.id?,
+        name: bare(&found.name?).to_owned(),
+        image: config.image.or(found.image).unwrap_or_default(),
+        state: main_process(&state)?,
+        health: match health.and_then(|health| health.status) {
+            None | Some(DockerHealth::EMPTY | DockerHealth::NONE) => ContainerHealth::None,
+            Some(DockerHealth::STARTING) => ContainerHealth::Starting,
+            Some(DockerHealth::HEALTHY) => ContainerHealth::Healthy,
+            Some(DockerHealth::UNHEALTHY) => ContainerHealth::Unhealthy,
+        },
+        failing_streak: health.map_or(0, |health| count(health.failing_streak)),
+        exit_code: state.exit_code.unwrap_or_default(),
+        oom_killed: state.oom_killed.unwrap_or_default(),
+        restart_count: count(found.restart_count),
+        started_at: moment(state.started_at.as_deref()),
+        finished_at: moment(state.finished_at.as_deref()),
+        labels: sorted(config.labels),
+    })
+}
+
+/// The state of the main process; `running` counts as running while Docker stops it.
+pub(super) fn main_process(state: &DockerState) -> Option<ContainerState> {
+    Some(match state.status? {
+        Status::EMPTY => return None,
+        Status::CREATED => ContainerState::Created,
+        Status::RUNNING | Status::STOPPING => ContainerState::Running,
+        Status::PAUSED => ContainerState::Paused,
+        Status::RESTARTING => ContainerState::Restarting,
+        Status::REMOVING => ContainerState::Removing,
+        Status::EXITED => ContainerState::Exited,
+        Status::DEAD => ContainerState::Dead,
+    })
+}
+
+/// Docker writes names with a slash before them.
+pub(super) fn bare(name: &str) -> &str {
+    name.strip_prefix('/').unwrap_or(name)
+}
+
+fn sorted(labels: Option<HashMap<String, String>>) -> Labels {
+    labels.unwrap_or_default().into_iter().collect()
+}
+
+fn count(number: Option<i64>) -> u32 {
+    number
+        .unwrap_or_default()
+        .clamp(0, u32::MAX.into())
+        .try_into()
+        .unwrap_or_default()
+}
+
+/// Docker writes `0001-01-01T00:00:00Z` for what has not happened.
+fn moment(text: Option<&str>) -> Option<Timestamp> {
+    let moment: Timestamp = text?.parse().ok()?;
+    (moment > Timestamp::UNIX_EPOCH).then_some(moment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_zero_time_is_no_time() {
+        assert_eq!(moment(Some("0001-01-01T00:00:00Z")), None);
+        assert_eq!(moment(Some("")), None);
+        assert_eq!(moment(None), None);
+        assert_eq!(
+            moment(Some("2026-11-22T10:00:00.123456789Z")),
+            Some("2026-11-22T10:00:00.123456789Z".parse().unwrap())
+        );
+        assert_eq!(
+            moment(Some("2026-11-22T12:00:00+02:00")),
+            Some("2026-11-22T10:00:00Z".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn a_linked_container_goes_by_its_own_name() {
+        let row = DockerSummary {
+            id: Some("1".repeat(64)),
+            names: Some(vec!["/web/db".to_owned(), "/postgres".to_owned()]),
+            state: Some(SummaryState::RUNNING),
+            ..DockerSummary::default()
+        };
+        assert_eq!(summary(row).unwrap().name, "postgres");
+    }
+
+    #[test]
+    fn counts_stay_within_their_type() {
+        assert_eq!(count(None), 0);
+        assert_eq!(count(Some(-1)), 0);
+        assert_eq!(count(Some(i64::MAX)), u32::MAX);
+    }
+}

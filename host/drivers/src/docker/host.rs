@@ -1,0 +1,288 @@
+//! One Docker host: where it is, and what its answers mean.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io::ErrorKind;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bollard::API_DEFAULT_VERSION;
+use bollard::errors::Error;
+use sentinel_core::capability::CapabilityError;
+use tokio::net::TcpStream;
+
+use super::DockerConfigError;
+
+/// How long making a TCP connection may take; a host on a network either answers at
+/// once or is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The library has a timeout of its own, for all calls alike. Ours are per call, so
+/// its is out of the way: a day, in seconds.
+const LIBRARY_TIMEOUT: u64 = 24 * 60 * 60;
+
+/// Docker's messages can hold a container's whole configuration.
+const MESSAGE_LENGTH: usize = 2_000;
+
+/// What was asked, for messages, and for what a missing answer means.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    what: &'static str,
+    effect: bool,
+}
+
+impl Ask {
+    /// A question; asking it again does no harm.
+    pub(super) fn observation(what: &'static str) -> Self {
+        Self {
+            what,
+            effect: false,
+        }
+    }
+
+    /// Something that may have been done although no answer came.
+    pub(super) fn effect(what: &'static str) -> Self {
+        Self { what, effect: true }
+    }
+}
+
+#[derive(Debug)]
+enum Endpoint {
+    Unix(PathBuf),
+    Tcp(String),
+}
+
+impl Endpoint {
+    fn parse(url: &str) -> Result<Self, &'static str> {
+        if let Some(path) = url.strip_prefix("unix://") {
+            if path.starts_with('/') {
+                return Ok(Self::Unix(PathBuf::from(path)));
+            }
+            return Err("needs an absolute path, as in unix:///var/run/docker.sock");
+        }
+        if url.starts_with("https://") {
+            return Err("wants TLS, which is not supported; use a local socket or an SSH tunnel");
+        }
+        let Some(address) = url
+            .strip_prefix("tcp://")
+            .or_else(|| url.strip_prefix("http://"))
+        else {
+            return Err("must begin with unix://, tcp:// or http://");
+        };
+        let address = address.strip_suffix('/').unwrap_or(address);
+        let Some((host, port)) = address.rsplit_once(':') else {
+            return Err("needs a port, as in tcp://10.0.0.5:2375");
+        };
+        if port.parse::<u16>().is_err() {
+            return Err("needs a port at its end, up to 65535, as in tcp://10.0.0.5:2375");
+        }
+        let named = !host.is_empty()
+            && host
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+        let v6 = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+        if named || v6 {
+            Ok(Self::Tcp(address.to_owned()))
+        } else {
+            Err("needs a host and a port and nothing else, as in tcp://10.0.0.5:2375")
+        }
+    }
+}
+
+/// One Docker host.
+#[derive(Debug)]
+pub(super) struct Host {
+    name: String,
+    endpoint: Endpoint,
+    // Made at the first call and not at the start, because the library refuses to
+    // make one for a socket that is not there yet.
+    client: OnceLock<bollard::Docker>,
+}
+
+impl Host {
+    pub(super) fn new(name: &str, url: &str) -> Result<Self, DockerConfigError> {
+        let endpoint = Endpoint::parse(url).map_err(|reason| DockerConfigError::Url {
+            host: name.to_owned(),
+            url: url.to_owned(),
+            reason,
+        })?;
+        Ok(Self {
+            name: name.to_owned(),
+            endpoint,
+            client: OnceLock::new(),
+        })
+    }
+
+    /// The client, once it is known that somebody listens. A TCP host is tried with a
+    /// connection of its own first: so a host that is down is told apart from a host
+    /// that took a request and never answered, and in bounded time.
+    pub(super) async fn client(
+        &self,
+        timeout: Duration,
+    ) -> Result<&bollard::Docker, CapabilityError> {
+        if let Endpoint::Tcp(address) = &self.endpoint {
+            let bound = timeout.min(CONNECT_TIMEOUT);
+            match tokio::time::timeout(bound, TcpStream::connect(address)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(self.unreachable(Some(&error))),
+                Err(_) => {
+                    return Err(CapabilityError::Unavailable(self.says(&format!(
+                        "no connection to {address} within {bound:?}; is the host up, and is a \
+                         firewall in between?"
+                    ))));
+                }
+            }
+        }
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        // Requests carry no API version, which Docker takes as its own newest; the
+        // version given here is what the library starts from and goes unused.
+        let client = match &self.endpoint {
+            Endpoint::Unix(path) => bollard::Docker::connect_with_unix(
+                &path.to_string_lossy(),
+                LIBRARY_TIMEOUT,
+                API_DEFAULT_VERSION,
+            ),
+            Endpoint::Tcp(address) => {
+                bollard::Docker::connect_with_http(address, LIBRARY_TIMEOUT, API_DEFAULT_VERSION)
+            }
+        }
+        .map_err(|error| self.explain(Ask::observation("connect"), &error))?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    /// Waits for an answer, no longer than `timeout`, and says what an error means.
+    pub(super) async fn answer<T>(
+        &self,
+        ask: Ask,
+        timeout: Duration,
+        answer: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, CapabilityError> {
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.explain(ask, &error)),
+            Err(_) => Err(CapabilityError::TimedOut(self.says(&format!(
+                "no answer to {} within {timeout:?}{}",
+                ask.what,
+                if ask.effect {
+                    "; it may have been done all the same"
+                } else {
+                    ""
+                }
+            )))),
+        }
+    }
+
+    /// Docker answered, and the answer lacks what it always has.
+    pub(super) fn nonsense(&self, what: &str) -> CapabilityError {
+        CapabilityError::Failed(self.says(&format!(
+            "the answer to {what} lacks the container's id or state; is this a Docker Engine?"
+        )))
+    }
+
+    /// `text` with the host's name before it.
+    pub(super) fn says(&self, text: &str) -> String {
+        let text: String = text.chars().take(MESSAGE_LENGTH).collect();
+        format!("docker host {}: {text}", self.name)
+    }
+
+    pub(super) fn explain(&self, ask: Ask, error: &Error) -> CapabilityError {
+        match error {
+            Error::DockerResponseServerError {
+                status_code,
+                message,
+            } => {
+                let text = self.says(if message.is_empty() {
+                    "no reason given"
+                } else {
+                    message
+                });
+                match status_code {
+                    404 => CapabilityError::NotFound(text),
+                    400 => CapabilityError::Invalid(text),
+                    429 | 503 => CapabilityError::Unavailable(text),
+                    _ => CapabilityError::Failed(text),
+                }
+            }
+            Error::SocketNotFoundError(_) => {
+                self.unreachable(Some(&std::io::Error::from(ErrorKind::NotFound)))
+            }
+            Error::HyperLegacyError { err } if err.is_connect() => self.unreachable(cause(err)),
+            // The request was sent and the connection ended before the answer.
+            Error::HyperLegacyError { .. }
+            | Error::HyperResponseError { .. }
+            | Error::IOError { .. } => {
+                let text = format!("the connection broke during {}: {}", ask.what, chain(error));
+                if ask.effect {
+                    CapabilityError::TimedOut(
+                        self.says(&format!("{text}; it may have been done all the same")),
+                    )
+                } else {
+                    CapabilityError::Unavailable(self.says(&text))
+                }
+            }
+            other => CapabilityError::Failed(self.says(&format!("{}: {}", ask.what, chain(other)))),
+        }
+    }
+
+    fn unreachable(&self, error: Option<&std::io::Error>) -> CapabilityError {
+        let kind = error.map(std::io::Error::kind);
+        let text = match (&self.endpoint, kind) {
+            (Endpoint::Unix(path), Some(ErrorKind::NotFound)) => format!(
+                "no socket at {}; is the Docker Engine running, and is docker.hosts.{} the right \
+                 path?",
+                path.display(),
+                self.name
+            ),
+            (Endpoint::Unix(path), Some(ErrorKind::PermissionDenied)) => format!(
+                "no permission to use {}; add the user that sentinel runs as to the group that \
+                 owns the socket (usually `docker`)",
+                path.display()
+            ),
+            (Endpoint::Unix(path), Some(ErrorKind::ConnectionRefused)) => format!(
+                "nothing listens on {}; is the Docker Engine running?",
+                path.display()
+            ),
+            (Endpoint::Tcp(address), Some(ErrorKind::ConnectionRefused)) => format!(
+                "nothing listens on {address}; is the Docker Engine running there, and does it \
+                 listen on TCP?"
+            ),
+            (Endpoint::Unix(path), _) => {
+                format!("cannot connect to {}{}", path.display(), reason(error))
+            }
+            (Endpoint::Tcp(address), _) => {
+                format!("cannot connect to {address}{}", reason(error))
+            }
+        };
+        CapabilityError::Unavailable(self.says(&text))
+    }
+}
+
+fn reason(error: Option<&std::io::Error>) -> String {
+    error.map_or_else(String::new, |error| format!(": {error}"))
+}
+
+/// The I/O error at the bottom of `error`.
+fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a std::io::Error> {
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref())
+}
+
+/// `error` and its causes in one line, none of them twice.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |&error| error.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}

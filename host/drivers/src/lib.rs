@@ -1,0 +1,14 @@
+//! The host's side of the capabilities: Docker over its API, Ansible as processes, and
+//! the HTTP probe that says whether a target is well again.
+//!
+//! Nothing here decides whether something may be done; that is the gate's work. What
+//! is here makes sure that a call does what its words say and no more: every name is
+//! checked before it reaches a URL or a command line, every answer is waited for in
+//! bounded time, and what is left half done is put back or said so.
+//!
+//! All of it runs on the daemon's own runtime, so nothing blocks a thread of it: files
+//! and `/proc` are read on tokio's blocking pool.
+
+pub mod ansible;
+pub mod docker;
+pub mod probe;
