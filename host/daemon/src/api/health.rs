@@ -1,0 +1,89 @@
+//! `/healthz`, `/readyz`, `/metrics`: the truth about the daemon, for machines.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::Serialize;
+
+use super::Api;
+
+/// How long a Docker host gets to answer.
+const PING: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Serialize)]
+struct Health {
+    ok: bool,
+    checks: BTreeMap<String, String>,
+}
+
+/// Whether the process does its work at all; if not, it should be restarted.
+pub(super) async fn healthz(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    let engine = !api.engine_gone.is_cancelled();
+    let checks = BTreeMap::from([("engine".to_owned(), word(engine, "its task is gone"))]);
+    answer(engine, checks)
+}
+
+/// Whether alerts should be sent here now. A Docker host that does not answer is told
+/// and is no reason to send them elsewhere: what is accepted waits here safely.
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    let engine = !api.engine_gone.is_cancelled();
+    let journal = api.journal.is_healthy();
+    let stopping = api.stopping.is_cancelled();
+    let mut checks = BTreeMap::from([
+        ("engine".to_owned(), word(engine, "its task is gone")),
+        (
+            "journal".to_owned(),
+            word(journal, "the last write failed; the log says why"),
+        ),
+        (
+            "intake".to_owned(),
+            word(!stopping, "the daemon is stopping"),
+        ),
+    ]);
+    for host in api.docker.hosts() {
+        let state = match tokio::time::timeout(PING, api.docker.ping(host)).await {
+            Ok(Ok(())) => "ok".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {PING:?}"),
+        };
+        checks.insert(format!("docker {host}"), state);
+    }
+    let problems = api.problems.get();
+    if !problems.is_empty() {
+        let said = format!(
+            "{} files are refused, what was good serves on; see /api/v1/status",
+            problems.len()
+        );
+        checks.insert("files".to_owned(), said);
+    }
+    answer(engine && journal && !stopping, checks)
+}
+
+fn word(ok: bool, otherwise: &str) -> String {
+    if ok { "ok" } else { otherwise }.to_owned()
+}
+
+fn answer(ok: bool, checks: BTreeMap<String, String>) -> impl IntoResponse {
+    let status = if ok {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(Health { ok, checks }))
+}
+
+/// The metrics, in the OpenMetrics text format.
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    (
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        api.metrics.render(),
+    )
+}

@@ -1,0 +1,237 @@
+//! `GET /api/v1/incidents` and `GET /api/v1/incidents/{id}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use sentinel_core::event::{Event, EventBody};
+use sentinel_core::id::IncidentId;
+use sentinel_core::timeline::{Entry, timeline};
+use sentinel_journal::{IncidentFilter, IncidentRow, ReadError, Reader};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Api;
+
+/// How many incidents a list holds when nobody says, and at the most.
+const LIMIT: u32 = 50;
+const LIMIT_MAX: u32 = 1000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    policy: Option<String>,
+    state: Option<String>,
+    #[serde(default)]
+    open: bool,
+    before: Option<u64>,
+    limit: Option<u32>,
+}
+
+/// A list of incidents, newest first.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IncidentList {
+    /// The incidents.
+    pub(crate) incidents: Vec<ListedIncident>,
+}
+
+/// One row of a list.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ListedIncident {
+    /// Its number.
+    pub(crate) id: IncidentId,
+    /// The policy's name.
+    pub(crate) policy: String,
+    /// What is acted on.
+    pub(crate) target: String,
+    /// The name of the alert that opened it.
+    pub(crate) alert: String,
+    /// Where it stands, as one word; its end when it is over.
+    pub(crate) state: String,
+    /// When it opened.
+    pub(crate) opened_at: Timestamp,
+    /// When it ended.
+    pub(crate) ended_at: Option<Timestamp>,
+    /// How it ended; none while it is open.
+    pub(crate) end: Option<String>,
+    /// Why it ended so.
+    pub(crate) reason: Option<String>,
+}
+
+impl From<IncidentRow> for ListedIncident {
+    fn from(row: IncidentRow) -> Self {
+        Self {
+            id: row.id,
+            policy: row.policy,
+            target: row.target,
+            alert: row.alert,
+            end: row.ended_at.map(|_| row.state.clone()),
+            state: row.state,
+            opened_at: row.opened_at,
+            ended_at: row.ended_at,
+            reason: row.reason,
+        }
+    }
+}
+
+/// One incident with everything that is known of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IncidentView {
+    /// Its number.
+    pub(crate) id: IncidentId,
+    /// The policy's name.
+    pub(crate) policy: String,
+    /// What is acted on.
+    pub(crate) target: String,
+    /// The name of the alert that opened it.
+    pub(crate) alert: String,
+    /// Where it stands, as one word; its end when it is over.
+    pub(crate) state: String,
+    /// When it opened.
+    pub(crate) opened_at: Timestamp,
+    /// When it ended.
+    pub(crate) ended_at: Option<Timestamp>,
+    /// How it ended; none while it is open.
+    pub(crate) end: Option<String>,
+    /// Why it ended so.
+    pub(crate) reason: Option<String>,
+    /// What happened, in order: each with `at`, `kind`, `text`, and the event's own
+    /// fields.
+    pub(crate) events: Vec<Value>,
+}
+
+/// Nothing that can be shown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ViewError {
+    /// There is none of that number.
+    #[error("there is no incident {0}")]
+    Missing(IncidentId),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Its events are not those of one incident.
+    #[error("incident {0} cannot be read: {1}")]
+    Fold(IncidentId, sentinel_core::incident::FoldError),
+}
+
+impl IncidentList {
+    /// Reads a list.
+    pub(crate) fn read(reader: &Reader, filter: &IncidentFilter) -> Result<Self, ReadError> {
+        let rows = reader.incidents(filter)?;
+        Ok(Self {
+            incidents: rows.into_iter().map(ListedIncident::from).collect(),
+        })
+    }
+}
+
+impl IncidentView {
+    /// Reads one incident; everything shown comes from its events.
+    pub(crate) fn read(reader: &Reader, id: IncidentId) -> Result<Self, ViewError> {
+        let events = reader.events(id)?;
+        if events.is_empty() {
+            return Err(ViewError::Missing(id));
+        }
+        let (incident, entries) = timeline(&events).map_err(|error| ViewError::Fold(id, error))?;
+        let row = ListedIncident::from(IncidentRow::from(&incident));
+        Ok(Self {
+            id,
+            policy: row.policy,
+            target: row.target,
+            alert: row.alert,
+            state: row.state,
+            opened_at: row.opened_at,
+            ended_at: row.ended_at,
+            end: row.end,
+            reason: row.reason,
+            events: merge(&events, entries),
+        })
+    }
+}
+
+/// Puts each entry together with the event that it renders.
+fn merge(events: &[Event], entries: Vec<Entry>) -> Vec<Value> {
+    let mut events = events.iter();
+    entries
+        .into_iter()
+        .map(|entry| {
+            let of_phase = ["verification-started", "backoff-started", "ended"];
+            let fields = if of_phase.contains(&entry.kind) {
+                json!({})
+            } else {
+                events
+                    .next()
+                    .map_or(Value::Null, |event| fields(&event.body))
+            };
+            let mut value = json!({
+                "at": entry.at,
+                "kind": entry.kind,
+                "text": entry.text,
+                "detail": entry.detail,
+            });
+            if let (Value::Object(value), Value::Object(fields)) = (&mut value, fields) {
+                for (name, field) in fields {
+                    value.entry(name).or_insert(field);
+                }
+            }
+            value
+        })
+        .collect()
+}
+
+fn fields(body: &EventBody) -> Value {
+    // The body is of our own types, whose keys are strings: it can be written.
+    serde_json::to_value(body).unwrap_or(Value::Null)
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Query(query) = match query {
+        Ok(query) => query,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    let filter = IncidentFilter {
+        policy: query.policy,
+        state: query.state,
+        open: query.open,
+        before: query.before.map(IncidentId),
+        limit: query.limit.unwrap_or(LIMIT).min(LIMIT_MAX),
+    };
+    read(move || IncidentList::read(&api.reader, &filter).map_err(ViewError::from)).await
+}
+
+pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
+    match id.parse::<IncidentId>() {
+        Ok(id) => read(move || IncidentView::read(&api.reader, id)).await,
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+/// Reads from the journal on a thread that may wait for the disk.
+async fn read<T: Serialize + Send + 'static>(
+    work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err(error @ ViewError::Missing(_))) => refuse(StatusCode::NOT_FOUND, &error.to_string()),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the journal cannot be read");
+            refuse(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the journal cannot be read",
+            )
+        }
+        Err(error) => {
+            tracing::error!(%error, "reading the journal ended in a panic");
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, "sentinel itself failed")
+        }
+    }
+}
+
+fn refuse(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}

@@ -1,0 +1,82 @@
+//! The HTTP side: the doors, the incidents, and what says how the daemon is.
+
+mod alertmanager;
+mod health;
+mod incidents;
+mod server;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::{MethodFilter, get, on};
+use jiff::Timestamp;
+use sentinel_drivers::docker::Docker;
+use sentinel_journal::{Journal, Reader};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::incidents::{IncidentList, IncidentView};
+pub(crate) use self::server::serve;
+use crate::intake::{self, Intake};
+use crate::serving::{Problems, Serving};
+use crate::telemetry::metrics::Metrics;
+
+/// How long a request's headers may take to arrive.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the handlers look at.
+pub(crate) struct Api {
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) serving: Arc<arc_swap::ArcSwap<Serving>>,
+    pub(crate) problems: Arc<Problems>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) docker: Arc<Docker>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) stopping: CancellationToken,
+    /// Cancelled when the engine's task is gone, however it went.
+    pub(crate) engine_gone: CancellationToken,
+}
+
+/// Every route. Each answers with and without a slash at its end: a redirect would
+/// turn a sender's POST into a GET, and the alert would be lost.
+pub(crate) fn router(api: Arc<Api>, intake: Arc<Intake>) -> Router {
+    let deliver = on(
+        MethodFilter::POST.or(MethodFilter::PUT),
+        intake::alertmanager,
+    );
+    let doors = Router::new()
+        .route("/api/v1/alerts/alertmanager", deliver.clone())
+        .route("/api/v1/alerts/alertmanager/", deliver)
+        .route("/api/v2/alerts", axum::routing::post(intake::prometheus))
+        .route("/api/v2/alerts/", axum::routing::post(intake::prometheus))
+        .with_state(intake);
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/api/v1/incidents", get(incidents::list))
+        .route("/api/v1/incidents/", get(incidents::list))
+        .route("/api/v1/incidents/{id}", get(incidents::show))
+        .route("/api/v1/status", get(status::status))
+        .route("/api/v2/status", get(alertmanager::status))
+        .route("/api/v2/status/", get(alertmanager::status))
+        .with_state(api)
+        .merge(doors)
+        .fallback(not_found)
+        // Intake bounds its bodies itself, and says what it wants said.
+        .layer(axum::extract::DefaultBodyLimit::disable())
+}
+
+async fn not_found(uri: axum::http::Uri) -> impl IntoResponse {
+    let error = format!(
+        "there is nothing at {}; alerts go to /api/v1/alerts/alertmanager (webhook) or /api/v2/alerts",
+        uri.path()
+    );
+    (StatusCode::NOT_FOUND, Json(json!({ "error": error })))
+}

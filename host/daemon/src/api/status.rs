@@ -1,0 +1,52 @@
+//! `GET /api/v1/status`: what serves, and what in the folders does not.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use sentinel_core::id::{Digest, PluginName, PolicyName};
+use serde::Serialize;
+
+use super::Api;
+use crate::serving::Problem;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    started_at: Timestamp,
+    plugins: Vec<ServedPlugin>,
+    policies: Vec<PolicyName>,
+    problems: Vec<Problem>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServedPlugin {
+    name: PluginName,
+    version: String,
+    digest: Digest,
+}
+
+pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
+    let serving = api.serving.load();
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: api.started_at,
+        plugins: serving
+            .plugins
+            .iter()
+            .map(|(name, plugin)| ServedPlugin {
+                name: name.clone(),
+                version: plugin.version.to_string(),
+                digest: plugin.digest,
+            })
+            .collect(),
+        policies: serving
+            .policies
+            .policies()
+            .iter()
+            .map(|policy| policy.name.clone())
+            .collect(),
+        problems: api.problems.get(),
+    })
+}

@@ -1,0 +1,74 @@
+//! `sentinel check`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Output;
+use super::output::{Failure, print_as};
+use crate::app;
+use crate::config::Config;
+use crate::serving::{Problem, Serving};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    ok: bool,
+    plugins: Vec<String>,
+    policies: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
+    let config = Config::read(config, &super::variable)?;
+    sentinel_drivers::docker::Docker::new(config.docker_hosts.clone())
+        .map_err(|error| Failure::given(error.to_string()))?;
+    let sandbox = app::sandbox(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::software(error.to_string()))?;
+    let loader = app::loader(&config, sandbox.clone());
+    let looked = runtime.block_on(loader.look(&Serving::default()));
+
+    let serving = looked.serving.unwrap_or_default();
+    let mut problems = looked.problems;
+    problems.sort();
+    let report = Report {
+        ok: problems.is_empty(),
+        plugins: serving.plugins.keys().map(ToString::to_string).collect(),
+        policies: serving
+            .policies
+            .policies()
+            .iter()
+            .map(|policy| policy.name.to_string())
+            .collect(),
+        problems,
+    };
+    print_as(output, &report, || text(&report))?;
+    if report.ok {
+        Ok(())
+    } else {
+        // Everything has been said.
+        Err(Failure::given(""))
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    for problem in &report.problems {
+        // Writing to a String cannot fail.
+        let _ok = writeln!(out, "{}", problem.rendered.trim_end());
+    }
+    let _ok = match report.problems.len() {
+        0 => writeln!(
+            out,
+            "{} plugins and {} policies are good",
+            report.plugins.len(),
+            report.policies.len()
+        ),
+        1 => writeln!(out, "1 problem"),
+        count => writeln!(out, "{count} problems"),
+    };
+    out
+}

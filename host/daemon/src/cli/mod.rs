@@ -1,0 +1,200 @@
+//! The command line. Data goes to stdout, everything else to stderr.
+
+mod check;
+mod incidents;
+mod output;
+mod plugin;
+mod reference;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sentinel_core::id::IncidentId;
+
+use self::output::Failure;
+
+/// Exit codes, as `--help` lists them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   found a problem in what was given (a policy, a plugin, a configuration, an id)
+  2   used wrongly
+  69  something needed cannot be reached (the daemon, an address in use)
+  70  sentinel itself failed
+  73  a file or folder cannot be written, or another daemon holds it
+  78  the configuration cannot be used, and the daemon does not start";
+
+/// Takes alerts, decides by policies, and heals through sandboxed plugins.
+#[derive(Debug, Parser)]
+#[command(name = "sentinel", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The configuration file; paths in it are relative to it.
+    #[arg(
+        long,
+        global = true,
+        env = "SENTINEL_CONFIG",
+        default_value = "sentinel.yaml",
+        value_name = "FILE"
+    )]
+    config: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon.
+    ///
+    /// Takes alerts at `POST /api/v1/alerts/alertmanager` (Alertmanager's and Grafana's
+    /// webhook) and `POST /api/v2/alerts` (straight from Prometheus). SIGTERM and SIGINT stop it:
+    /// runs that have begun get `shutdown_grace` to end. SIGHUP makes it look at its plugins and
+    /// policies at once; it also watches both folders.
+    #[command(after_help = EXIT_CODES)]
+    Serve,
+    /// Validate the configuration, every plugin and every policy, without a daemon.
+    ///
+    /// Reads what `serve` would read, compiles the plugins, checks the policies against them, and
+    /// changes nothing. Exits with 1 when anything is wrong.
+    Check(OutputArgs),
+    /// Look at incidents.
+    #[command(subcommand)]
+    Incidents(IncidentsCommand),
+    /// Look at plugins.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Print a completion script for a shell.
+    ///
+    /// For example: sentinel completions bash > /etc/bash_completion.d/sentinel
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands to a folder.
+    Man {
+        /// The folder to write them to.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum IncidentsCommand {
+    /// List incidents, newest first.
+    List {
+        /// Only those of this policy.
+        #[arg(long)]
+        policy: Option<String>,
+        /// Only those in this state: open, held, running, verifying, healed, escalated, …
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those that have not ended.
+        #[arg(long)]
+        open: bool,
+        /// How many at the most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        #[command(flatten)]
+        from: FromArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Show one incident: the alert, each decision, run, effect and verification, and the end.
+    Show {
+        /// The incident's number.
+        id: IncidentId,
+        #[command(flatten)]
+        from: FromArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// Where incidents are read from.
+#[derive(Debug, Args)]
+struct FromArgs {
+    /// Ask a running daemon, for example http://127.0.0.1:9095; without it the journal in the
+    /// configuration's `data_dir` is read, whether a daemon runs or not.
+    #[arg(long, env = "SENTINEL_URL", value_name = "URL")]
+    url: Option<url::Url>,
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    /// Show what a plugin says of itself, and what it asks for.
+    ///
+    /// The file is loaded and probed as the daemon would, under the same limits; it can touch
+    /// nothing.
+    Inspect {
+        /// The component, a `.wasm` file.
+        file: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct OutputArgs {
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    output: Output,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs; one JSON document.
+    Json,
+}
+
+/// Reads the command line and does what it says.
+pub(crate) fn run() -> ExitCode {
+    // Answers --help and --version itself, and exits with 2 when used wrongly.
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let config = cli.config;
+    match cli.command {
+        Command::Serve => serve::run(&config),
+        Command::Check(args) => check::run(&config, args.output),
+        Command::Incidents(IncidentsCommand::List {
+            policy,
+            state,
+            open,
+            limit,
+            from,
+            output,
+        }) => {
+            let filter = sentinel_journal::IncidentFilter {
+                policy,
+                state,
+                open,
+                before: None,
+                limit,
+            };
+            incidents::list(&config, from.url.as_ref(), &filter, output.output)
+        }
+        Command::Incidents(IncidentsCommand::Show { id, from, output }) => {
+            incidents::show(&config, from.url.as_ref(), id, output.output)
+        }
+        Command::Plugin(PluginCommand::Inspect { file, output }) => {
+            plugin::inspect(&file, output.output)
+        }
+        Command::Completions { shell } => reference::completions(shell),
+        Command::Man { out } => reference::man(out.as_deref()),
+    }
+}
+
+/// A variable of the environment, if it is set and is text.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

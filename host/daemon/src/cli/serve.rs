@@ -1,0 +1,56 @@
+//! `sentinel serve`.
+
+use std::path::Path;
+
+use sentinel_journal::OpenError;
+
+use super::output::Failure;
+use crate::app::{self, StartError};
+use crate::config::Config;
+use crate::telemetry;
+
+pub(super) fn run(config: &Path) -> Result<(), Failure> {
+    let config =
+        Config::read(config, &super::variable).map_err(|error| Failure::from(error).code(78))?;
+    telemetry::init(&config.log).map_err(|error| Failure::config(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("sentinel")
+        .build()
+        .map_err(|error| Failure::software(format!("the runtime cannot be made: {error}")))?;
+    let served = runtime.block_on(app::serve(config));
+    // What is still under way has been given its time.
+    runtime.shutdown_background();
+    served.map_err(Failure::from)
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let message = error.to_string();
+        match error {
+            StartError::Journal(OpenError::Folder { .. }) => Self::cannot_create(message)
+                .hint("make the folder writable, or set `data_dir` to another one"),
+            StartError::Journal(OpenError::InUse { .. }) => Self::cannot_create(message)
+                .hint("stop the other daemon, or set `data_dir` to another folder"),
+            StartError::Journal(OpenError::Newer { .. }) => {
+                Self::config(message).hint("start the version that wrote it, or a later one")
+            }
+            StartError::Journal(_) => Self::cannot_create(message),
+            StartError::Folder { .. } => Self::cannot_create(message),
+            StartError::Listen { .. } => Self::unavailable(message)
+                .hint("stop what listens there, or set `listen` to another address"),
+            StartError::Docker(_) => Self::config(message),
+            StartError::Sandbox(_) | StartError::Probe(_) | StartError::System { .. } => {
+                Self::software(message)
+            }
+            StartError::Files(problems) => {
+                let rendered: Vec<String> = problems
+                    .into_iter()
+                    .map(|problem| problem.rendered)
+                    .collect();
+                Self::config(format!("{message}\n\n{}", rendered.join("\n")))
+                    .hint("`sentinel check` says the same without starting")
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Which policies an alert concerns, and what each would do about it.
+
+use std::time::Duration;
+
+use sentinel_core::alert::Alert;
+use sentinel_core::grant::Grants;
+use sentinel_core::id::Target;
+use sentinel_core::incident::{Plan, PlannedVerify, VerifyCheck};
+use sentinel_core::policy::{Policy, PolicySet};
+
+/// A policy that an alert matches.
+#[derive(Debug)]
+pub(super) struct Matched {
+    /// What the policy would do.
+    pub(super) plan: Plan,
+    /// What it would act on.
+    pub(super) target: Target,
+    /// Why it cannot: its templates do not fit the alert.
+    pub(super) refused: Option<String>,
+}
+
+/// What each policy that acts on `alert` would do, in the order in which the
+/// policies stand in their files.
+pub(super) fn matches(policies: &PolicySet, alert: &Alert) -> Vec<Matched> {
+    policies
+        .matching(&alert.labels)
+        .filter_map(|policy| {
+            let rendered = policy
+                .target(alert)
+                .and_then(|target| Ok((policy.plan(alert)?, target)));
+            match rendered {
+                Ok((plan, target)) => Some(Matched {
+                    plan,
+                    target,
+                    refused: None,
+                }),
+                Err(error) => Some(Matched {
+                    plan: empty(policy),
+                    target: nowhere(policy, alert)?,
+                    refused: Some(format!("the policy does not fit the alert: {error}")),
+                }),
+            }
+        })
+        .collect()
+}
+
+/// A plan that does nothing: its incident goes straight to a person.
+fn empty(policy: &Policy) -> Plan {
+    Plan {
+        policy: policy.name.clone(),
+        digest: policy.digest,
+        steps: Vec::new(),
+        verify: PlannedVerify {
+            check: VerifyCheck::AlertResolved,
+            within: Duration::ZERO,
+            every: Duration::ZERO,
+        },
+        cooldown: policy.guards.cooldown,
+        grants: Grants::default(),
+    }
+}
+
+/// A target that nothing acts on, for an incident whose own cannot be told.
+fn nowhere(policy: &Policy, alert: &Alert) -> Option<Target> {
+    let name = &policy.name;
+    format!("unknown://{name}/{}", alert.fingerprint)
+        .parse()
+        .or_else(|_| format!("unknown://{name}").parse())
+        .ok()
+}

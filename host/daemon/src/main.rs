@@ -1,0 +1,18 @@
+//! `sentinel`: takes alerts, decides by policies, acts through sandboxed plugins.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod app;
+mod cli;
+mod config;
+mod engine;
+mod intake;
+mod serving;
+mod telemetry;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

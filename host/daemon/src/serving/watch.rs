@@ -1,0 +1,183 @@
+//! Watches the folders and swaps in what can serve.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use sentinel_core::id::Digest;
+use sentinel_journal::{Journal, PluginRecord, Reader, WriteError};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Loader, Problem, Problems, Serving};
+use crate::telemetry::metrics::Metrics;
+
+/// How long a folder must be quiet before it is looked at: writing a file is several
+/// events.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// How often the folders are looked at without an event: some file systems (network
+/// shares, some bind mounts) send none.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// The one task that changes what serves.
+pub(crate) struct Reloader {
+    pub(crate) loader: Loader,
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    pub(crate) problems: Arc<Problems>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Reloader {
+    /// The first look. When the folders hold something bad, the set that served last
+    /// serves on; without one, what is bad is the caller's to tell.
+    pub(crate) async fn start(&self, reader: &Reader) -> Result<(), Vec<Problem>> {
+        let empty = Serving::default();
+        let looked = self.loader.look(&empty).await;
+        if looked.problems.is_empty() {
+            if let Some(serving) = looked.serving {
+                self.swap(&empty, serving, &looked.fresh).await;
+            } else {
+                tracing::warn!(
+                    "there are no plugins and no policies: alerts are kept, and nothing is done"
+                );
+            }
+            return Ok(());
+        }
+        let stored = match reader.serving() {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Err(looked.problems),
+            Err(error) => {
+                self.metrics.journal_failed("what served last", &error);
+                return Err(looked.problems);
+            }
+        };
+        let restored = self.loader.restore(reader, &stored).await?;
+        tracing::error!(
+            "the folders hold something bad: the plugins and policies that served last serve on"
+        );
+        self.serving.store(Arc::new(restored));
+        // What is good of the folders is taken over, what is bad is told.
+        self.reload().await;
+        Ok(())
+    }
+
+    /// Looks once, now.
+    pub(crate) async fn reload(&self) {
+        let current = self.serving.load_full();
+        let looked = self.loader.look(&current).await;
+        for problem in self.problems.set(looked.problems) {
+            let whole = problem.to_string();
+            let said = whole
+                .strip_prefix(&problem.file)
+                .map_or(whole.as_str(), |rest| rest.trim_start_matches([':', ' ']));
+            self.metrics
+                .reload_refused(problem.what, &problem.file, said);
+        }
+        if let Some(serving) = looked.serving {
+            self.swap(&current, serving, &looked.fresh).await;
+        }
+    }
+
+    async fn swap(&self, current: &Serving, serving: Serving, fresh: &BTreeMap<Digest, Vec<u8>>) {
+        // Kept before it serves, so that whatever acts can be looked at later. When it
+        // cannot be written it does not serve: the next look tries again.
+        if let Err(error) = keep(&self.journal, &serving, fresh).await {
+            self.metrics.journal_failed("what serves", &error);
+            return;
+        }
+        for (name, plugin) in &serving.plugins {
+            let before = current.plugins.get(name).map(|plugin| plugin.digest);
+            if before != Some(plugin.digest) {
+                let detail = format!("{name} {} ({})", plugin.version, plugin.digest.short());
+                self.metrics.reloaded("plugin", &detail);
+            }
+        }
+        for name in current.plugins.keys() {
+            if !serving.plugins.contains_key(name) {
+                self.metrics
+                    .reloaded("plugin", &format!("{name} was removed"));
+            }
+        }
+        if current.files.policies != serving.files.policies {
+            let detail = format!("{} policies", serving.policies.policies().iter().count());
+            self.metrics.reloaded("policies", &detail);
+        }
+        self.serving.store(Arc::new(serving));
+    }
+
+    /// Watches until `stopping`. `again` asks for a look at once.
+    pub(crate) async fn serve(self, mut again: mpsc::Receiver<()>, stopping: CancellationToken) {
+        let (events, mut changed) = mpsc::channel(1);
+        let mut watcher = watcher(events);
+        let folders = &self.loader.folders;
+        loop {
+            // Again each time: a folder that was replaced is another one.
+            if let Some(watcher) = &mut watcher {
+                watch(watcher, &folders.plugins);
+                watch(watcher, &folders.policies);
+            }
+            tokio::select! {
+                Some(()) = changed.recv() => {}
+                Some(()) = again.recv() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = stopping.cancelled() => return,
+            }
+            // Quiet is when nothing has come for a while.
+            while let Ok(Some(())) = tokio::time::timeout(QUIET, changed.recv()).await {}
+            self.reload().await;
+        }
+    }
+}
+
+/// Writes what serves to the journal: the new plugins' bytes first, then the set.
+async fn keep(
+    journal: &Journal,
+    serving: &Serving,
+    fresh: &BTreeMap<Digest, Vec<u8>>,
+) -> Result<(), WriteError> {
+    let at = Timestamp::now();
+    for plugin in serving.plugins.values() {
+        let digest = plugin.digest;
+        let Some(wasm) = fresh.get(&digest) else {
+            continue;
+        };
+        let record = PluginRecord {
+            digest,
+            name: plugin.name.clone(),
+            version: plugin.version.to_string(),
+            at,
+            wasm: wasm.clone(),
+        };
+        journal.keep_plugin(record).await?;
+    }
+    journal.keep_serving(at, serving.files.stored()).await
+}
+
+fn watcher(events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+    let handler = move |event: notify::Result<notify::Event>| {
+        let reading = event.is_ok_and(|event| event.kind.is_access());
+        // A full channel already says that something changed.
+        if !reading && events.try_send(()).is_err() {
+            tracing::trace!("a change is already waiting to be looked at");
+        }
+    };
+    match notify::recommended_watcher(handler) {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, every = ?LOOK_AGAIN, "folders cannot be watched; they are looked at now and then");
+            None
+        }
+    }
+}
+
+fn watch(watcher: &mut RecommendedWatcher, folder: &Path) {
+    if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+        tracing::debug!(%error, folder = %folder.display(), "folder is not watched");
+    }
+}

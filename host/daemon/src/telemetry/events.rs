@@ -1,0 +1,257 @@
+//! What is both logged and counted: one function for each, so that the log and the
+//! metrics cannot tell different stories.
+
+use std::time::Duration;
+
+use sentinel_core::alert::{Alert, AlertStatus};
+use sentinel_core::capability::{CapabilityError, Request};
+use sentinel_core::event::{CallResult, Guard, LogLevel, RunResult};
+use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
+use sentinel_core::incident::{End, Incident};
+
+use super::metrics::{
+    AlertLabels, EffectLabels, EndLabels, Metrics, PolicyLabels, RejectLabels, ReloadLabels,
+    RunLabels,
+};
+
+fn result_word<T, E>(result: &Result<T, E>) -> &'static str {
+    if result.is_ok() { "ok" } else { "error" }
+}
+
+impl Metrics {
+    /// A delivery was committed.
+    pub(crate) fn delivery_accepted(&self, source: &str, alerts: &[Alert]) {
+        for status in [AlertStatus::Firing, AlertStatus::Resolved] {
+            let count = alerts.iter().filter(|alert| alert.status == status).count();
+            if count > 0 {
+                self.alerts
+                    .get_or_create(&AlertLabels {
+                        source: source.to_owned(),
+                        status: status.to_string(),
+                    })
+                    .inc_by(count as u64);
+            }
+        }
+        tracing::debug!(source, alerts = alerts.len(), "delivery accepted");
+    }
+
+    /// Alertmanager left alerts out of a delivery; they are never sent.
+    pub(crate) fn delivery_truncated(&self, receiver: &str, group: &str, count: u64) {
+        self.truncated.inc_by(count);
+        tracing::warn!(
+            receiver,
+            group,
+            count,
+            "alertmanager left alerts out of a delivery: raise `max_alerts` of this receiver"
+        );
+    }
+
+    /// A delivery was not accepted.
+    pub(crate) fn delivery_rejected(&self, source: &str, reason: &str, detail: &str) {
+        self.rejected
+            .get_or_create(&RejectLabels {
+                source: source.to_owned(),
+                reason: reason.to_owned(),
+            })
+            .inc();
+        tracing::warn!(source, reason, detail, "delivery rejected");
+    }
+
+    /// How many accepted alerts wait for the engine.
+    pub(crate) fn backlog(&self, change: i64) {
+        self.backlog.inc_by(change);
+    }
+
+    /// How many accepted alerts wait for the engine.
+    pub(crate) fn backlog_len(&self) -> u64 {
+        u64::try_from(self.backlog.get()).unwrap_or_default()
+    }
+
+    /// A commit to the journal.
+    pub(crate) fn committed(&self, took: Duration, operations: usize) {
+        self.commits.observe(took.as_secs_f64());
+        tracing::trace!(?took, operations, "journal committed");
+    }
+
+    /// The journal refused a write.
+    pub(crate) fn journal_failed(&self, what: &str, error: &dyn std::fmt::Display) {
+        self.journal_errors.inc();
+        tracing::error!(what, %error, "the journal cannot be written: free the disk or mend its permissions");
+    }
+
+    /// An incident opened.
+    pub(crate) fn incident_opened(&self, incident: &Incident) {
+        self.open.inc();
+        self.opened
+            .get_or_create(&PolicyLabels {
+                policy: incident.plan.policy.to_string(),
+            })
+            .inc();
+        tracing::info!(
+            incident = %incident.id,
+            policy = %incident.plan.policy,
+            target = %incident.target,
+            alert = incident.alert.name(),
+            starts_at = %incident.alert.starts_at,
+            "incident opened"
+        );
+    }
+
+    /// An incident of an earlier daemon goes on.
+    pub(crate) fn incident_recovered(&self, incident: &Incident) {
+        self.open.inc();
+        tracing::info!(
+            incident = %incident.id,
+            policy = %incident.plan.policy,
+            target = %incident.target,
+            state = incident.phase.as_str(),
+            "incident goes on after a restart"
+        );
+    }
+
+    /// An incident ended.
+    pub(crate) fn incident_ended(&self, incident: &Incident, end: End, reason: &str) {
+        self.open.dec();
+        self.ended
+            .get_or_create(&EndLabels {
+                policy: incident.plan.policy.to_string(),
+                end: end.as_str().to_owned(),
+            })
+            .inc();
+        let (id, policy, target) = (incident.id, &incident.plan.policy, &incident.target);
+        match end {
+            End::Escalated => {
+                tracing::error!(incident = %id, %policy, %target, reason, "incident escalated: a person must look");
+            }
+            End::Healed => {
+                if let sentinel_core::incident::Phase::Ended { at, .. } = incident.phase {
+                    let took = at.duration_since(incident.accepted_at);
+                    self.time_to_heal.observe(took.as_secs_f64());
+                }
+                tracing::info!(incident = %id, %policy, %target, reason, "incident healed");
+            }
+            End::Cleared | End::Suppressed | End::Cancelled => {
+                tracing::info!(incident = %id, %policy, %target, end = end.as_str(), reason, "incident ended");
+            }
+        }
+    }
+
+    /// A guard's verdict.
+    pub(crate) fn incident_held(&self, incident: IncidentId, guard: Guard, reason: &str) {
+        tracing::info!(%incident, guard = guard.as_str(), reason, "incident held");
+    }
+
+    /// A run began.
+    pub(crate) fn run_started(
+        &self,
+        run: RunId,
+        plugin: &PluginName,
+        digest: Digest,
+        step: u32,
+        attempt: u32,
+    ) {
+        tracing::info!(%run, %plugin, digest = digest.short(), step, attempt, "run started");
+    }
+
+    /// A run ended.
+    pub(crate) fn run_ended(&self, run: RunId, plugin: &str, result: &RunResult) {
+        let word = match result {
+            RunResult::Changed { .. } => "changed",
+            RunResult::Unchanged { .. } => "unchanged",
+            RunResult::Failed { class, .. } => class.as_str(),
+        };
+        self.runs
+            .get_or_create(&RunLabels {
+                plugin: plugin.to_owned(),
+                result: word.to_owned(),
+            })
+            .inc();
+        match result {
+            RunResult::Changed { message } | RunResult::Unchanged { message } => {
+                tracing::info!(%run, plugin, result = word, said = message, "run ended");
+            }
+            RunResult::Failed { message, .. } => {
+                tracing::warn!(%run, plugin, result = word, said = message, "run failed");
+            }
+        }
+    }
+
+    /// An observation was made.
+    pub(crate) fn observed(&self, run: RunId, request: &Request, result: &CallResult) {
+        tracing::debug!(%run, call = request.summary(), result = result_word(result), "observed");
+    }
+
+    /// An effect is about to be carried out.
+    pub(crate) fn effect_began(&self, run: RunId, request: &Request) {
+        tracing::info!(%run, call = request.summary(), "effect began");
+    }
+
+    /// An effect was carried out, or was not.
+    pub(crate) fn effect_ended(&self, run: RunId, name: &str, result: &CallResult) {
+        self.effects
+            .get_or_create(&EffectLabels {
+                call: name.to_owned(),
+                result: result_word(result).to_owned(),
+            })
+            .inc();
+        match result {
+            Ok(_) => tracing::info!(%run, call = name, "effect ended"),
+            Err(error) => tracing::warn!(%run, call = name, %error, "effect failed"),
+        }
+    }
+
+    /// The gate refused a call.
+    pub(crate) fn call_denied(&self, run: RunId, request: &Request, error: &CapabilityError) {
+        self.denied
+            .get_or_create(&EffectLabels {
+                call: request.name().to_owned(),
+                result: "denied".to_owned(),
+            })
+            .inc();
+        tracing::warn!(%run, call = request.summary(), %error, "call denied");
+    }
+
+    /// A plugin wrote a line.
+    pub(crate) fn plugin_logged(&self, run: RunId, level: LogLevel, message: &str) {
+        match level {
+            LogLevel::Debug => tracing::debug!(%run, said = message, "plugin"),
+            LogLevel::Info => tracing::info!(%run, said = message, "plugin"),
+            LogLevel::Warn | LogLevel::Error => tracing::warn!(%run, said = message, "plugin"),
+        }
+    }
+
+    /// A verification came to an end.
+    pub(crate) fn verified(&self, incident: IncidentId, passed: bool, detail: &str) {
+        if passed {
+            tracing::info!(%incident, detail, "verification passed");
+        } else {
+            tracing::warn!(%incident, detail, "verification failed");
+        }
+    }
+
+    /// A new set of plugins or policies serves.
+    pub(crate) fn reloaded(&self, what: &str, detail: &str) {
+        self.reload(what, "ok");
+        tracing::info!(what, detail, "now serving");
+    }
+
+    /// A change of plugins or policies was refused; what served before serves on.
+    pub(crate) fn reload_refused(&self, what: &str, file: &str, error: &str) {
+        self.reload(what, "refused");
+        tracing::error!(
+            what,
+            file,
+            error,
+            "change refused, what served before serves on"
+        );
+    }
+
+    fn reload(&self, what: &str, result: &str) {
+        self.reloads
+            .get_or_create(&ReloadLabels {
+                what: what.to_owned(),
+                result: result.to_owned(),
+            })
+            .inc();
+    }
+}

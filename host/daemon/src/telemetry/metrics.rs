@@ -1,0 +1,190 @@
+//! The metrics that `/metrics` serves. Each is counted in [`super::events`] alone, by
+//! the same call that logs what it counts.
+
+use std::fmt::Write as _;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($field:ident),+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub(crate) struct $name { $(pub(crate) $field: String),+ }
+    };
+}
+
+labels!(
+    /// Alerts by the door that they came through.
+    AlertLabels { source, status }
+);
+labels!(
+    /// Deliveries that were not accepted.
+    RejectLabels { source, reason }
+);
+labels!(
+    /// Incidents by policy.
+    PolicyLabels { policy }
+);
+labels!(
+    /// Ended incidents.
+    EndLabels { policy, end }
+);
+labels!(
+    /// Runs by what they came to.
+    RunLabels { plugin, result }
+);
+labels!(
+    /// Effects by call and by what they came to.
+    EffectLabels { call, result }
+);
+labels!(
+    /// Reloads by what was reloaded and by what came of it.
+    ReloadLabels { what, result }
+);
+
+/// Every metric of the daemon.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(super) alerts: Family<AlertLabels, Counter>,
+    pub(super) rejected: Family<RejectLabels, Counter>,
+    pub(super) truncated: Counter,
+    pub(super) opened: Family<PolicyLabels, Counter>,
+    pub(super) ended: Family<EndLabels, Counter>,
+    pub(super) open: Gauge,
+    pub(super) backlog: Gauge,
+    pub(super) runs: Family<RunLabels, Counter>,
+    pub(super) effects: Family<EffectLabels, Counter>,
+    pub(super) denied: Family<EffectLabels, Counter>,
+    pub(super) reloads: Family<ReloadLabels, Counter>,
+    pub(super) commits: Histogram,
+    pub(super) journal_errors: Counter,
+    pub(super) time_to_heal: Histogram,
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("sentinel");
+        macro_rules! register {
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        let alerts = register!(
+            "alerts_received",
+            "Alerts that were committed, by the door they came through and their status",
+            Family::default()
+        );
+        let rejected = register!(
+            "deliveries_rejected",
+            "Deliveries that were not accepted, by door and reason",
+            Family::default()
+        );
+        let truncated = register!(
+            "alerts_truncated",
+            "Alerts that Alertmanager says it left out of a delivery (max_alerts)",
+            Counter::default()
+        );
+        let opened = register!(
+            "incidents_opened",
+            "Incidents that were opened, by policy",
+            Family::default()
+        );
+        let ended = register!(
+            "incidents_ended",
+            "Incidents that ended, by policy and how",
+            Family::default()
+        );
+        let open = register!(
+            "incidents_open",
+            "Incidents that have not ended",
+            Gauge::default()
+        );
+        let backlog = register!(
+            "alerts_backlog",
+            "Alerts that are committed and not yet matched against the policies",
+            Gauge::default()
+        );
+        let runs = register!(
+            "runs",
+            "Runs that ended, by plugin and result",
+            Family::default()
+        );
+        let effects = register!(
+            "effects",
+            "Effects that were carried out, by call and result",
+            Family::default()
+        );
+        let denied = register!(
+            "calls_denied",
+            "Calls that the gate refused, by call",
+            Family::default()
+        );
+        let reloads = register!(
+            "reloads",
+            "Changes of the plugins and policies folders that were looked at, by result",
+            Family::default()
+        );
+        let commits = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
+        registry.register_with_unit(
+            "journal_commit",
+            "How long a commit to the journal took",
+            Unit::Seconds,
+            commits.clone(),
+        );
+        let journal_errors = register!(
+            "journal_errors",
+            "Writes to the journal that failed",
+            Counter::default()
+        );
+        let time_to_heal = Histogram::new(exponential_buckets(0.1, 2.0, 14));
+        registry.register_with_unit(
+            "time_to_heal",
+            "From the commit of the delivery to the verification, for healed incidents",
+            Unit::Seconds,
+            time_to_heal.clone(),
+        );
+        registry.register(
+            "build",
+            "What runs here",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        Self {
+            registry,
+            alerts,
+            rejected,
+            truncated,
+            opened,
+            ended,
+            open,
+            backlog,
+            runs,
+            effects,
+            denied,
+            reloads,
+            commits,
+            journal_errors,
+            time_to_heal,
+        }
+    }
+
+    /// The metrics in the OpenMetrics text format.
+    pub(crate) fn render(&self) -> String {
+        let mut out = String::new();
+        if let Err(error) = text::encode(&mut out, &self.registry) {
+            out.clear();
+            // Writing to a String cannot fail.
+            let _ok = writeln!(out, "# the metrics cannot be written: {error}");
+        }
+        out
+    }
+}
