@@ -1,0 +1,63 @@
+# `make demo` shows it all; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# One place for what is built, whatever the environment says: the stack's image takes it from there.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+CARGO_HOME ?= $(HOME)/.cargo
+# rustup's tools go before those that Debian has in /usr/bin.
+ifneq ($(wildcard $(CARGO_HOME)/bin/cargo),)
+export PATH := $(CARGO_HOME)/bin:$(PATH)
+endif
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup build plugins ## Bring the stack up, kill nginx and watch it being healed
+	@stack/demo.sh
+
+.PHONY: down
+down: ## Stop the stack, and the Docker engine if the demo started it
+	@stack/down.sh
+
+.PHONY: setup
+setup: ## Install what is missing for the build and the stack (Debian), or say what to install
+	@stack/setup/packages.sh build docker
+
+.PHONY: build
+build: ## Build the daemon and the drill
+	@printf '==> building sentinel (some minutes the first time)\n' >&2
+	@cargo build --release --bins
+
+.PHONY: plugins
+plugins: ## Build the plugins as WebAssembly components
+	@stack/setup/plugins.sh
+
+.PHONY: images
+images: build plugins ## Get or make the images of the stack
+	@stack/setup/docker.sh start
+	@stack/setup/images.sh
+	@stack/setup/compose build sentinel
+
+.PHONY: fmt
+fmt: ## Format the sources
+	@cargo fmt --all
+
+.PHONY: lint
+lint: ## Check the format and the lints
+	@stack/setup/lint.sh
+
+.PHONY: test
+test: ## Run everything that checks the project: format, lints, and all tests, against real containers
+	@stack/setup/packages.sh build docker ansible
+	@stack/setup/lint.sh
+	@stack/setup/test.sh
+
+.PHONY: clean
+clean: down ## Stop the stack and remove what was built
+	@cargo clean --quiet
+	@rm -rf stack/run

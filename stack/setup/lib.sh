@@ -1,0 +1,175 @@
+# shellcheck shell=bash
+# What the set-up scripts share. Sourced, never run.
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+# Only used by the scripts that source this file.
+# shellcheck disable=SC2034
+setup="$root/stack/setup"
+: "${HOME:=$(cd ~ && pwd)}"
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/infra-sentinel"
+# Where the scripts remember what they started, so that they stop no more than that.
+# shellcheck disable=SC2034
+state="${SENTINEL_RUN_DIR:-$root/stack/run}"
+
+# All progress goes to stderr: stdout belongs to what a script answers.
+say() { printf '==> %s\n' "$*" >&2; }
+note() { printf '    %s\n' "$*" >&2; }
+die() {
+    printf 'error: %s\n' "$1" >&2
+    shift
+    local line
+    for line in "$@"; do printf 'hint: %s\n' "$line" >&2; done
+    exit 1
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command quietly and shows what it printed only when it fails.
+quietly() {
+    local out status=0
+    out="$(mktemp)"
+    "$@" >"$out" 2>&1 || status=$?
+    if ((status)); then
+        tail -n 40 "$out" >&2
+    fi
+    rm -f "$out"
+    return "$status"
+}
+
+# Runs a command quietly and, while it works, says every ten seconds that it still does.
+# usage: patiently "what it does" command…
+patiently() {
+    local what="$1" status=0 ticker
+    shift
+    # The command stays in the foreground, where Ctrl-C reaches it; the ticker ends with this script.
+    (
+        n=0
+        while sleep 1 >/dev/null 2>&1 && kill -0 "$$" 2>/dev/null; do
+            if ((++n % 10 == 0)); then note "$what: $n s"; fi
+        done
+    ) &
+    ticker=$!
+    quietly "$@" || status=$?
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+    return "$status"
+}
+
+# rustup's tools go before those that Debian has in /usr/bin: the latter serve the guests alone.
+if [[ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]]; then
+    PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+fi
+
+on_debian() { have apt-get && have dpkg-query; }
+
+# Root runs a command as it is; others go through sudo where there is one.
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    else
+        die "'$*' needs root" "run it as root, or install sudo"
+    fi
+}
+
+installed() {
+    [[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]
+}
+
+# Whether apt knows a version of the package that it could install.
+candidate() {
+    local policy
+    policy="$(LC_ALL=C apt-cache policy "$1" 2>/dev/null)"
+    [[ "$policy" == *Candidate:* && "$policy" != *"Candidate: (none)"* ]]
+}
+
+# Installs those of the named packages that are missing. The package lists are fetched at most once per
+# run, and only when a package is unknown or its file is no longer where the lists say.
+apt_install() {
+    local missing=() package
+    for package in "$@"; do
+        installed "$package" || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    say "installing ${missing[*]}"
+    for package in "${missing[@]}"; do
+        if ! candidate "$package"; then
+            apt_update
+            break
+        fi
+    done
+    if ! patiently "apt-get install" apt_install_now "${missing[@]}"; then
+        [[ -z "${apt_updated:-}" ]] || die "apt-get could not install ${missing[*]}" "its own words are above"
+        apt_update
+        patiently "apt-get install" apt_install_now "${missing[@]}" ||
+            die "apt-get could not install ${missing[*]}" "its own words are above"
+    fi
+}
+apt_install_now() {
+    # The services that packages bring are started by the stack, in containers, and never on the host.
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+        install -y --no-install-recommends "$@"
+}
+apt_update() {
+    [[ -z "${apt_updated:-}" ]] || return 0
+    say "fetching the package lists"
+    quietly as_root apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update ||
+        die "apt-get update failed" "its own words are above"
+    apt_updated=1
+}
+
+# The apt sources of a Debian suite, one a line, at the mirrors that this machine's own apt uses.
+debian_sources() {
+    local suite="$1" options="${2:-}" main security
+    main="$(apt_mirror Debian)"
+    security="$(apt_mirror Debian-Security)"
+    main="${main:-http://deb.debian.org/debian/}"
+    printf 'deb %s%s %s main\n' "$options" "$main" "$suite"
+    [[ "$suite" != *-* ]] || return 0
+    printf 'deb %s%s %s-updates main\n' "$options" "$main" "$suite"
+    printf 'deb %s%s %s-security main\n' "$options" "${security:-http://deb.debian.org/debian-security/}" "$suite"
+}
+apt_mirror() {
+    # The placeholders are apt's.
+    # shellcheck disable=SC2016
+    apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+        awk -v label="$1" '$1 == label && !seen { print $2; seen = 1 }'
+}
+
+# Fetches packages of another Debian suite into a folder, verified as apt does, without touching the
+# machine's own apt: its lists, its state and its cache are private.
+# usage: debian_download SUITE FOLDER PACKAGE…
+debian_download() {
+    local suite="$1" folder="$2" private="$cache/apt/$1"
+    shift 2
+    [[ -r /usr/share/keyrings/debian-archive-keyring.gpg ]] || apt_install debian-archive-keyring
+    mkdir -p "$folder" "$private"/{parts,lists/partial,archives/partial}
+    : >"$private/status"
+    debian_sources "$suite" '[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ' >"$private/sources.list"
+    local apt=(apt-get -qq
+        -o "Dir::Etc::sourcelist=$private/sources.list" -o "Dir::Etc::sourceparts=$private/parts"
+        -o "Dir::State::lists=$private/lists" -o "Dir::State::status=$private/status"
+        -o "Dir::Cache=$private" -o "Dir::Cache::archives=$private/archives"
+        -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3
+        -o Debug::NoLocking=true)
+    if [[ -z "$(find "$private/lists" -maxdepth 1 -name '*Packages*' -mmin -720 -print -quit)" ]]; then
+        quietly "${apt[@]}" update || return 1
+        find "$private/lists" -maxdepth 1 -name '*Packages*' -exec touch {} +
+    fi
+    if ! (cd "$folder" && quietly "${apt[@]}" download "$@"); then
+        # A point release may have replaced the files that older lists name.
+        quietly "${apt[@]}" update || return 1
+        (cd "$folder" && quietly "${apt[@]}" download "$@")
+    fi
+}
+
+# A lock for what several runs may want to make at the same moment; held until `unlock` or the script's end.
+lock() {
+    mkdir -p "$cache"
+    exec {lock_fd}>"$cache/$1.lock"
+    if ! flock -n "$lock_fd"; then
+        note "another run is busy with $1, waiting for it"
+        flock "$lock_fd"
+    fi
+}
+unlock() { exec {lock_fd}>&-; }
