@@ -1,0 +1,80 @@
+//! What the end-to-end tests share: a real daemon in a folder of its own, real
+//! containers, and the payloads that real senders send.
+//!
+//! Nothing here is a fake. A test that needs something that is missing fails and says
+//! what to run; it is never skipped.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::disallowed_methods,
+    reason = "a test harness: a surprise ends the test, and processes are what it is about"
+)]
+
+pub mod containers;
+pub mod daemon;
+pub mod payload;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A file or folder that `make` built, named by a variable of the environment or at
+/// its place in the checkout.
+#[must_use]
+pub fn built(variable: &str, place: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map_or_else(|| root().join(place), PathBuf::from);
+    assert!(
+        path.exists(),
+        "{} is missing: run the tests with `make test`, or build it first (`make build plugins`)",
+        path.display()
+    );
+    path
+}
+
+/// The checkout.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate is in a folder of the checkout")
+        .to_owned()
+}
+
+/// A plugin that the tests install.
+#[must_use]
+pub fn plugin(name: &str) -> PathBuf {
+    let (variable, place) = if name.starts_with("hostile") {
+        ("SENTINEL_HOSTILE", "target/plugins/hostile")
+    } else {
+        ("SENTINEL_PLUGINS", "target/plugins/dist")
+    };
+    let path = built(variable, place).join(format!("{name}.wasm"));
+    assert!(
+        path.exists(),
+        "{} is missing: run `make plugins`",
+        path.display()
+    );
+    path
+}
+
+/// Looks every 20 ms until `look` finds something, or panics after `within`.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    within: Duration,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(
+            begun.elapsed() < within,
+            "waited {within:?} in vain: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

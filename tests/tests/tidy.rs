@@ -1,0 +1,257 @@
+//! The rules of the house that a machine can check.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sentinel_tests::root;
+use serde_json::Value;
+
+#[expect(clippy::disallowed_methods, reason = "cargo is a program")]
+fn metadata() -> Value {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Every package that `name` is built with, however deep; not what its tests use.
+fn dependencies(metadata: &Value, name: &str) -> BTreeSet<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let nodes = list(&metadata["resolve"]["nodes"]);
+    let packages = list(&metadata["packages"]);
+    let name_of = |id: &str| {
+        packages
+            .iter()
+            .find(|package| package["id"] == id)
+            .and_then(|package| package["name"].as_str())
+            .unwrap()
+            .to_owned()
+    };
+    let mut found = BTreeSet::new();
+    let mut open: Vec<String> = packages
+        .iter()
+        .filter(|package| package["name"] == name)
+        .map(|package| package["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(open.len(), 1, "one package named {name}");
+    while let Some(id) = open.pop() {
+        let node = nodes.iter().find(|node| node["id"] == id.as_str()).unwrap();
+        for dependency in list(&node["deps"]) {
+            let normal = list(&dependency["dep_kinds"])
+                .iter()
+                .any(|kind| kind["kind"].is_null());
+            let id = dependency["pkg"].as_str().unwrap();
+            if normal && found.insert(name_of(id)) {
+                open.push(id.to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_core_knows_no_runtime_no_wasmtime_no_disk_and_no_network() {
+    let found = dependencies(&metadata(), "sentinel-core");
+    assert!(found.contains("serde"), "the test looks at the right place");
+    let banned = [
+        "tokio",
+        "async-std",
+        "smol",
+        "futures",
+        "futures-util",
+        "async-trait",
+        "wasmtime",
+        "rusqlite",
+        "hyper",
+        "reqwest",
+        "axum",
+        "bollard",
+        "notify",
+        "tempfile",
+        "mio",
+        "socket2",
+    ];
+    for name in banned {
+        assert!(!found.contains(name), "sentinel-core depends on {name}");
+    }
+}
+
+#[test]
+fn arrows_point_down_only() {
+    let metadata = metadata();
+    for (package, above) in [
+        (
+            "sentinel-core",
+            &[
+                "sentinel-journal",
+                "sentinel-sandbox",
+                "sentinel-drivers",
+                "sentinel",
+            ][..],
+        ),
+        (
+            "sentinel-journal",
+            &["sentinel-sandbox", "sentinel-drivers", "sentinel"],
+        ),
+        (
+            "sentinel-sandbox",
+            &[
+                "sentinel-journal",
+                "sentinel-drivers",
+                "sentinel",
+                "bollard",
+            ],
+        ),
+        ("sentinel-drivers", &["sentinel-journal", "sentinel"]),
+    ] {
+        let found = dependencies(&metadata, package);
+        for name in above {
+            assert!(!found.contains(*name), "{package} depends on {name}");
+        }
+    }
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_core_asks_no_clock() {
+    let mut files = Vec::new();
+    sources(&root().join("host/core/src"), &mut files);
+    assert!(files.len() > 5);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for banned in [
+            "Timestamp::now",
+            "SystemTime",
+            "Instant::now",
+            "std::fs",
+            "std::net",
+            "std::process",
+            "std::thread",
+            "async fn",
+        ] {
+            assert!(!text.contains(banned), "{banned} in {}", file.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_forbidden_in_every_crate_of_the_host() {
+    for root_file in [
+        "host/core/src/lib.rs",
+        "host/journal/src/lib.rs",
+        "host/sandbox/src/lib.rs",
+        "host/drivers/src/lib.rs",
+        "host/daemon/src/main.rs",
+        "stack/drill/src/main.rs",
+        "tests/src/lib.rs",
+    ] {
+        let text = fs::read_to_string(root().join(root_file)).unwrap();
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{root_file}");
+    }
+}
+
+#[test]
+fn main_composes_and_nothing_else() {
+    let text = fs::read_to_string(root().join("host/daemon/src/main.rs")).unwrap();
+    assert!(text.lines().count() < 40, "main.rs grows");
+}
+
+#[test]
+fn metrics_are_counted_in_one_place() {
+    let mut files = Vec::new();
+    sources(&root().join("host/daemon/src"), &mut files);
+    for file in files {
+        if file
+            .parent()
+            .is_some_and(|folder| folder.ends_with("telemetry"))
+        {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(
+            !text.contains("get_or_create(") && !text.contains("prometheus_client"),
+            "{} counts by itself; add a function to telemetry/events.rs",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn every_item_of_the_contract_is_documented() {
+    for file in fs::read_dir(root().join("wit")).unwrap() {
+        let file = file.unwrap().path();
+        let text = fs::read_to_string(&file).unwrap();
+        let mut before = "";
+        for line in text.lines().map(str::trim) {
+            let item = [
+                "interface ",
+                "record ",
+                "enum ",
+                "variant ",
+                "type ",
+                "export ",
+                "world ",
+            ]
+            .iter()
+            .any(|word| line.starts_with(word))
+                || line.contains(": func(");
+            let field = line.ends_with(',') && !line.starts_with("///");
+            if item || field {
+                assert!(before.starts_with("///"), "{}: `{line}`", file.display());
+            }
+            before = line;
+        }
+    }
+}
+
+#[test]
+fn no_prebuilt_binary_is_in_the_tree() {
+    for folder in ["plugins", "wit", "tests", "stack", "playbooks"] {
+        let mut open = vec![root().join(folder)];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    let wasm = path
+                        .extension()
+                        .is_some_and(|e| e == "wasm" || e == "cwasm");
+                    assert!(!wasm, "{}", path.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_what_the_makefile_has() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    for target in ["demo", "test", "down"] {
+        assert!(readme.contains(&format!("make {target}")), "{target}");
+        assert!(makefile.contains(&format!("\n{target}:")), "{target}");
+    }
+    let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
+    assert!(ci.contains("make test"));
+}
