@@ -45,7 +45,7 @@ check_free "$NGINX_NAME" NGINX_PORT PROMETHEUS_PORT ALERTMANAGER_PORT SENTINEL_P
 "$compose"
 "$setup/images.sh"
 say "building the image of sentinel"
-"$compose" build sentinel
+patiently "building the image" "$compose" build sentinel || die "the image of sentinel could not be built"
 say "starting the stack"
 "$compose" up --detach --remove-orphans
 

@@ -14,7 +14,7 @@ trap '"$setup/docker.sh" stop' EXIT
 say "building sentinel (some minutes the first time)"
 cargo build --release --bins
 say "building the image of sentinel"
-"$setup/compose" --progress quiet build sentinel
+patiently "building the image" "$setup/compose" build sentinel || die "the image of sentinel could not be built"
 
 # Where the tests find what was built.
 export SENTINEL_BIN="$root/target/release/sentinel"

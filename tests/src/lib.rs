@@ -5,15 +5,6 @@
 //! what to run; it is never skipped.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::missing_panics_doc,
-    clippy::disallowed_methods,
-    reason = "a test harness: a surprise ends the test, and processes are what it is about"
-)]
-
 pub mod containers;
 pub mod daemon;
 pub mod payload;

@@ -128,8 +128,7 @@ async fn a_run_that_was_cut_off_is_attempted_again_if_the_policy_says_so() {
         })
         .await;
     daemon.deliver(&[alert.resolved()]).await;
-    // Nothing outside was touched, so it is not healed but cleared.
-    assert_eq!(daemon.wait_end(1).await, "cleared");
+    assert_eq!(daemon.wait_end(1).await, "healed");
     let incident = daemon.incident(1).await;
     assert_eq!(count(&incident, "run-interrupted"), 1);
     assert_eq!(count(&incident, "run-started"), 2);

@@ -65,8 +65,6 @@ impl Stack {
             std::fs::rename(&beside, &file).unwrap();
         }
     }
-
-    #[expect(clippy::disallowed_methods, reason = "Compose is a program")]
     fn compose(&self, args: &[&str]) -> Output {
         let path = |name: &str| self.folder.path().join(name);
         Command::new(built("SENTINEL_COMPOSE", "stack/setup/compose"))
@@ -289,7 +287,6 @@ fn effects(incident: &Value) -> usize {
 }
 
 /// Breaks nginx and watches, with the program that `make demo` runs.
-#[expect(clippy::disallowed_methods, reason = "the drill is a program")]
 fn drill(stack: &Stack) {
     let [nginx, prometheus, alertmanager, sentinel] =
         stack.ports.map(|port| format!("http://127.0.0.1:{port}"));

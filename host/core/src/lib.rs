@@ -10,13 +10,13 @@
 
 pub mod alert;
 pub mod capability;
-pub mod id;
-pub mod event;
-pub mod guard;
-pub mod incident;
-pub mod timeline;
 pub mod duration;
+pub mod event;
 pub mod grant;
+pub mod guard;
+pub mod id;
+pub mod incident;
 pub mod matcher;
 pub mod policy;
 pub mod template;
+pub mod timeline;

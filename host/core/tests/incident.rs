@@ -1,5 +1,10 @@
 //! The incident's life, driven by random shells: whatever order events come in, the
 //! promises of the state machine hold.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the helpers of a test, which may assume as tests may"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

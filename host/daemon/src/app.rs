@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
 use sentinel_drivers::probe::HttpProbe;
-use sentinel_journal::{Journal, OpenError, Reader};
+use sentinel_journal::{Journal, OpenError, Reader, Recovered};
 use sentinel_sandbox::{RunLimits, Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -97,6 +97,16 @@ pub(crate) fn sandbox(config: &Config) -> Result<Arc<Sandbox>, StartError> {
     Ok(Arc::new(sandbox))
 }
 
+/// The Ansible that a configuration asks for. Touches nothing.
+pub(crate) fn ansible(config: &Config) -> Ansible {
+    Ansible::new(AnsibleConfig {
+        playbooks_dir: config.ansible.playbooks_dir.clone(),
+        inventory: config.ansible.inventory.clone(),
+        program: config.ansible.program.clone(),
+        work_dir: config.data_dir.join("ansible"),
+    })
+}
+
 /// What turns a configuration's folders into something that can serve.
 pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
     Loader {
@@ -111,112 +121,129 @@ pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
     }
 }
 
+/// What stands on its own, whatever serves: made first, so that whatever can be refused
+/// is refused before anything is taken in.
+struct Base {
+    metrics: Arc<Metrics>,
+    journal: Arc<Journal>,
+    recovered: Recovered,
+    reader: Arc<Reader>,
+    listener: TcpListener,
+    docker: Arc<Docker>,
+    ansible: Arc<Ansible>,
+    sandbox: Arc<Sandbox>,
+}
+
+impl Base {
+    async fn new(config: &Config) -> Result<Self, StartError> {
+        for (key, path) in [
+            ("plugins_dir", &config.plugins_dir),
+            ("policies_dir", &config.policies_dir),
+        ] {
+            std::fs::create_dir_all(path).map_err(|source| StartError::Folder {
+                key,
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let metrics = Arc::new(Metrics::new());
+        let observer = metrics.clone();
+        let (journal, recovered) = Journal::open(&config.data_dir, move |took, operations| {
+            observer.committed(took, operations);
+        })?;
+        let reader = Arc::new(Reader::open(&config.data_dir)?);
+        let listener =
+            TcpListener::bind(config.listen)
+                .await
+                .map_err(|source| StartError::Listen {
+                    address: config.listen,
+                    source,
+                })?;
+        let ansible = ansible(config);
+        // A daemon that was killed leaves playbooks and their variables behind; the
+        // folder's lock says that they are nobody else's.
+        if let Err(error) = ansible.clear_leftovers().await {
+            tracing::warn!(%error, "what an earlier daemon left of its playbooks is still there");
+        }
+        Ok(Self {
+            metrics,
+            journal: Arc::new(journal),
+            recovered,
+            reader,
+            listener,
+            docker: Arc::new(Docker::new(config.docker_hosts.clone())?),
+            ansible: Arc::new(ansible),
+            sandbox: sandbox(config)?,
+        })
+    }
+}
+
 /// Serves until a signal says to stop.
 pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let stopping = CancellationToken::new();
-    let stop_signals = signals(stopping.clone())?;
-    let metrics = Arc::new(Metrics::new());
+    let signals = signals(stopping.clone())?;
+    let base = Base::new(&config).await?;
+    let probe = HttpProbe::new().map_err(|error| StartError::Probe(error.to_string()))?;
 
-    // Whatever can be refused is refused before anything is taken in.
-    for (key, path) in [
-        ("plugins_dir", &config.plugins_dir),
-        ("policies_dir", &config.policies_dir),
-    ] {
-        std::fs::create_dir_all(path).map_err(|source| StartError::Folder {
-            key,
-            path: path.clone(),
-            source,
-        })?;
-    }
-    let observer = metrics.clone();
-    let (journal, recovered) = Journal::open(&config.data_dir, move |took, operations| {
-        observer.committed(took, operations);
-    })?;
-    let journal = Arc::new(journal);
-    let reader = Arc::new(Reader::open(&config.data_dir)?);
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|source| StartError::Listen {
-            address: config.listen,
-            source,
-        })?;
-    let docker = Arc::new(Docker::new(config.docker_hosts.clone())?);
-    let ansible = Arc::new(Ansible::new(AnsibleConfig {
-        playbooks_dir: config.ansible.playbooks_dir.clone(),
-        inventory: config.ansible.inventory.clone(),
-        program: config.ansible.program.clone(),
-        work_dir: config.data_dir.join("ansible"),
-    }));
-    let sandbox = sandbox(&config)?;
-    let loader = loader(&config, sandbox.clone());
-
-    let serving = Arc::new(ArcSwap::from_pointee(Serving::default()));
-    let problems = Arc::new(Problems::default());
     let reloader = Reloader {
-        loader,
-        serving: serving.clone(),
-        problems: problems.clone(),
-        journal: journal.clone(),
-        metrics: metrics.clone(),
+        loader: loader(&config, base.sandbox.clone()),
+        serving: Arc::new(ArcSwap::from_pointee(Serving::default())),
+        problems: Arc::new(Problems::default()),
+        journal: base.journal.clone(),
+        metrics: base.metrics.clone(),
     };
-    reloader.start(&reader).await.map_err(StartError::Files)?;
+    reloader
+        .start(&base.reader)
+        .await
+        .map_err(StartError::Files)?;
 
-    let (engine_handle, inputs) = engine::channel();
-    let runs = TaskTracker::new();
+    let (handle, inputs) = engine::channel();
     let effects = TaskTracker::new();
-    let executor = Executor {
-        sandbox: sandbox.clone(),
-        docker: docker.clone(),
-        ansible,
-        journal: journal.clone(),
-        metrics: metrics.clone(),
-        engine: engine_handle.clone(),
-        limits: run_limits(&config.limits),
-        runs: runs.clone(),
-        effects: effects.clone(),
-    };
-    let verifier = Verifier {
-        docker: docker.clone(),
-        probe: HttpProbe::new().map_err(|error| StartError::Probe(error.to_string()))?,
-        engine: engine_handle.clone(),
-        tasks: TaskTracker::new(),
-    };
     let engine = Engine::new(Parts {
-        journal: journal.clone(),
-        reader: reader.clone(),
-        serving: serving.clone(),
-        executor,
-        verifier,
-        metrics: metrics.clone(),
+        journal: base.journal.clone(),
+        reader: base.reader.clone(),
+        serving: reloader.serving.clone(),
+        executor: Executor {
+            sandbox: base.sandbox.clone(),
+            docker: base.docker.clone(),
+            ansible: base.ansible.clone(),
+            journal: base.journal.clone(),
+            metrics: base.metrics.clone(),
+            engine: handle.clone(),
+            limits: run_limits(&config.limits),
+            runs: TaskTracker::new(),
+            effects: effects.clone(),
+        },
+        verifier: Verifier {
+            docker: base.docker.clone(),
+            probe,
+            engine: handle.clone(),
+            tasks: TaskTracker::new(),
+        },
+        metrics: base.metrics.clone(),
     });
     let intake = Arc::new(Intake::new(
-        journal.clone(),
-        engine_handle,
-        metrics.clone(),
+        base.journal.clone(),
+        handle,
+        base.metrics.clone(),
         config.limits.intake.clone(),
         stopping.clone(),
     ));
     let engine_gone = CancellationToken::new();
-    let router = api::router(
-        Arc::new(Api {
-            reader,
-            journal: journal.clone(),
-            serving,
-            problems,
-            metrics,
-            docker,
-            started_at: Timestamp::now(),
-            stopping: stopping.clone(),
-            engine_gone: engine_gone.clone(),
-        }),
+    let router = router(
+        &base,
+        &reloader,
         intake.clone(),
+        stopping.clone(),
+        engine_gone.clone(),
     );
 
-    let abandon = CancellationToken::new();
     let tasks = TaskTracker::new();
     let (again, reload_requests) = mpsc::channel(1);
-    tasks.spawn(stop_signals.serve(again));
+    tasks.spawn(signals.serve(again));
     tasks.spawn(reloader.serve(reload_requests, stopping.clone()));
+    let abandon = CancellationToken::new();
+    let recovered = base.recovered;
     let engine_task = {
         let (stopping, abandon) = (stopping.clone(), abandon.clone());
         let gone = engine_gone.drop_guard();
@@ -231,25 +258,52 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
         "ready for alerts"
     );
 
-    // Until here nothing was lost that had been taken in; from here on nothing is.
-    api::serve(listener, router, stopping.clone()).await;
+    api::serve(base.listener, router, stopping).await;
+
     tracing::info!("stopping: nothing more is taken in");
     intake.drain().await;
     stop_engine(engine_task, &abandon, config.grace).await;
-    effects.close();
-    if tokio::time::timeout(config.grace, effects.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!("effects are under way; the next start finds them in doubt");
+    let under_way = async {
+        effects.close();
+        effects.wait().await;
+        base.ansible.shutdown().await;
+        base.docker.shutdown().await;
+    };
+    if tokio::time::timeout(config.grace, under_way).await.is_err() {
+        tracing::warn!("effects are under way; the next start finds their runs interrupted");
     }
-    tasks.close();
-    let closing = journal.clone();
-    if let Err(error) = tokio::task::spawn_blocking(move || closing.close()).await {
-        tracing::error!(%error, "closing the journal ended in a panic");
-    }
+    close(base.journal).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits until everything is written.
+async fn close(journal: Arc<Journal>) {
+    if let Err(error) = tokio::task::spawn_blocking(move || journal.close()).await {
+        tracing::error!(%error, "closing the journal ended in a panic");
+    }
+}
+
+/// The router, and what its handlers look at.
+fn router(
+    base: &Base,
+    reloader: &Reloader,
+    intake: Arc<Intake>,
+    stopping: CancellationToken,
+    engine_gone: CancellationToken,
+) -> axum::Router {
+    let api = Api {
+        reader: base.reader.clone(),
+        journal: base.journal.clone(),
+        serving: reloader.serving.clone(),
+        problems: reloader.problems.clone(),
+        metrics: base.metrics.clone(),
+        docker: base.docker.clone(),
+        started_at: Timestamp::now(),
+        stopping,
+        engine_gone,
+    };
+    api::router(Arc::new(api), intake)
 }
 
 /// Gives runs that have begun their time, then gives them up: the next start finds
@@ -259,16 +313,15 @@ async fn stop_engine(
     abandon: &CancellationToken,
     grace: Duration,
 ) {
-    let ended = match tokio::time::timeout(grace, &mut engine).await {
-        Ok(ended) => ended,
-        Err(_) => {
-            tracing::warn!(
-                ?grace,
-                "runs are given up; the next start finds them interrupted"
-            );
-            abandon.cancel();
-            engine.await
-        }
+    let ended = if let Ok(ended) = tokio::time::timeout(grace, &mut engine).await {
+        ended
+    } else {
+        tracing::warn!(
+            ?grace,
+            "runs are given up; the next start finds them interrupted"
+        );
+        abandon.cancel();
+        engine.await
     };
     if let Err(error) = ended {
         tracing::error!(%error, "the engine ended in a panic");

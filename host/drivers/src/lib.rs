@@ -9,6 +9,8 @@
 //! All of it runs on the daemon's own runtime, so nothing blocks a thread of it: files
 //! and `/proc` are read on tokio's blocking pool.
 
+#![forbid(unsafe_code)]
+
 pub mod ansible;
 pub mod docker;
 pub mod probe;

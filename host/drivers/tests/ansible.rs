@@ -383,7 +383,11 @@ async fn variables_are_data_and_come_as_they_were_sent() {
         "big": 9_007_199_254_740_993_i64,
         "part": -2.5,
         "large": 1e100,
-        "list": ["yes", "no", "~", "", "0x10", "1:20", "2020-01-01", [], {}],
+        "list": [
+            "yes", "no", "null", "~", "", "0x10", "0o7", "1_0", "1e+3", ".inf", "1:20", "=", "<<", "*",
+            "!", "&", "2020-01-01", "2020-01-01 10:00:00.5 +1", " x ", [], {}
+        ],
+        "#jinja2: variable_start_string: '['": "#jinja2: variable_start_string: '['\n[ 1 ]",
         "nested": {"<<": {"a: b": "c"}, "": "empty", &"k".repeat(2_000): "long"},
     });
     let report = site
@@ -564,9 +568,10 @@ async fn what_a_killed_daemon_left_is_ended_and_removed() {
 #[tokio::test]
 async fn a_background_process_does_not_hold_up_the_report() {
     let sleep = odd_sleep();
-    // It keeps the output's pipe open, and outlives the playbook on purpose.
+    // It keeps the output's pipe open, and outlives the playbook on purpose: in a session of
+    // its own, because newer workers take their session along when they end.
     let site = Site::with(&format!(
-        "- debug: {{msg: \"{{{{ lookup('pipe', 'sleep {sleep} 1>&2 & echo $!') }}}}\"}}\n"
+        "- debug: {{msg: \"{{{{ lookup('pipe', 'setsid sleep {sleep} 1>&2 & echo $!') }}}}\"}}\n"
     ));
     let begun = Instant::now();
     let report = site.run(&request()).await.unwrap();

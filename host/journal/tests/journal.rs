@@ -1,4 +1,8 @@
 //! The journal against real files: what is answered is kept, and what is kept is found.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers of a test, which may assume as tests may"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

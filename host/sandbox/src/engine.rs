@@ -56,7 +56,7 @@ impl Default for SandboxConfig {
             max_runs: 32,
             max_memory: RunLimits::default().memory,
             max_plugin_size: 64 * 1024 * 1024,
-            compile_timeout: Duration::from_secs(120),
+            compile_timeout: Duration::from_mins(2),
             describe: RunLimits {
                 timeout: Duration::from_secs(5),
                 cpu: Duration::from_secs(2),

@@ -6,7 +6,7 @@
 //!    before Docker is asked anything;
 //! 2. the name is resolved to a container, and the grant is decided on what was found,
 //!    so that a name, a short id and a long id are treated alike;
-//! 3. for effects, the stop switch and the limits;
+//! 3. for effects, the limits;
 //! 4. an effect is recorded as begun, durably;
 //! 5. the driver carries it out, and it is recorded as ended.
 //!
@@ -14,7 +14,7 @@
 //! step 4 on, an effect is a task of its own, which goes on to its end and is recorded
 //! whatever becomes of the run that asked for it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -80,28 +80,6 @@ pub trait Recorder: Send + Sync {
 #[error("{0}")]
 pub struct RecordError(pub String);
 
-/// While it is on, every gate refuses every effect. Clones are the same switch.
-#[derive(Debug, Clone, Default)]
-pub struct StopSwitch(Arc<AtomicBool>);
-
-impl StopSwitch {
-    /// No effect from now on.
-    pub fn pause(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    /// Effects may go on.
-    pub fn resume(&self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-
-    /// Whether it is on.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
 /// What holds at the gate whatever a policy grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GateLimits {
@@ -140,8 +118,6 @@ pub struct GateContext {
     /// Counts the effects that are under way, so that a shutdown can wait for them.
     /// Once it is closed, no effect begins.
     pub effects: TaskTracker,
-    /// The operator's stop switch.
-    pub stop: StopSwitch,
     /// What holds whatever is granted.
     pub limits: GateLimits,
 }
@@ -187,8 +163,8 @@ impl Gate {
             Ok(on) if request.is_effect() => shared.effect(call, request, on).await,
             Ok(on) => shared.observation(call, request, on).await,
             Err(error) => {
-                let recorder = &shared.context.recorder;
-                let recorded = recorder.denied(self.run(), call, &request, &error).await;
+                let account = &shared.context.recorder;
+                let recorded = account.denied(self.run(), call, &request, &error).await;
                 if let Err(problem) = recorded {
                     // Nothing was done, so the record is not what safety hangs on.
                     tracing::error!(run = %self.run(), call, %problem, "a refused call was not recorded");
@@ -240,11 +216,6 @@ impl Shared {
     fn may_act(&self, request: &Request) -> Result<(), CapabilityError> {
         if !request.is_effect() {
             return Ok(());
-        }
-        if self.context.stop.is_paused() {
-            return Err(CapabilityError::Unavailable(
-                "an operator has paused all effects; `sentinel resume` lets them go on".to_owned(),
-            ));
         }
         if self.context.effects.is_closed() {
             return Err(CapabilityError::Unavailable(

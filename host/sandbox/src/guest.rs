@@ -133,6 +133,19 @@ impl Guest {
         let name = request.name();
         Ok(answer(name, self.pass(request).await?, read))
     }
+
+    /// Takes a call of `docker` through the gate that has nothing to tell when it is
+    /// done.
+    async fn docker_effect(
+        &mut self,
+        host: String,
+        call: DockerCall,
+    ) -> wasmtime::Result<Result<(), types::CapabilityError>> {
+        self.docker(host, call, |response| {
+            (response == Response::Done).then_some(())
+        })
+        .await
+    }
 }
 
 fn answer<T>(
@@ -147,10 +160,6 @@ fn answer<T>(
             })
         })
         .map_err(convert::error)
-}
-
-fn done(response: Response) -> Option<()> {
-    matches!(response, Response::Done).then_some(())
 }
 
 /// Where everything that a guest sees comes from. `http` and `memory` are missing:
@@ -440,7 +449,7 @@ impl docker::Host for Guest {
         let call = DockerCall::Start {
             container: container.name,
         };
-        self.docker(container.host, call, done).await
+        self.docker_effect(container.host, call).await
     }
 
     async fn stop(
@@ -452,7 +461,7 @@ impl docker::Host for Guest {
             container: container.name,
             grace_ms,
         };
-        self.docker(container.host, call, done).await
+        self.docker_effect(container.host, call).await
     }
 
     async fn restart(
@@ -464,7 +473,7 @@ impl docker::Host for Guest {
             container: container.name,
             grace_ms,
         };
-        self.docker(container.host, call, done).await
+        self.docker_effect(container.host, call).await
     }
 
     async fn kill(
@@ -476,7 +485,7 @@ impl docker::Host for Guest {
             container: container.name,
             signal,
         };
-        self.docker(container.host, call, done).await
+        self.docker_effect(container.host, call).await
     }
 
     async fn recreate(

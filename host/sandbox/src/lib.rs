@@ -11,7 +11,6 @@
 
 pub mod driver;
 pub mod gate;
-pub mod registry;
 pub mod run;
 
 mod bindings;
@@ -21,9 +20,10 @@ mod engine;
 mod guest;
 mod log;
 mod plugin;
+mod plugins;
 
 pub use engine::{Sandbox, SandboxConfig, SandboxError};
 pub use gate::Gate;
 pub use plugin::{LoadError, ParamError, Plugin};
-pub use registry::{Plugins, Registry};
+pub use plugins::Plugins;
 pub use run::{IncidentInput, Outcome, RunFailure, RunLimits, RunReport};

@@ -275,11 +275,13 @@ impl Sandbox {
                 .map_err(|error| LoadError::Compile {
                     reason: run::one_line(&error),
                 })?;
-            let pre = linker.instantiate_pre(&component).map_err(mismatch)?;
+            let pre = linker
+                .instantiate_pre(&component)
+                .map_err(|error| mismatch(&error))?;
             Ok(Compiled {
                 digest: Digest::of(&bytes),
                 imports,
-                pre: RemediationPre::new(pre).map_err(mismatch)?,
+                pre: RemediationPre::new(pre).map_err(|error| mismatch(&error))?,
             })
         });
         match tokio::time::timeout(limit, task).await {
@@ -324,13 +326,15 @@ impl Sandbox {
 
 /// What it means that a component does not fit the linker or the world. Its names were
 /// checked before, so what is left is a type, or a function that this WASI lacks.
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
-fn mismatch(error: wasmtime::Error) -> LoadError {
-    let names: Vec<String> = error
-        .chain()
-        .flat_map(|cause| quoted(&cause.to_string()))
-        .collect();
-    let function = names.join("#");
+fn mismatch(error: &wasmtime::Error) -> LoadError {
+    // The root tells what differs, and what leads to it where.
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let way = causes.split_last().map_or(&[][..], |(_, way)| way);
+    let function = way
+        .iter()
+        .flat_map(|cause| quoted(cause))
+        .collect::<Vec<_>>()
+        .join("#");
     if function.starts_with("wasi:") {
         return LoadError::ForeignImport { name: function };
     }
@@ -340,17 +344,13 @@ fn mismatch(error: wasmtime::Error) -> LoadError {
         } else {
             format!("`{function}`")
         },
-        detail: run::one_line(&error),
+        detail: run::one_line(error),
     }
 }
 
 /// What stands in backticks in `text`.
-fn quoted(text: &str) -> Vec<String> {
-    text.split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect()
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
 }
 
 fn finish(compiled: Compiled, description: Description) -> Result<Plugin, LoadError> {

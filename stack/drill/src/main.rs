@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::report::{Mark, Moment, Outstanding, Place, Timeline};
-use crate::watch::{Watch, Zero};
+use crate::watch::{Before, Watch, Zero};
 use crate::world::{Addresses, Failure, PATIENCE, World};
 
 /// Breaks the service of the demo and shows how it is healed
@@ -74,11 +74,18 @@ fn print(text: &str) -> Result<()> {
 async fn drill(arguments: &Arguments) -> Result<()> {
     let world = World::new(&arguments.addresses)?;
     green(&world, Duration::from_secs(arguments.ready_within)).await?;
-    let before = world.incidents().await?;
-    let last_incident = before.iter().map(|incident| incident.id).max();
+    let incidents = world.incidents().await?;
+    let before = Before {
+        incident: incidents
+            .iter()
+            .map(|incident| incident.id)
+            .max()
+            .unwrap_or(0),
+        resolved: world.resolved_accepted().await?,
+    };
 
     let mut timeline = Timeline::default();
-    let closed = heal(arguments, &world, last_incident.unwrap_or(0), &mut timeline).await;
+    let closed = heal(arguments, &world, before, &mut timeline).await;
     for line in timeline.rest() {
         print(&line)?;
     }
@@ -152,7 +159,7 @@ async fn not_green(world: &World) -> Option<String> {
 async fn heal(
     arguments: &Arguments,
     world: &World,
-    last_incident: u64,
+    before: Before,
     timeline: &mut Timeline,
 ) -> Result<()> {
     print(&report::heading())?;
@@ -172,7 +179,7 @@ async fn heal(
     let watch = Watch {
         world,
         zero,
-        last_incident,
+        before,
         tell,
     };
     let mut tick = interval(Duration::from_millis(50));

@@ -44,13 +44,21 @@ impl Zero {
     }
 }
 
+/// How sentinel was before the failure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Before {
+    /// The newest incident; 0 when there was none.
+    pub(crate) incident: u64,
+    /// How many resolved alerts it had accepted.
+    pub(crate) resolved: u64,
+}
+
 /// Tells what changes until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch<'a> {
     pub(crate) world: &'a World,
     pub(crate) zero: Zero,
-    /// The newest incident from before the failure.
-    pub(crate) last_incident: u64,
+    pub(crate) before: Before,
     pub(crate) tell: UnboundedSender<Moment>,
 }
 
@@ -61,7 +69,8 @@ impl Watch<'_> {
             self.nginx(),
             self.prometheus(),
             self.alertmanager(),
-            self.sentinel()
+            self.incidents(),
+            self.deliveries()
         );
     }
 
@@ -163,13 +172,13 @@ impl Watch<'_> {
         }
     }
 
-    async fn sentinel(&self) -> Infallible {
+    async fn incidents(&self) -> Infallible {
         // By incident, how many of its events are told.
         let mut told: BTreeMap<u64, usize> = BTreeMap::new();
         loop {
             let incidents = self.world.incidents().await.unwrap_or_default();
             for incident in incidents.iter().rev() {
-                if incident.id <= self.last_incident {
+                if incident.id <= self.before.incident {
                     continue;
                 }
                 let Ok(events) = self.world.events(incident.id).await else {
@@ -185,6 +194,24 @@ impl Watch<'_> {
         }
     }
 
+    async fn deliveries(&self) -> Infallible {
+        let mut told = false;
+        loop {
+            // An incident that is over hears of nothing more; the counter tells that the delivery came.
+            let resolved = self.world.resolved_accepted().await.unwrap_or_default();
+            if !told && resolved > self.before.resolved {
+                told = true;
+                self.say(
+                    self.zero.elapsed(),
+                    Place::Sentinel,
+                    Mark::ToldResolved,
+                    "accepted that the alert has resolved: there is nothing to do",
+                );
+            }
+            sleep(SOON).await;
+        }
+    }
+
     fn tell_event(&self, incident: u64, event: &IncidentEvent, end: Option<&str>) {
         let Some(after) = self.zero.until(event.at) else {
             return;
@@ -193,7 +220,6 @@ impl Watch<'_> {
             "guard-held" => Mark::Held,
             "effect-began" => Mark::EffectBegan,
             "effect-ended" => Mark::EffectEnded,
-            "alert-seen" if event.status.as_deref() == Some("resolved") => Mark::ToldResolved,
             "ended" => Mark::Ended {
                 healed: end.map_or_else(|| event.text.starts_with("healed"), |end| end == "healed"),
             },

@@ -164,8 +164,6 @@ pub(crate) struct IncidentEvent {
     pub(crate) text: String,
     /// When the delivery was committed; of `opened`.
     pub(crate) accepted_at: Option<Timestamp>,
-    /// Of `alert-seen`.
-    pub(crate) status: Option<String>,
 }
 
 impl World {
@@ -310,6 +308,13 @@ impl World {
         Ok(view.events)
     }
 
+    /// How many resolved alerts sentinel has accepted since it started.
+    pub(crate) async fn resolved_accepted(&self) -> Result<u64> {
+        let url = format!("{}/metrics", self.sentinel);
+        let response = self.client.get(url).send().await?.error_for_status()?;
+        Ok(resolved_count(&response.text().await?))
+    }
+
     async fn json<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
         let response = self
             .client
@@ -321,5 +326,56 @@ impl World {
             .json()
             .await
             .with_context(|| format!("{url} answers with something else than expected"))
+    }
+}
+
+/// The sum of sentinel's counter of accepted alerts over all sources, of those that are resolved.
+fn resolved_count(metrics: &str) -> u64 {
+    metrics
+        .lines()
+        .filter(|line| line.starts_with("sentinel_alerts_received_total{"))
+        .filter(|line| line.contains(r#"status="resolved""#))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolved_alerts_are_counted_over_all_sources() {
+        let metrics = r#"# TYPE sentinel_alerts_received counter
+sentinel_alerts_received_total{source="alertmanager",status="firing"} 7
+sentinel_alerts_received_total{source="alertmanager",status="resolved"} 2
+sentinel_alerts_received_total{source="prometheus",status="resolved"} 3
+sentinel_alerts_truncated_total 9
+"#;
+        assert_eq!(resolved_count(metrics), 5);
+        assert_eq!(resolved_count(""), 0);
+    }
+
+    #[test]
+    fn what_is_no_name_of_a_container_reaches_no_engine() {
+        let addresses = |container: &str| Addresses {
+            nginx: String::new(),
+            prometheus: String::new(),
+            alertmanager: String::new(),
+            sentinel: String::new(),
+            docker: "tcp://127.0.0.1:1".to_owned(),
+            container: container.to_owned(),
+        };
+        let installed = rustls::crypto::ring::default_provider().install_default();
+        assert!(installed.is_ok());
+        assert!(World::new(&addresses("nginx-1.a_b")).is_ok());
+        for name in ["", "..", "-x", "a/b", "a?b", "a b", "ä"] {
+            assert!(World::new(&addresses(name)).is_err(), "{name}");
+        }
+        let docker = |docker: &str| Addresses {
+            docker: docker.to_owned(),
+            ..addresses("nginx")
+        };
+        assert!(World::new(&docker("unix:///run/docker.sock")).is_ok());
+        assert!(World::new(&docker("ssh://host")).is_err());
     }
 }

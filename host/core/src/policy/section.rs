@@ -62,6 +62,12 @@ impl Reader<'_> {
     }
 
     fn wrong_type<T>(&mut self, node: &Node, expected: &str, help: &str) -> Option<T> {
+        if let Content::Map(entries) = &node.content
+            && let [(key, _)] = entries.as_slice()
+            && matches!(key.content, Content::Map(_))
+        {
+            return self.fail(&node.at, bad_key(key, help));
+        }
         let found = node.content.describe();
         self.fail(
             &node.at,

@@ -42,7 +42,10 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stopping: Cance
             builder
                 .http1()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT);
+                .header_read_timeout(HEADER_TIMEOUT)
+                // A client that has sent all and hung up has delivered: without this,
+                // its request would be dropped where it stands.
+                .half_close(true);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             tokio::pin!(connection);
             let served = tokio::select! {

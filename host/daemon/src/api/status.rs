@@ -35,8 +35,8 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
         plugins: serving
             .plugins
             .iter()
-            .map(|(name, plugin)| ServedPlugin {
-                name: name.clone(),
+            .map(|plugin| ServedPlugin {
+                name: plugin.name.clone(),
                 version: plugin.version.to_string(),
                 digest: plugin.digest,
             })

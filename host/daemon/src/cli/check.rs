@@ -17,6 +17,8 @@ struct Report {
     plugins: Vec<String>,
     policies: Vec<String>,
     problems: Vec<Problem>,
+    /// What is wrong with this machine and not with the files.
+    notes: Vec<String>,
 }
 
 pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
@@ -30,13 +32,29 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
         .map_err(|error| Failure::software(error.to_string()))?;
     let loader = app::loader(&config, sandbox.clone());
     let looked = runtime.block_on(loader.look(&Serving::default()));
-
     let serving = looked.serving.unwrap_or_default();
+    let wants_ansible = serving
+        .policies
+        .policies()
+        .iter()
+        .any(|policy| policy.grants.ansible.is_some());
+    // No problem of the files: they may be checked on another machine than they run on.
+    let notes = if wants_ansible {
+        let ansible = app::ansible(&config);
+        let found = runtime.block_on(ansible.check());
+        found
+            .err()
+            .map(|error| error.to_string())
+            .into_iter()
+            .collect()
+    } else {
+        Vec::new()
+    };
     let mut problems = looked.problems;
     problems.sort();
     let report = Report {
         ok: problems.is_empty(),
-        plugins: serving.plugins.keys().map(ToString::to_string).collect(),
+        plugins: serving.plugins.iter().map(ToString::to_string).collect(),
         policies: serving
             .policies
             .policies()
@@ -44,6 +62,7 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
             .map(|policy| policy.name.to_string())
             .collect(),
         problems,
+        notes,
     };
     print_as(output, &report, || text(&report))?;
     if report.ok {
@@ -59,6 +78,9 @@ fn text(report: &Report) -> String {
     for problem in &report.problems {
         // Writing to a String cannot fail.
         let _ok = writeln!(out, "{}", problem.rendered.trim_end());
+    }
+    for note in &report.notes {
+        let _ok = writeln!(out, "note: {note}");
     }
     let _ok = match report.problems.len() {
         0 => writeln!(

@@ -67,7 +67,7 @@ enum Command {
     Plugin(PluginCommand),
     /// Print a completion script for a shell.
     ///
-    /// For example: sentinel completions bash > /etc/bash_completion.d/sentinel
+    /// For example: `sentinel completions bash > /etc/bash_completion.d/sentinel`
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -115,7 +115,7 @@ enum IncidentsCommand {
 /// Where incidents are read from.
 #[derive(Debug, Args)]
 struct FromArgs {
-    /// Ask a running daemon, for example http://127.0.0.1:9095; without it the journal in the
+    /// Ask a running daemon, for example `http://127.0.0.1:9095`; without it the journal in the
     /// configuration's `data_dir` is read, whether a daemon runs or not.
     #[arg(long, env = "SENTINEL_URL", value_name = "URL")]
     url: Option<url::Url>,

@@ -35,8 +35,7 @@ impl From<StartError> for Failure {
             StartError::Journal(OpenError::Newer { .. }) => {
                 Self::config(message).hint("start the version that wrote it, or a later one")
             }
-            StartError::Journal(_) => Self::cannot_create(message),
-            StartError::Folder { .. } => Self::cannot_create(message),
+            StartError::Journal(_) | StartError::Folder { .. } => Self::cannot_create(message),
             StartError::Listen { .. } => Self::unavailable(message)
                 .hint("stop what listens there, or set `listen` to another address"),
             StartError::Docker(_) => Self::config(message),

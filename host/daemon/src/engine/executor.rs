@@ -10,7 +10,7 @@ use sentinel_core::id::{PolicyName, RunId, Target};
 use sentinel_core::incident::{Incident, PlannedStep};
 use sentinel_journal::Journal;
 use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver};
-use sentinel_sandbox::gate::{GateContext, GateLimits, StopSwitch};
+use sentinel_sandbox::gate::{GateContext, GateLimits};
 use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
 use tokio_util::task::TaskTracker;
 
@@ -86,9 +86,7 @@ impl Executor {
                     message: "sentinel itself failed; its log says more".to_owned(),
                 }
             });
-            executor
-                .metrics
-                .run_ended(run, super::plugin_label(&plugin), &result);
+            executor.metrics.run_ended(run, &plugin, &result);
             executor.engine.send(Input::RunEnded { run, result });
         });
     }
@@ -116,7 +114,6 @@ impl Executor {
             ansible: self.ansible.clone(),
             io: tokio::runtime::Handle::current(),
             effects: self.effects.clone(),
-            stop: StopSwitch::default(),
             limits: GateLimits::default(),
         });
         let input = IncidentInput {
@@ -131,7 +128,7 @@ impl Executor {
         };
         let limits = RunLimits {
             timeout: order.timeout,
-            ..self.limits.clone()
+            ..self.limits
         };
         let report = self.sandbox.run(order.plugin, input, gate, limits).await;
         // What the run saw is told before its end.

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use sentinel_core::alert::{AlertStatus, Episode, Fingerprint};
 use sentinel_core::event::{Event, EventBody, FailureClass, Guard, RunResult};
 use sentinel_core::guard::{self, GuardView, Verdict};
-use sentinel_core::id::{IncidentId, PluginName, PolicyName, RunId, Target};
+use sentinel_core::id::{IncidentId, PolicyName, RunId, Target};
 use sentinel_core::incident::{Command, Incident, Phase, VerifyCheck};
 use sentinel_journal::{Accepted, Append, IncidentRow, Journal, Reader, Recovered};
 use tokio::sync::mpsc;
@@ -91,7 +91,7 @@ pub(crate) fn channel() -> (EngineHandle, Inputs) {
 enum Action {
     Run {
         run: RunId,
-        order: executor::Order,
+        order: Box<executor::Order>,
     },
     Verify {
         incident: IncidentId,
@@ -244,7 +244,7 @@ impl Engine {
             );
         }
         for accepted in recovered.inbox {
-            self.alert(&mut turn, accepted);
+            self.alert(&mut turn, &accepted);
         }
         self.finish(turn, stopping).await;
     }
@@ -253,7 +253,7 @@ impl Engine {
         match input {
             Input::Accepted(alerts) => {
                 for accepted in alerts {
-                    self.alert(turn, accepted);
+                    self.alert(turn, &accepted);
                 }
             }
             // Already committed: folded in, and not written again.
@@ -273,10 +273,10 @@ impl Engine {
         }
     }
 
-    fn alert(&mut self, turn: &mut Turn, accepted: Accepted) {
+    fn alert(&mut self, turn: &mut Turn, accepted: &Accepted) {
         turn.append.done.push(accepted.seq);
         match accepted.alert.status {
-            AlertStatus::Firing => self.firing(turn, &accepted),
+            AlertStatus::Firing => self.firing(turn, accepted),
             AlertStatus::Resolved => {
                 let key = (
                     accepted.alert.source.clone(),
@@ -284,7 +284,7 @@ impl Engine {
                 );
                 let ids = self.by_alert.get(&key).cloned().unwrap_or_default();
                 for id in ids {
-                    self.see(turn, id, &accepted);
+                    self.see(turn, id, accepted);
                 }
             }
         }
@@ -481,7 +481,7 @@ impl Engine {
     /// commit.
     async fn finish(&mut self, mut turn: Turn, stopping: &CancellationToken) {
         while let Some((id, command)) = turn.commands.pop_front() {
-            self.carry_out(&mut turn, id, command, stopping.is_cancelled());
+            self.carry_out(&mut turn, id, &command, stopping.is_cancelled());
         }
         let dealt_with = turn.append.done.len();
         let mut ended = Vec::new();
@@ -518,8 +518,8 @@ impl Engine {
         }
     }
 
-    fn carry_out(&mut self, turn: &mut Turn, id: IncidentId, command: Command, stopping: bool) {
-        match command {
+    fn carry_out(&mut self, turn: &mut Turn, id: IncidentId, command: &Command, stopping: bool) {
+        match *command {
             Command::AskGuards => self.ask_guards(turn, id),
             // A run that was not begun is begun by the next daemon.
             Command::StartRun { .. } if stopping => {}
@@ -593,7 +593,7 @@ impl Engine {
                         .extend(until.map(|until| (id, Command::WakeAt(until))));
                     return;
                 }
-                self.metrics.incident_held(id, guard, &reason);
+                self.metrics.incident_held(incident, guard, &reason);
                 self.record(
                     turn,
                     id,
@@ -661,7 +661,10 @@ impl Engine {
                 digest,
             },
         );
-        turn.actions.push(Action::Run { run, order });
+        turn.actions.push(Action::Run {
+            run,
+            order: Box::new(order),
+        });
     }
 
     fn release(&mut self, turn: &mut Turn, id: IncidentId) {
@@ -719,7 +722,7 @@ impl Engine {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Run { run, order } => self.executor.start(run, order),
+            Action::Run { run, order } => self.executor.start(run, *order),
             Action::Verify { incident, deadline } => {
                 let Some(state) = self.incidents.get(&incident) else {
                     return;
@@ -732,11 +735,6 @@ impl Engine {
             }
         }
     }
-}
-
-/// What the plugin is called where metrics and logs name it.
-fn plugin_label(name: &PluginName) -> &str {
-    name.as_str()
 }
 
 /// How long it is until `at`; nothing when it has passed.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::http::Request;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -22,6 +22,7 @@ pub(super) async fn read(
         limit: limits.body.to_string(),
     };
     if body.size_hint().lower() > limits.body.0 {
+        drain(body.into_data_stream(), limits).await;
         return Err(too_large());
     }
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or_default();
@@ -33,6 +34,8 @@ pub(super) async fn read(
             let chunk = chunk.map_err(|error| Rejection::BrokenOff(error.to_string()))?;
             bytes.extend_from_slice(&chunk);
             if bytes.len() as u64 > limits.body.0 {
+                drop(bytes);
+                drain(chunks, limits).await;
                 return Err(too_large());
             }
             if let Some(more) = kib(bytes.len()).checked_sub(permit.num_permits() as u32)
@@ -46,6 +49,18 @@ pub(super) async fn read(
     match tokio::time::timeout(limits.body_timeout, collect).await {
         Ok(read) => read,
         Err(_) => Err(Rejection::TooSlow(limits.body_timeout)),
+    }
+}
+
+/// Reads on and keeps nothing, for a while: a client that is still sending when the
+/// connection closes sees a broken pipe, and not why.
+async fn drain(mut chunks: BodyDataStream, limits: &IntakeLimits) {
+    let rest = async { while let Some(Ok(_)) = chunks.next().await {} };
+    if tokio::time::timeout(limits.body_timeout, rest)
+        .await
+        .is_err()
+    {
+        tracing::debug!("a body that is too large did not come to its end");
     }
 }
 

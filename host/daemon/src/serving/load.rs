@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sentinel_core::id::{Digest, PluginName};
-use sentinel_core::policy::{
-    Environment, ParamError, PluginCatalog, PluginFacts, PolicyError, PolicySet,
-};
+use sentinel_core::policy::{Environment, PolicyError, PolicySet};
 use sentinel_journal::{Reader, StoredServing};
-use sentinel_sandbox::{Plugin, Sandbox};
+use sentinel_sandbox::{Plugin, Plugins, Sandbox};
 
 use super::{Files, Problem, Serving};
 
@@ -212,7 +210,7 @@ impl Loader {
                 }
                 Err(refused) => problems.extend(refused),
             },
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push(*problem),
         }
     }
 
@@ -232,7 +230,7 @@ impl Loader {
     /// Puts files together, if they fit.
     fn assemble(&self, files: &Files) -> Result<Serving, Vec<Problem>> {
         let policies = self.parse(&files.policies)?;
-        let mut plugins: BTreeMap<PluginName, Arc<Plugin>> = BTreeMap::new();
+        let mut plugins = Plugins::default();
         let mut owners: BTreeMap<PluginName, String> = BTreeMap::new();
         let mut problems = Vec::new();
         for (file, plugin) in &files.plugins {
@@ -244,10 +242,10 @@ impl Loader {
                 ));
                 continue;
             }
-            owners.insert(name.clone(), file.clone());
-            plugins.insert(name, plugin.clone());
+            owners.insert(name, file.clone());
+            plugins.insert(plugin.clone());
         }
-        problems.extend(check_policies(&policies, &plugins));
+        problems.extend(policies.check_plugins(&plugins).iter().map(policy_problem));
         if problems.is_empty() {
             Ok(Serving {
                 plugins,
@@ -260,18 +258,6 @@ impl Loader {
     }
 }
 
-/// What is wrong with `policies` under these plugins.
-fn check_policies(
-    policies: &PolicySet,
-    plugins: &BTreeMap<PluginName, Arc<Plugin>>,
-) -> Vec<Problem> {
-    policies
-        .check_plugins(&Catalog(plugins))
-        .iter()
-        .map(policy_problem)
-        .collect()
-}
-
 fn apply(files: &mut Files, change: Change) {
     match change {
         Change::Plugin(file, plugin) => {
@@ -281,28 +267,6 @@ fn apply(files: &mut Files, change: Change) {
             files.plugins.remove(&file);
         }
         Change::Policies(texts) => files.policies = texts,
-    }
-}
-
-/// The plugins as policies look at them.
-struct Catalog<'a>(&'a BTreeMap<PluginName, Arc<Plugin>>);
-
-impl PluginCatalog for Catalog<'_> {
-    fn plugin(&self, name: &PluginName) -> Option<PluginFacts> {
-        self.0.get(name).map(|plugin| PluginFacts {
-            imports: plugin.imports.clone(),
-        })
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.0.keys().map(ToString::to_string).collect()
-    }
-
-    fn validate_params(&self, name: &PluginName, params: &serde_json::Value) -> Vec<ParamError> {
-        self.0
-            .get(name)
-            .map(|plugin| plugin.validate_params(params))
-            .unwrap_or_default()
     }
 }
 
@@ -334,15 +298,17 @@ async fn read(path: &Path) -> Result<Vec<u8>, String> {
         .map_err(|error| format!("cannot be read: {error}"))
 }
 
-fn policy_texts(folder: &Path) -> Result<BTreeMap<String, String>, Problem> {
-    let files =
-        files_in(folder, &["yaml", "yml"]).map_err(|error| problem("policy", folder, error))?;
+fn policy_texts(folder: &Path) -> Result<BTreeMap<String, String>, Box<Problem>> {
+    let files = files_in(folder, &["yaml", "yml"])
+        .map_err(|error| Box::new(problem("policy", folder, error)))?;
     files
         .into_iter()
         .map(|(name, path)| {
             std::fs::read_to_string(&path)
                 .map(|text| (name, text))
-                .map_err(|error| problem("policy", &path, format!("cannot be read: {error}")))
+                .map_err(|error| {
+                    Box::new(problem("policy", &path, format!("cannot be read: {error}")))
+                })
         })
         .collect()
 }

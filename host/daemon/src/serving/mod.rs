@@ -8,10 +8,9 @@ mod watch;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sentinel_core::id::PluginName;
 use sentinel_core::policy::PolicySet;
 use sentinel_journal::StoredServing;
-use sentinel_sandbox::Plugin;
+use sentinel_sandbox::{Plugin, Plugins};
 use serde::Serialize;
 
 pub(crate) use self::load::{Folders, Loader};
@@ -22,7 +21,7 @@ pub(crate) use self::watch::Reloader;
 #[derive(Debug, Default)]
 pub(crate) struct Serving {
     /// By the name that policies use.
-    pub(crate) plugins: BTreeMap<PluginName, Arc<Plugin>>,
+    pub(crate) plugins: Plugins,
     /// All of them, whatever file they are in.
     pub(crate) policies: PolicySet,
     /// The files that this came from.

@@ -91,17 +91,19 @@ impl Reloader {
             self.metrics.journal_failed("what serves", &error);
             return;
         }
-        for (name, plugin) in &serving.plugins {
-            let before = current.plugins.get(name).map(|plugin| plugin.digest);
+        for plugin in serving.plugins.iter() {
+            let before = current
+                .plugins
+                .get(&plugin.name)
+                .map(|plugin| plugin.digest);
             if before != Some(plugin.digest) {
-                let detail = format!("{name} {} ({})", plugin.version, plugin.digest.short());
-                self.metrics.reloaded("plugin", &detail);
+                self.metrics.reloaded("plugin", &plugin.to_string());
             }
         }
-        for name in current.plugins.keys() {
-            if !serving.plugins.contains_key(name) {
+        for plugin in current.plugins.iter() {
+            if serving.plugins.get(&plugin.name).is_none() {
                 self.metrics
-                    .reloaded("plugin", &format!("{name} was removed"));
+                    .reloaded("plugin", &format!("{} was removed", plugin.name));
             }
         }
         if current.files.policies != serving.files.policies {
@@ -142,7 +144,7 @@ async fn keep(
     fresh: &BTreeMap<Digest, Vec<u8>>,
 ) -> Result<(), WriteError> {
     let at = Timestamp::now();
-    for plugin in serving.plugins.values() {
+    for plugin in serving.plugins.iter() {
         let digest = plugin.digest;
         let Some(wasm) = fresh.get(&digest) else {
             continue;

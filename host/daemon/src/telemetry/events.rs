@@ -10,8 +10,8 @@ use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
 use sentinel_core::incident::{End, Incident};
 
 use super::metrics::{
-    AlertLabels, EffectLabels, EndLabels, Metrics, PolicyLabels, RejectLabels, ReloadLabels,
-    RunLabels,
+    AlertLabels, CallLabels, EffectLabels, EndLabels, GuardLabels, LogLabels, Metrics,
+    PluginLabels, PolicyLabels, RejectLabels, ReloadLabels, ResultLabels, RunLabels,
 };
 
 fn result_word<T, E>(result: &Result<T, E>) -> &'static str {
@@ -136,9 +136,15 @@ impl Metrics {
         }
     }
 
-    /// A guard's verdict.
-    pub(crate) fn incident_held(&self, incident: IncidentId, guard: Guard, reason: &str) {
-        tracing::info!(%incident, guard = guard.as_str(), reason, "incident held");
+    /// A guard holds an incident back.
+    pub(crate) fn incident_held(&self, incident: &Incident, guard: Guard, reason: &str) {
+        self.held
+            .get_or_create(&GuardLabels {
+                policy: incident.plan.policy.to_string(),
+                guard: guard.as_str().to_owned(),
+            })
+            .inc();
+        tracing::info!(incident = %incident.id, guard = guard.as_str(), reason, "incident held");
     }
 
     /// A run began.
@@ -150,11 +156,16 @@ impl Metrics {
         step: u32,
         attempt: u32,
     ) {
+        self.runs_started
+            .get_or_create(&PluginLabels {
+                plugin: plugin.to_string(),
+            })
+            .inc();
         tracing::info!(%run, %plugin, digest = digest.short(), step, attempt, "run started");
     }
 
     /// A run ended.
-    pub(crate) fn run_ended(&self, run: RunId, plugin: &str, result: &RunResult) {
+    pub(crate) fn run_ended(&self, run: RunId, plugin: &PluginName, result: &RunResult) {
         let word = match result {
             RunResult::Changed { .. } => "changed",
             RunResult::Unchanged { .. } => "unchanged",
@@ -162,27 +173,38 @@ impl Metrics {
         };
         self.runs
             .get_or_create(&RunLabels {
-                plugin: plugin.to_owned(),
+                plugin: plugin.to_string(),
                 result: word.to_owned(),
             })
             .inc();
         match result {
             RunResult::Changed { message } | RunResult::Unchanged { message } => {
-                tracing::info!(%run, plugin, result = word, said = message, "run ended");
+                tracing::info!(%run, %plugin, result = word, said = message, "run ended");
             }
             RunResult::Failed { message, .. } => {
-                tracing::warn!(%run, plugin, result = word, said = message, "run failed");
+                tracing::warn!(%run, %plugin, result = word, said = message, "run failed");
             }
         }
     }
 
     /// An observation was made.
     pub(crate) fn observed(&self, run: RunId, request: &Request, result: &CallResult) {
+        self.observations
+            .get_or_create(&EffectLabels {
+                call: request.name().to_owned(),
+                result: result_word(result).to_owned(),
+            })
+            .inc();
         tracing::debug!(%run, call = request.summary(), result = result_word(result), "observed");
     }
 
     /// An effect is about to be carried out.
     pub(crate) fn effect_began(&self, run: RunId, request: &Request) {
+        self.effects_begun
+            .get_or_create(&CallLabels {
+                call: request.name().to_owned(),
+            })
+            .inc();
         tracing::info!(%run, call = request.summary(), "effect began");
     }
 
@@ -213,6 +235,11 @@ impl Metrics {
 
     /// A plugin wrote a line.
     pub(crate) fn plugin_logged(&self, run: RunId, level: LogLevel, message: &str) {
+        self.log_lines
+            .get_or_create(&LogLabels {
+                level: level.as_str().to_owned(),
+            })
+            .inc();
         match level {
             LogLevel::Debug => tracing::debug!(%run, said = message, "plugin"),
             LogLevel::Info => tracing::info!(%run, said = message, "plugin"),
@@ -222,6 +249,11 @@ impl Metrics {
 
     /// A verification came to an end.
     pub(crate) fn verified(&self, incident: IncidentId, passed: bool, detail: &str) {
+        self.verifications
+            .get_or_create(&ResultLabels {
+                result: if passed { "passed" } else { "failed" }.to_owned(),
+            })
+            .inc();
         if passed {
             tracing::info!(%incident, detail, "verification passed");
         } else {

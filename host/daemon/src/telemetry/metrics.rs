@@ -36,8 +36,28 @@ labels!(
     EndLabels { policy, end }
 );
 labels!(
+    /// Incidents that a guard held back.
+    GuardLabels { policy, guard }
+);
+labels!(
     /// Runs by what they came to.
     RunLabels { plugin, result }
+);
+labels!(
+    /// Runs by plugin.
+    PluginLabels { plugin }
+);
+labels!(
+    /// Lines that plugins wrote.
+    LogLabels { level }
+);
+labels!(
+    /// Effects by call.
+    CallLabels { call }
+);
+labels!(
+    /// Whatever passes or fails.
+    ResultLabels { result }
 );
 labels!(
     /// Effects by call and by what they came to.
@@ -59,8 +79,14 @@ pub(crate) struct Metrics {
     pub(super) ended: Family<EndLabels, Counter>,
     pub(super) open: Gauge,
     pub(super) backlog: Gauge,
+    pub(super) held: Family<GuardLabels, Counter>,
+    pub(super) runs_started: Family<PluginLabels, Counter>,
     pub(super) runs: Family<RunLabels, Counter>,
+    pub(super) log_lines: Family<LogLabels, Counter>,
+    pub(super) observations: Family<EffectLabels, Counter>,
+    pub(super) effects_begun: Family<CallLabels, Counter>,
     pub(super) effects: Family<EffectLabels, Counter>,
+    pub(super) verifications: Family<ResultLabels, Counter>,
     pub(super) denied: Family<EffectLabels, Counter>,
     pub(super) reloads: Family<ReloadLabels, Counter>,
     pub(super) commits: Histogram,
@@ -70,6 +96,10 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// All of them, at zero.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a list, with one entry for each metric"
+    )]
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("sentinel");
         macro_rules! register {
@@ -113,6 +143,36 @@ impl Metrics {
             "alerts_backlog",
             "Alerts that are committed and not yet matched against the policies",
             Gauge::default()
+        );
+        let held = register!(
+            "incidents_held",
+            "Times that a guard held an incident back, by policy and guard",
+            Family::default()
+        );
+        let runs_started = register!(
+            "runs_started",
+            "Runs that were started, by plugin",
+            Family::default()
+        );
+        let log_lines = register!(
+            "plugin_log_lines",
+            "Lines that plugins wrote, by level",
+            Family::default()
+        );
+        let observations = register!(
+            "observations",
+            "Observations that were made, by call and result",
+            Family::default()
+        );
+        let effects_begun = register!(
+            "effects_begun",
+            "Effects that were begun, by call",
+            Family::default()
+        );
+        let verifications = register!(
+            "verifications",
+            "Verifications that came to an end, by result",
+            Family::default()
         );
         let runs = register!(
             "runs",
@@ -167,8 +227,14 @@ impl Metrics {
             ended,
             open,
             backlog,
+            held,
+            runs_started,
             runs,
+            log_lines,
+            observations,
+            effects_begun,
             effects,
+            verifications,
             denied,
             reloads,
             commits,

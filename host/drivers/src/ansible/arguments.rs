@@ -103,9 +103,9 @@ fn check(what: &str, value: &str) -> Result<(), CapabilityError> {
     Ok(())
 }
 
-/// The variables as YAML in which every text is marked `!unsafe`, Ansible's word for a
-/// value in which templates are not evaluated. (JSON has no such mark that all versions
-/// of Ansible know.)
+/// The variables as YAML in which texts are marked `!unsafe`, Ansible's word for a value
+/// in which templates are not evaluated. (JSON has no such mark that all versions of
+/// Ansible know.)
 pub(super) fn variables(variables: &Map<String, Value>) -> Result<String, CapabilityError> {
     // The dashes keep Ansible from trying JSON first.
     let mut yaml = String::from("---\n{");
@@ -155,7 +155,9 @@ fn written(yaml: &mut String, value: &Value, depth: usize) -> Result<(), Capabil
         }
         Value::Number(number) => yaml.push_str(&number.to_string()),
         Value::String(text) => {
-            yaml.push_str("!unsafe ");
+            if !is_harmless(text) {
+                yaml.push_str("!unsafe ");
+            }
             quoted(yaml, text);
         }
         Value::Array(values) => {
@@ -184,6 +186,14 @@ fn written(yaml: &mut String, value: &Value, depth: usize) -> Result<(), Capabil
         }
     }
     Ok(())
+}
+
+/// Whether no character of `text` can begin a template. Such a text goes unmarked: since
+/// core 2.19 Ansible takes a marked `yes`, `0x10` or `~` for what YAML would without the
+/// quotes, and whatever YAML takes for no text is made of these characters.
+fn is_harmless(text: &str) -> bool {
+    text.chars()
+        .all(|c| c.is_ascii_alphanumeric() || "+-.:_~<=!&* \t".contains(c))
 }
 
 /// A double-quoted YAML text of printable ASCII, so that no character means more than
@@ -268,14 +278,14 @@ mod tests {
         let given = json!({
             "a": "{{ x }}\n\"'\u{1}ä",
             "b": [1, -2.5, 1e100, true, null],
-            "c": {"<<": {"k: v": "w"}},
+            "c": {"<<": {"k: v": "w?"}, "d": "yes"},
         });
         let yaml = variables(given.as_object().unwrap()).unwrap();
         assert_eq!(
             yaml,
             "---\n{\"a\": !unsafe \"{{ x }}\\U0000000A\\\"'\\U00000001\\U000000E4\",\
              \"b\": [1,!!float \"-2.5\",!!float \"1e+100\",true,null],\
-             \"c\": {? \"<<\" : {? \"k: v\" : !unsafe \"w\"}}}\n"
+             \"c\": {? \"<<\" : {? \"k: v\" : !unsafe \"w?\"},? \"d\" : \"yes\"}}\n"
         );
     }
 

@@ -7,7 +7,7 @@ use sentinel_core::capability::{
     AnsibleRequest, CapabilityError, DockerCall, DockerRequest, Request, Response,
 };
 use sentinel_sandbox::Gate;
-use sentinel_sandbox::gate::{GateLimits, StopSwitch};
+use sentinel_sandbox::gate::GateLimits;
 use tokio::sync::Notify;
 
 use crate::support::{DB, NGINX, World, context, gate};
@@ -186,26 +186,6 @@ async fn an_effect_whose_driver_breaks_down_still_ends() {
         "{result:?}"
     );
     assert!(world.story.has("ended 1 failed: the driver broke down"));
-}
-
-#[tokio::test]
-async fn the_stop_switch_holds_effects_and_lets_observations_pass() {
-    let world = Arc::new(World::default());
-    let stop = StopSwitch::default();
-    let gate = Gate::new(sentinel_sandbox::gate::GateContext {
-        stop: stop.clone(),
-        ..context(&world)
-    });
-    stop.pause();
-    let result = gate.pass(restart("nginx")).await;
-    assert!(
-        matches!(&result, Err(CapabilityError::Unavailable(why)) if why.contains("sentinel resume")),
-        "{result:?}"
-    );
-    assert!(gate.pass(inspect("nginx")).await.is_ok());
-    assert!(!world.story.has("began"));
-    stop.resume();
-    assert_eq!(gate.pass(restart("nginx")).await, Ok(Response::Done));
 }
 
 #[tokio::test]

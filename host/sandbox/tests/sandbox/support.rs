@@ -18,7 +18,7 @@ use sentinel_core::event::{CallResult, LogLevel};
 use sentinel_core::grant::Grants;
 use sentinel_core::id::{IncidentId, RunId};
 use sentinel_sandbox::driver::{AnsibleDriver, ContainerIdentity, DockerDriver};
-use sentinel_sandbox::gate::{GateContext, GateLimits, RecordError, Recorder, StopSwitch};
+use sentinel_sandbox::gate::{GateContext, GateLimits, RecordError, Recorder};
 use sentinel_sandbox::{Gate, IncidentInput};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -271,7 +271,6 @@ pub(crate) fn context(world: &Arc<World>) -> GateContext {
         ansible: Arc::clone(world) as Arc<dyn AnsibleDriver>,
         io: Handle::current(),
         effects: TaskTracker::new(),
-        stop: StopSwitch::default(),
         limits: GateLimits::default(),
     }
 }

@@ -1,9 +1,8 @@
-//! The plugins that serve, by name.
+//! Plugins by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use sentinel_core::id::PluginName;
 use sentinel_core::policy::{ParamError, PluginCatalog, PluginFacts};
 use serde_json::Value;
@@ -33,6 +32,7 @@ impl Plugins {
     }
 
     /// The plugins, sorted by name.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Plugin>> {
         self.0.values()
     }
@@ -75,38 +75,5 @@ impl PluginCatalog for Plugins {
         self.get(name)
             .map(|plugin| plugin.validate_params(params))
             .unwrap_or_default()
-    }
-}
-
-/// The plugins that serve now. A reload replaces the whole set at once; a run in flight
-/// keeps the version that it began with.
-#[derive(Debug, Default)]
-pub struct Registry {
-    // Read for every run, replaced on reload: readers never wait.
-    plugins: ArcSwap<Plugins>,
-}
-
-impl Registry {
-    /// A registry without plugins.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The plugin of this name, if one serves.
-    #[must_use]
-    pub fn get(&self, name: &PluginName) -> Option<Arc<Plugin>> {
-        self.plugins.load().get(name).cloned()
-    }
-
-    /// All plugins that serve, as they are now.
-    #[must_use]
-    pub fn snapshot(&self) -> Arc<Plugins> {
-        self.plugins.load_full()
-    }
-
-    /// Lets `plugins` serve, and nothing else. Returns the set that served until now.
-    pub fn replace(&self, plugins: Plugins) -> Arc<Plugins> {
-        self.plugins.swap(Arc::new(plugins))
     }
 }
