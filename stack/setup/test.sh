@@ -22,4 +22,5 @@ export SENTINEL_PLUGINS="$root/target/plugins/dist"
 export SENTINEL_HOSTILE="$root/target/plugins/hostile"
 export SENTINEL_COMPOSE="$setup/compose"
 say "running the tests"
-cargo test --release --workspace
+# One failure must not hide the others.
+cargo test --release --workspace --no-fail-fast

@@ -41,7 +41,7 @@ fn a_good_folder_is_good() {
     let daemon = Daemon::prepare(&["docker-restart", "ansible-playbook"], GOOD);
     let (code, said) = check(&daemon);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("2 plugins and 1 policies are good"), "{said}");
+    assert!(said.contains("all good: 2 plugins and 1 policy"), "{said}");
 }
 
 #[test]
@@ -202,6 +202,7 @@ fn a_bad_configuration_is_told_with_its_place() {
     for (more, says) in [
         ("lisen: 127.0.0.1:1\n", "lisen"),
         ("limits: { plugin: { memory: lots } }\n", "lots"),
+        ("limits: { plugin: { cpu: 0s } }\n", "limits.plugin.cpu"),
         (
             "limits: { plugin: { memory: 1KiB } }\n",
             "limits.plugin.memory",
@@ -226,9 +227,60 @@ fn a_bad_configuration_is_told_with_its_place() {
         "{}",
         text(&output)
     );
+    for (level, says) in [("loud", "loud"), ("sentinel=foo=bar", "foo")] {
+        let mut daemon = Daemon::prepare(&[], "");
+        daemon.set("SENTINEL_LOG_LEVEL", level);
+        let output = daemon.command(&["check"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(says), "{}", text(&output));
+    }
     std::fs::remove_file(daemon.path("sentinel.yaml")).unwrap();
     let output = daemon.command(&["check"]).output().unwrap();
     assert!(text(&output).contains("--config"), "{}", text(&output));
+}
+
+#[test]
+fn a_folder_that_is_misspelt_is_told_and_not_made() {
+    for key in ["SENTINEL_PLUGINS_DIR", "SENTINEL_POLICIES_DIR"] {
+        let mut daemon = Daemon::prepare(&[], "");
+        daemon.set(key, daemon.path("nowhere").to_str().unwrap());
+        let output = daemon.command(&["serve"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+        assert!(text(&output).contains("nowhere"), "{}", text(&output));
+        let (code, said) = check(&daemon);
+        assert_eq!(code, 1, "{said}");
+        assert!(!daemon.path("nowhere").exists());
+    }
+}
+
+#[test]
+fn a_playbook_that_is_not_there_or_not_granted_is_told_at_once() {
+    let policies = r#"
+policies:
+  - name: play
+    match: ['alertname="Play"']
+    target: 'docker://local/web'
+    mode: auto
+    steps:
+      - plugin: ansible-playbook
+        params: { playbook: restart-container.yml }
+    grants:
+      ansible: { playbooks: ['restart-*.yml'] }
+"#;
+    for (from, to, says) in [
+        ("", "", "all good"),
+        (
+            "restart-container.yml",
+            "restart-containr.yml",
+            "restart-containr.yml",
+        ),
+        ("['restart-*.yml']", "['other-*.yml']", "other-*.yml"),
+    ] {
+        let daemon = Daemon::prepare(&["ansible-playbook"], &policies.replace(from, to));
+        let (code, said) = check(&daemon);
+        assert_eq!(code, i32::from(!from.is_empty()), "{said}");
+        assert!(said.contains(says), "{said}");
+    }
 }
 
 #[test]

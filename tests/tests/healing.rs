@@ -318,3 +318,39 @@ async fn an_alert_that_resolves_while_it_is_held_is_cleared() {
     assert_eq!(daemon.wait_end(2).await, "cleared");
     assert_eq!(container.started_at(), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_episode_in_the_delivery_that_ends_the_old_one_opens_its_own_incident() {
+    let policies = r#"
+policies:
+  - name: says
+    match: ['alertname="Says"']
+    target: 'docker://local/infra-sentinel-test-says'
+    mode: auto
+    steps:
+      - plugin: hostile
+        params: { behaviour: changed, text: done }
+    verify: { alert: resolved, within: 30s }
+    guards: { cooldown: 1s }
+    grants:
+      docker: { containers: ['infra-sentinel-test-*'], actions: [inspect] }
+"#;
+    let daemon = Daemon::start(&["hostile"], policies).await;
+    let first = Alert::firing("Says", &[]);
+    daemon.deliver(std::slice::from_ref(&first)).await;
+    daemon
+        .wait_state(1, Duration::from_secs(10), |incident| {
+            (incident["state"] == "verifying").then_some(())
+        })
+        .await;
+    let second = first.again();
+    daemon.deliver(&[first.resolved(), second.clone()]).await;
+    assert_eq!(daemon.wait_end(1).await, "healed");
+    daemon
+        .wait_state(2, Duration::from_secs(10), |incident| {
+            (incident["state"] == "verifying").then_some(())
+        })
+        .await;
+    daemon.deliver(&[second.resolved()]).await;
+    assert_eq!(daemon.wait_end(2).await, "healed");
+}

@@ -255,3 +255,46 @@ fn the_readme_names_what_the_makefile_has() {
     let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
     assert!(ci.contains("make test"));
 }
+
+/// Every word of `text` that begins with `prefix` and goes on in capitals.
+fn words<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
+    text.split(|c: char| !c.is_ascii_uppercase() && c != '_')
+        .filter(|word| word.starts_with(prefix) && word.len() > prefix.len())
+        .collect()
+}
+
+#[test]
+fn every_variable_of_the_environment_is_documented() {
+    let code = fs::read_to_string(root().join("host/daemon/src/config.rs")).unwrap();
+    let docs = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let mut documented = words(&docs, "SENTINEL_");
+    // This one names the file, and is the command line's.
+    assert!(documented.remove("SENTINEL_CONFIG"));
+    assert_eq!(words(&code, "SENTINEL_"), documented);
+}
+
+#[test]
+fn the_links_between_the_documents_lead_somewhere() {
+    let mut pages: Vec<PathBuf> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ]
+    .map(|page| root().join(page))
+    .to_vec();
+    for page in fs::read_dir(root().join("docs")).unwrap() {
+        pages.push(page.unwrap().path());
+    }
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1) {
+            let link = link.split([')', '#']).next().unwrap_or_default();
+            if link.is_empty() || link.starts_with("http") {
+                continue;
+            }
+            let target = page.parent().unwrap().join(link);
+            assert!(target.exists(), "{}: {link}", page.display());
+        }
+    }
+}

@@ -163,6 +163,21 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every word that [`Phase::as_str`] can give.
+    pub const WORDS: [&str; 11] = [
+        "open",
+        "held",
+        "starting",
+        "running",
+        "verifying",
+        "backing-off",
+        "healed",
+        "cleared",
+        "escalated",
+        "suppressed",
+        "cancelled",
+    ];
+
     /// The phase as one word, for lists and metrics; an ended incident's is its end.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

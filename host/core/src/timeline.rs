@@ -104,8 +104,8 @@ fn entry(event: &Event) -> Entry {
             until,
             reason,
         } => {
-            let until = until.map_or_else(|| "it ends".to_owned(), |until| until.to_string());
-            format!("held by {} until {until}: {reason}", guard.as_str())
+            let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+            format!("held by {}{until}: {reason}", guard.as_str())
         }
         EventBody::GuardsPassed => "every guard lets it through".to_owned(),
         EventBody::RunStarted {
@@ -149,9 +149,10 @@ fn entry(event: &Event) -> Entry {
             detail = playbook_lines(result);
             format!("effect ended: {name} → {}", outcome(result))
         }
-        EventBody::Denied { request, error, .. } => {
-            format!("denied: {}: {}", request.summary(), bare(error))
-        }
+        EventBody::Denied { request, error, .. } => match error {
+            CapabilityError::Denied(why) => format!("denied: {}: {why}", request.summary()),
+            error => format!("not done: {}: {error}", request.summary()),
+        },
         EventBody::Logged { level, message, .. } => format!("{}: {message}", level.as_str()),
     };
     Entry {
@@ -159,18 +160,6 @@ fn entry(event: &Event) -> Entry {
         kind: event.body.kind(),
         text,
         detail,
-    }
-}
-
-/// The message without the case in front.
-fn bare(error: &CapabilityError) -> &str {
-    match error {
-        CapabilityError::Denied(message)
-        | CapabilityError::NotFound(message)
-        | CapabilityError::Invalid(message)
-        | CapabilityError::Unavailable(message)
-        | CapabilityError::TimedOut(message)
-        | CapabilityError::Failed(message) => message,
     }
 }
 

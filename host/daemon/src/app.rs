@@ -43,7 +43,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Docker(#[from] DockerConfigError),
     /// A folder of the configuration.
-    #[error("the folder {path} (`{key}`) cannot be made: {source}")]
+    #[error("the folder {path} (`{key}`) cannot be listed: {source}")]
     Folder {
         /// The key of the configuration.
         key: &'static str,
@@ -114,6 +114,7 @@ pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
         folders: Folders {
             plugins: config.plugins_dir.clone(),
             policies: config.policies_dir.clone(),
+            playbooks: config.ansible.playbooks_dir.clone(),
         },
         environment: sentinel_core::policy::Environment {
             docker_hosts: config.docker_hosts.keys().cloned().collect(),
@@ -136,11 +137,12 @@ struct Base {
 
 impl Base {
     async fn new(config: &Config) -> Result<Self, StartError> {
+        // Never made here: a folder that is misspelt would be an empty one.
         for (key, path) in [
             ("plugins_dir", &config.plugins_dir),
             ("policies_dir", &config.policies_dir),
         ] {
-            std::fs::create_dir_all(path).map_err(|source| StartError::Folder {
+            std::fs::read_dir(path).map_err(|source| StartError::Folder {
                 key,
                 path: path.clone(),
                 source,
@@ -239,6 +241,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     );
 
     let tasks = TaskTracker::new();
+    let runs_playbooks = reloader.serving.load().runs_playbooks();
+    let ansible = runs_playbooks.then(|| base.ansible.clone());
+    tasks.spawn(look_around(base.docker.clone(), ansible));
     let (again, reload_requests) = mpsc::channel(1);
     tasks.spawn(signals.serve(again));
     tasks.spawn(reloader.serve(reload_requests, stopping.clone()));
@@ -275,6 +280,20 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     close(base.journal).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Says at the start, and not at the first incident, what cannot be reached.
+async fn look_around(docker: Arc<Docker>, ansible: Option<Arc<Ansible>>) {
+    for host in docker.hosts() {
+        if let Err(error) = docker.ping(host).await {
+            tracing::warn!(host, %error, "this Docker host does not answer");
+        }
+    }
+    if let Some(ansible) = ansible
+        && let Err(error) = ansible.check().await
+    {
+        tracing::warn!(%error, "playbooks cannot be run");
+    }
 }
 
 /// Waits until everything is written.

@@ -11,6 +11,8 @@ use std::time::Duration;
 use sentinel_core::duration::HumanDuration;
 use serde::Deserialize;
 
+use crate::telemetry;
+
 /// What the daemon runs with. Paths are absolute, or relative to the working folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -160,11 +162,33 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+/// Where to listen.
+#[derive(Debug, Clone, Copy)]
+struct Address(SocketAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        s.parse().map(Self).map_err(|_| {
+            format!("`{s}` is no address: expected IP:PORT, such as 127.0.0.1:9095 or 0.0.0.0:9095")
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// The file as it is written; see [`Config`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
-    listen: Option<SocketAddr>,
+    listen: Option<Address>,
     data_dir: Option<PathBuf>,
     plugins_dir: Option<PathBuf>,
     policies_dir: Option<PathBuf>,
@@ -304,7 +328,7 @@ where
                 .parse()
                 .map_err(|error: T::Err| ConfigError::Environment {
                     name,
-                    error: error.to_string(),
+                    error: format!("`{value}`: {error}"),
                 })
         })
         .transpose()
@@ -355,6 +379,15 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
     Ok(())
 }
 
+/// A bare name is looked up in `PATH`; anything else is a path like any other.
+fn program(folder: &Path, given: Option<PathBuf>) -> PathBuf {
+    match given {
+        Some(path) if path.components().count() > 1 => folder.join(path),
+        Some(name) => name,
+        None => PathBuf::from("ansible-playbook"),
+    }
+}
+
 impl File {
     fn resolve(self, folder: &Path) -> Result<Config, ConfigError> {
         let path = |given: Option<PathBuf>, default: &str| {
@@ -366,9 +399,10 @@ impl File {
         let intake = self.limits.intake;
         let plugin = self.limits.plugin;
         let config = Config {
-            listen: self
-                .listen
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9095))),
+            listen: self.listen.map_or_else(
+                || SocketAddr::from(([127, 0, 0, 1], 9095)),
+                |address| address.0,
+            ),
             data_dir: path(self.data_dir, "data"),
             plugins_dir: path(self.plugins_dir, "plugins"),
             policies_dir: path(self.policies_dir, "policies"),
@@ -381,11 +415,7 @@ impl File {
                     .ansible
                     .inventory
                     .map(|inventory| folder.join(inventory)),
-                // A bare name is looked up in PATH, so it is not made a path here.
-                program: self
-                    .ansible
-                    .program
-                    .unwrap_or_else(|| PathBuf::from("ansible-playbook")),
+                program: program(folder, self.ansible.program),
             },
             limits: Limits {
                 intake: IntakeLimits {
@@ -418,6 +448,13 @@ impl Config {
             Some("limits.intake.body is more than limits.intake.memory")
         } else if limits.intake.body.0 == 0 || limits.intake.backlog == 0 {
             Some("limits.intake.body and limits.intake.backlog must not be zero")
+        } else if limits.intake.body_timeout.is_zero()
+            || limits.plugin.cpu.is_zero()
+            || limits.plugin.calls == 0
+        {
+            Some(
+                "limits.intake.body_timeout, limits.plugin.cpu and limits.plugin.calls must not be zero",
+            )
         } else if limits.plugin.runs == 0 || limits.plugin.runs > 1000 {
             Some("limits.plugin.runs must be from 1 to 1000")
         } else if limits.plugin.memory.0 < 1 << 20 || limits.plugin.memory.0 > 1 << 30 {
@@ -425,9 +462,10 @@ impl Config {
         } else {
             None
         };
-        match wrong {
-            Some(wrong) => Err(ConfigError::Value(wrong.to_owned())),
-            None => Ok(self),
+        if let Some(wrong) = wrong {
+            return Err(ConfigError::Value(wrong.to_owned()));
         }
+        telemetry::check(&self.log.level).map_err(ConfigError::Value)?;
+        Ok(self)
     }
 }

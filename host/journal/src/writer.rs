@@ -1,5 +1,7 @@
 //! The writing side: one thread, group commit.
 
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -135,6 +137,9 @@ enum Op {
         serving: StoredServing,
         reply: Reply<()>,
     },
+    Probe {
+        reply: Reply<()>,
+    },
 }
 
 /// The outcome of one operation, kept until the commit decides whether it holds.
@@ -150,7 +155,10 @@ impl Op {
             Self::Append { append, .. } => {
                 append.events.len() + append.incidents.len() + append.done.len()
             }
-            Self::DeadLetter { .. } | Self::Plugin { .. } | Self::Serving { .. } => 1,
+            Self::DeadLetter { .. }
+            | Self::Plugin { .. }
+            | Self::Serving { .. }
+            | Self::Probe { .. } => 1,
         }
     }
 
@@ -169,6 +177,10 @@ impl Op {
             Self::Serving { at, serving, .. } => {
                 store_serving(transaction, *at, serving).map(|()| Outcome::Written)
             }
+            // The same value again is a write like any other, down to the disk.
+            Self::Probe { .. } => transaction
+                .pragma_update(None, "user_version", schema::newest())
+                .map(|()| Outcome::Written),
         }
     }
 
@@ -185,7 +197,8 @@ impl Op {
             Self::Append { reply, .. }
             | Self::DeadLetter { reply, .. }
             | Self::Plugin { reply, .. }
-            | Self::Serving { reply, .. } => reply.send(result.map(|_| ())).is_err(),
+            | Self::Serving { reply, .. }
+            | Self::Probe { reply } => reply.send(result.map(|_| ())).is_err(),
         };
         if gone {
             tracing::trace!("a caller of the journal went away before its answer");
@@ -220,12 +233,19 @@ impl Journal {
         folder: &Path,
         observe: impl Fn(Duration, usize) + Send + 'static,
     ) -> Result<(Self, Recovered), OpenError> {
-        std::fs::create_dir_all(folder).map_err(|source| OpenError::Folder {
+        // What is in it is for the daemon alone: labels, the output of playbooks.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| OpenError::Folder {
             path: folder.to_owned(),
             source,
         })?;
         let lock = FolderLock::take(folder)?;
-        let mut connection = Connection::open(folder.join(FILE))?;
+        let file = folder.join(FILE);
+        private(&file).map_err(|source| OpenError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        let mut connection = Connection::open(&file)?;
         schema::prepare(&mut connection)?;
         let recovered = query::recover(&connection)?;
         let (ops, inbox) = mpsc::channel(QUEUE);
@@ -303,6 +323,11 @@ impl Journal {
         self.healthy.load(Ordering::Relaxed)
     }
 
+    /// Writes something that changes nothing, to find out whether it can be written.
+    pub async fn probe(&self) -> Result<(), WriteError> {
+        self.write(|reply| Op::Probe { reply }).await
+    }
+
     /// Takes nothing more, and waits until what was handed in is committed. Blocks.
     pub fn close(&self) {
         self.ops
@@ -335,6 +360,17 @@ impl Journal {
             .map_err(|_| WriteError::Closed)?;
         answer.await.unwrap_or(Err(WriteError::Closed))
     }
+}
+
+/// Sees to it that the file is there and nobody else can read it; SQLite gives the files
+/// beside it the same permissions.
+fn private(file: &Path) -> std::io::Result<()> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(file)?
+        .set_permissions(Permissions::from_mode(0o600))
 }
 
 impl Drop for Journal {

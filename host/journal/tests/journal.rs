@@ -273,6 +273,23 @@ async fn what_serves_and_what_was_not_understood_is_kept() {
     assert_eq!(kept, 64 << 10);
 }
 
+#[tokio::test]
+async fn nobody_else_can_read_the_journal() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (journal, _) = open(&data);
+    journal
+        .accept(vec![alert("A")], Timestamp::now())
+        .await
+        .unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    for file in ["journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"] {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+    }
+}
+
 #[test]
 fn a_folder_that_cannot_be_made_is_told() {
     let folder = tempfile::tempdir().unwrap();

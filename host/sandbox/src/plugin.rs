@@ -36,7 +36,7 @@ pub enum LoadError {
     Empty,
     /// It is larger than the sandbox is configured to take.
     #[error(
-        "{size} bytes are more than the {limit} that a plugin may have: strip its debug information (`strip = true` in Cargo's profile), or raise the limit"
+        "{size} bytes are more than the {limit} that a plugin may have: strip its debug information (`strip = true` in Cargo's profile)"
     )]
     TooLarge {
         /// How large it is, in bytes.
@@ -119,7 +119,7 @@ pub enum LoadError {
     },
     /// It needs more than any run gets.
     #[error(
-        "it needs {needed} {what} from the start, and a plugin may have {limit}: make it smaller, or raise the limit"
+        "it needs {needed} {what} from the start, and a plugin may have {limit}: make it smaller"
     )]
     TooDemanding {
         /// What it needs much of.
@@ -137,7 +137,7 @@ pub enum LoadError {
     },
     /// The compiler took too long.
     #[error(
-        "it was not compiled within {}: make it smaller, or raise the limit",
+        "it was not compiled within {}: make it smaller",
         run::shown(*limit)
     )]
     CompileTimedOut {

@@ -1,4 +1,4 @@
-//! Time, as the host tells it. It is recorded with the run. Needs no grant.
+//! Time, as the host tells it. Needs no grant.
 
 use std::time::Duration;
 

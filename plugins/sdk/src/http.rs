@@ -1,5 +1,8 @@
 //! HTTP to places that the policy grants by method and URL.
 //!
+//! Sentinel 0.1 does not serve this yet: it refuses a plugin that calls it when the plugin
+//! is loaded.
+//!
 //! A header value of the form `secret://NAME` is filled in by the host: the plugin never
 //! sees the secret. Redirects are followed only to granted URLs.
 //!

@@ -91,9 +91,9 @@
 //! loaded. The plugin above asks for `docker.inspect` and `docker.restart`, and nothing
 //! can make it do more. [`log`], [`clock`] and [`random`] need no grant.
 //!
-//! Whether a call is an *observation* or an *effect* is said with each. In a dry run, and
-//! while an operator has stopped the engine, effects are not carried out: a plugin needs no
-//! dry mode of its own, and should not have one.
+//! Whether a call is an *observation* or an *effect* is said with each; an effect is on the
+//! host's record before it is carried out. A plugin needs no dry mode of its own, and should
+//! not have one: whether effects are carried out is for the host to say.
 //!
 //! # How a run ends
 //!
@@ -106,9 +106,9 @@
 //!
 //! A run may be ended at any call (the policy's time is over, the daemon is stopped) and be
 //! made again, so look before you act, and let the second time find the work of the first.
-//! Runs are recorded and can be replayed: everything that a plugin does follows from its
-//! incident and from what its calls returned. Take time and chance from [`clock`] and
-//! [`random`]; there is no other source of either.
+//! Let everything that a plugin does follow from its incident and from what its calls
+//! returned, and take time and chance from [`clock`] and [`random`] alone: then its record
+//! explains it.
 //!
 //! # Tests
 //!

@@ -1,4 +1,4 @@
-//! Randomness, as the host gives it. It is recorded with the run. Not for keys. Needs no
+//! Randomness, as the host gives it. Not for keys. Needs no
 //! grant.
 
 use crate::bindings::sentinel::plugin::random as host;

@@ -32,7 +32,8 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> impl IntoResponse {
 /// and is no reason to send them elsewhere: what is accepted waits here safely.
 pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let engine = !api.engine_gone.is_cancelled();
-    let journal = api.journal.is_healthy();
+    // After a failure nobody may write for long: whether it is over is found out here.
+    let journal = api.journal.is_healthy() || api.journal.probe().await.is_ok();
     let stopping = api.stopping.is_cancelled();
     let mut checks = BTreeMap::from([
         ("engine".to_owned(), word(engine, "its task is gone")),
@@ -56,8 +57,12 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let problems = api.problems.get();
     if !problems.is_empty() {
         let said = format!(
-            "{} files are refused, what was good serves on; see /api/v1/status",
-            problems.len()
+            "refused, what was good serves on: {}; /api/v1/status says why",
+            problems
+                .iter()
+                .map(|problem| problem.file.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         );
         checks.insert("files".to_owned(), said);
     }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use sentinel_core::event::{Event, EventBody};
 use sentinel_core::id::IncidentId;
+use sentinel_core::incident::Phase;
 use sentinel_core::timeline::{Entry, timeline};
 use sentinel_journal::{IncidentFilter, IncidentRow, ReadError, Reader};
 use serde::{Deserialize, Serialize};
@@ -194,12 +195,19 @@ pub(super) async fn list(
         Ok(query) => query,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
     };
+    if let Some(state) = &query.state
+        && !Phase::WORDS.contains(&state.as_str())
+    {
+        let known = Phase::WORDS.join(", ");
+        let error = format!("`{state}` is no state: expected one of {known}");
+        return refuse(StatusCode::BAD_REQUEST, &error);
+    }
     let filter = IncidentFilter {
         policy: query.policy,
         state: query.state,
         open: query.open,
         before: query.before.map(IncidentId),
-        limit: query.limit.unwrap_or(LIMIT).min(LIMIT_MAX),
+        limit: query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX),
     };
     read(move || IncidentList::read(&api.reader, &filter).map_err(ViewError::from)).await
 }

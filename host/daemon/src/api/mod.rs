@@ -43,7 +43,7 @@ pub(crate) struct Api {
     pub(crate) engine_gone: CancellationToken,
 }
 
-/// Every route. Each answers with and without a slash at its end: a redirect would
+/// Every route. A door answers with and without a slash at its end: a redirect would
 /// turn a sender's POST into a GET, and the alert would be lost.
 pub(crate) fn router(api: Arc<Api>, intake: Arc<Intake>) -> Router {
     let deliver = on(

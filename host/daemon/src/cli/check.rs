@@ -33,13 +33,8 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
     let loader = app::loader(&config, sandbox.clone());
     let looked = runtime.block_on(loader.look(&Serving::default()));
     let serving = looked.serving.unwrap_or_default();
-    let wants_ansible = serving
-        .policies
-        .policies()
-        .iter()
-        .any(|policy| policy.grants.ansible.is_some());
     // No problem of the files: they may be checked on another machine than they run on.
-    let notes = if wants_ansible {
+    let notes = if serving.runs_playbooks() {
         let ansible = app::ansible(&config);
         let found = runtime.block_on(ansible.check());
         found
@@ -85,12 +80,16 @@ fn text(report: &Report) -> String {
     let _ok = match report.problems.len() {
         0 => writeln!(
             out,
-            "{} plugins and {} policies are good",
-            report.plugins.len(),
-            report.policies.len()
+            "all good: {} and {}",
+            counted(report.plugins.len(), "plugin", "plugins"),
+            counted(report.policies.len(), "policy", "policies")
         ),
-        1 => writeln!(out, "1 problem"),
-        count => writeln!(out, "{count} problems"),
+        count => writeln!(out, "{}", counted(count, "problem", "problems")),
     };
     out
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    let word = if count == 1 { one } else { many };
+    format!("{count} {word}")
 }

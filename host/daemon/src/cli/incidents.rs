@@ -1,5 +1,6 @@
 //! `sentinel incidents list|show`.
 
+use std::error::Error as _;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -77,7 +78,14 @@ fn fetch<T: DeserializeOwned>(
         .build()
         .map_err(|error| Failure::software(error.to_string()))?;
     let unreachable = |error: reqwest::Error| {
-        Failure::unavailable(format!("{base} does not answer: {error}"))
+        let error = error.without_url();
+        let mut why = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            why = format!("{why}: {cause}");
+            source = cause.source();
+        }
+        Failure::unavailable(format!("{base} does not answer: {why}"))
             .hint("is the daemon running there? without --url the journal is read from `data_dir`")
     };
     runtime.block_on(async {

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sentinel_core::id::IncidentId;
+use sentinel_core::incident::Phase;
 
 use self::output::Failure;
 
@@ -24,11 +25,12 @@ Exit codes:
   69  something needed cannot be reached (the daemon, an address in use)
   70  sentinel itself failed
   73  a file or folder cannot be written, or another daemon holds it
+  74  the output cannot be written
   78  the configuration cannot be used, and the daemon does not start";
 
 /// Takes alerts, decides by policies, and heals through sandboxed plugins.
 #[derive(Debug, Parser)]
-#[command(name = "sentinel", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "sentinel", version, about, after_help = EXIT_CODES, max_term_width = 100, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// The configuration file; paths in it are relative to it.
     #[arg(
@@ -58,6 +60,7 @@ enum Command {
     ///
     /// Reads what `serve` would read, compiles the plugins, checks the policies against them, and
     /// changes nothing. Exits with 1 when anything is wrong.
+    #[command(after_help = EXIT_CODES)]
     Check(OutputArgs),
     /// Look at incidents.
     #[command(subcommand)]
@@ -87,13 +90,13 @@ enum IncidentsCommand {
         /// Only those of this policy.
         #[arg(long)]
         policy: Option<String>,
-        /// Only those in this state: open, held, running, verifying, healed, escalated, …
-        #[arg(long)]
+        /// Only those in this state.
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Phase::WORDS))]
         state: Option<String>,
         /// Only those that have not ended.
         #[arg(long)]
         open: bool,
-        /// How many at the most.
+        /// How many at the most, 1 to 1000.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
         #[command(flatten)]
@@ -125,7 +128,7 @@ struct FromArgs {
 enum PluginCommand {
     /// Show what a plugin says of itself, and what it asks for.
     ///
-    /// The file is loaded and probed as the daemon would, under the same limits; it can touch
+    /// The file is loaded and probed as the daemon does it, under the default limits; it can touch
     /// nothing.
     Inspect {
         /// The component, a `.wasm` file.
@@ -194,7 +197,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// A variable of the environment, if it is set and is text.
+/// A variable of the environment; an empty one counts as not set.
 fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -127,8 +127,9 @@ pub(crate) struct Engine {
     // Which incident may act on a target.
     locks: HashMap<Target, IncidentId>,
     timers: BTreeSet<(Timestamp, IncidentId)>,
-    // When a policy's last run on a target ended, as far as somebody asked.
-    last_runs: HashMap<(PolicyName, Target), Option<Timestamp>>,
+    // When a policy's last run on a target ended, as far as this turn has it and the
+    // journal does not.
+    last_runs: HashMap<(PolicyName, Target), Timestamp>,
     // Verifications that are under way.
     verifying: HashMap<IncidentId, CancellationToken>,
     next: IncidentId,
@@ -229,6 +230,10 @@ impl Engine {
             for command in incident.resume() {
                 turn.commands.push_back((id, command));
             }
+            // What held it may be gone.
+            if matches!(incident.phase, Phase::Held { .. }) {
+                turn.commands.push_back((id, Command::AskGuards));
+            }
             self.index(&incident);
             self.incidents.insert(id, incident);
         }
@@ -295,7 +300,13 @@ impl Engine {
         let matched = matching::matches(&serving.policies, &accepted.alert);
         for matched in matched {
             let key = (matched.plan.policy.clone(), matched.target.clone());
-            if let Some(id) = self.by_target.get(&key).copied() {
+            // One that ended in this very turn is still here, and takes nothing more in.
+            let open = self.by_target.get(&key).copied().filter(|id| {
+                self.incidents
+                    .get(id)
+                    .is_some_and(|incident| !incident.ended())
+            });
+            if let Some(id) = open {
                 self.see(turn, id, accepted);
             } else if self.is_new(accepted, &key.0, &key.1) {
                 self.open(turn, matched, accepted);
@@ -372,6 +383,9 @@ impl Engine {
             self.attach(id, &episode);
         }
         let status = accepted.alert.status;
+        if !repeat {
+            tracing::info!(incident = %id, alert = accepted.alert.name(), %status, "alert seen");
+        }
         self.record(
             turn,
             id,
@@ -497,6 +511,7 @@ impl Engine {
         if !turn.append.is_empty() {
             self.commit(turn.append).await;
         }
+        self.last_runs.clear();
         self.metrics.backlog(-(dealt_with as i64));
         for id in ended {
             self.forget(id);
@@ -525,6 +540,7 @@ impl Engine {
             Command::StartRun { .. } if stopping => {}
             Command::StartRun { run, step, attempt } => self.start(turn, run, step, attempt),
             Command::Verify { deadline } => {
+                tracing::info!(incident = %id, %deadline, "verification started");
                 let check = self
                     .incidents
                     .get(&id)
@@ -557,15 +573,13 @@ impl Engine {
         }
         let key = (incident.plan.policy.clone(), incident.target.clone());
         let last_run_at = match self.last_runs.get(&key) {
-            Some(at) => *at,
+            Some(at) => Some(*at),
             None => match self.reader.last_run(&key.0, &key.1) {
-                Ok(at) => {
-                    self.last_runs.insert(key.clone(), at);
-                    at
-                }
+                Ok(at) => at,
                 Err(error) => {
+                    // Not known is not over: as if it had been just now.
                     self.metrics.journal_failed("looking a cooldown up", &error);
-                    None
+                    Some(Timestamp::now())
                 }
             },
         };
@@ -674,7 +688,7 @@ impl Engine {
         let target = incident.target.clone();
         if let Some(at) = incident.last_run_at {
             let key = (incident.plan.policy.clone(), target.clone());
-            self.last_runs.insert(key, Some(at));
+            self.last_runs.insert(key, at);
         }
         if self.locks.get(&target) == Some(&id) {
             self.locks.remove(&target);
@@ -720,6 +734,7 @@ impl Engine {
         }
     }
 
+    /// Does what had to wait for the commit.
     fn act(&mut self, action: Action) {
         match action {
             Action::Run { run, order } => self.executor.start(run, *order),

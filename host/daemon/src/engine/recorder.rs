@@ -168,7 +168,7 @@ impl Recorder for RunRecorder {
         request: &Request,
         error: &CapabilityError,
     ) -> Result<(), RecordError> {
-        self.metrics.call_denied(run, request, error);
+        self.metrics.call_stopped(run, request, error);
         self.note(EventBody::Denied {
             run,
             call,

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sentinel_core::grant::Import;
 use sentinel_core::id::{Digest, PluginName};
-use sentinel_core::policy::{Environment, PolicyError, PolicySet};
+use sentinel_core::policy::{Environment, Policy, PolicyError, PolicySet, Step};
 use sentinel_journal::{Reader, StoredServing};
 use sentinel_sandbox::{Plugin, Plugins, Sandbox};
 
@@ -17,6 +18,7 @@ use super::{Files, Problem, Serving};
 pub(crate) struct Folders {
     pub(crate) plugins: PathBuf,
     pub(crate) policies: PathBuf,
+    pub(crate) playbooks: PathBuf,
 }
 
 /// Turns folders into something that can serve.
@@ -78,7 +80,7 @@ impl Loader {
         for change in &changes {
             apply(&mut files, change.clone());
         }
-        let refused = match self.assemble(&files) {
+        let refused = match self.assemble_new(&files) {
             Ok(serving) => return Some(serving),
             Err(refused) => refused,
         };
@@ -91,7 +93,7 @@ impl Loader {
             changes.retain(|change| {
                 let mut attempt = files.clone();
                 apply(&mut attempt, change.clone());
-                match self.assemble(&attempt) {
+                match self.assemble_new(&attempt) {
                     Ok(assembled) => {
                         files = attempt;
                         serving = Some(assembled);
@@ -225,6 +227,65 @@ impl Loader {
 
     fn shown(&self, file: &str) -> String {
         self.folders.policies.join(file).display().to_string()
+    }
+
+    /// Puts files together, if they fit, and if what they name is there. A set that served
+    /// once goes on serving when a playbook of it is gone, so it is not asked that.
+    fn assemble_new(&self, files: &Files) -> Result<Serving, Vec<Problem>> {
+        let serving = self.assemble(files)?;
+        let problems: Vec<Problem> = serving
+            .policies
+            .policies()
+            .iter()
+            .flat_map(|policy| self.playbook_problems(policy, &serving.plugins))
+            .collect();
+        if problems.is_empty() {
+            Ok(serving)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// What is wrong with the playbooks that a policy names outright: found now, and not
+    /// by the first incident.
+    fn playbook_problems(&self, policy: &Policy, plugins: &Plugins) -> Vec<Problem> {
+        let runs_playbooks = |step: &&Step| {
+            plugins
+                .get(&step.plugin)
+                .is_some_and(|plugin| plugin.imports.contains(&Import::Ansible))
+        };
+        policy
+            .steps
+            .iter()
+            .filter(runs_playbooks)
+            .filter_map(|step| step.params.get("playbook")?.as_str())
+            .filter(|name| !name.contains("{{") && !name.contains("{%"))
+            .filter_map(|name| {
+                let (message, help) = if let Err(denied) = policy.grants.allows_ansible(name) {
+                    (denied.to_string(), None)
+                } else if self.folders.playbooks.join(name).is_file() {
+                    return None;
+                } else {
+                    let folder = self.folders.playbooks.display();
+                    (
+                        format!("there is no playbook `{name}`"),
+                        Some(format!("playbooks are taken from {folder}")),
+                    )
+                };
+                let at = &policy.location;
+                let message = format!("policy {}: {message}", policy.name);
+                let rendered = format!("{at}: {message}");
+                Some(Problem {
+                    what: "policy",
+                    file: at.file.clone(),
+                    line: Some(at.line),
+                    column: Some(at.column),
+                    message,
+                    help,
+                    rendered,
+                })
+            })
+            .collect()
     }
 
     /// Puts files together, if they fit.

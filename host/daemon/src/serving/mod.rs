@@ -28,6 +28,16 @@ pub(crate) struct Serving {
     pub(crate) files: Files,
 }
 
+impl Serving {
+    /// Whether any policy may run playbooks.
+    pub(crate) fn runs_playbooks(&self) -> bool {
+        self.policies
+            .policies()
+            .iter()
+            .any(|policy| policy.grants.ansible.is_some())
+    }
+}
+
 /// The files behind a [`Serving`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Files {

@@ -106,9 +106,17 @@ impl Reloader {
                     .reloaded("plugin", &format!("{} was removed", plugin.name));
             }
         }
+        if serving.policies.policies().is_empty() {
+            tracing::warn!("there are no policies: alerts are kept, and nothing is done");
+        }
         if current.files.policies != serving.files.policies {
-            let detail = format!("{} policies", serving.policies.policies().iter().count());
-            self.metrics.reloaded("policies", &detail);
+            let names: Vec<String> = serving
+                .policies
+                .policies()
+                .iter()
+                .map(|policy| format!("{} ({})", policy.name, policy.mode.as_str()))
+                .collect();
+            self.metrics.reloaded("policies", &names.join(", "));
         }
         self.serving.store(Arc::new(serving));
     }

@@ -161,7 +161,7 @@ impl Metrics {
                 plugin: plugin.to_string(),
             })
             .inc();
-        tracing::info!(%run, %plugin, digest = digest.short(), step, attempt, "run started");
+        tracing::info!(incident = %run.incident, %run, %plugin, digest = digest.short(), step, attempt, "run started");
     }
 
     /// A run ended.
@@ -179,10 +179,10 @@ impl Metrics {
             .inc();
         match result {
             RunResult::Changed { message } | RunResult::Unchanged { message } => {
-                tracing::info!(%run, %plugin, result = word, said = message, "run ended");
+                tracing::info!(incident = %run.incident, %run, %plugin, result = word, said = message, "run ended");
             }
             RunResult::Failed { message, .. } => {
-                tracing::warn!(%run, %plugin, result = word, said = message, "run failed");
+                tracing::warn!(incident = %run.incident, %run, %plugin, result = word, said = message, "run failed");
             }
         }
     }
@@ -195,7 +195,7 @@ impl Metrics {
                 result: result_word(result).to_owned(),
             })
             .inc();
-        tracing::debug!(%run, call = request.summary(), result = result_word(result), "observed");
+        tracing::debug!(incident = %run.incident, %run, call = request.summary(), result = result_word(result), "observed");
     }
 
     /// An effect is about to be carried out.
@@ -205,7 +205,7 @@ impl Metrics {
                 call: request.name().to_owned(),
             })
             .inc();
-        tracing::info!(%run, call = request.summary(), "effect began");
+        tracing::info!(incident = %run.incident, %run, call = request.summary(), "effect began");
     }
 
     /// An effect was carried out, or was not.
@@ -217,20 +217,27 @@ impl Metrics {
             })
             .inc();
         match result {
-            Ok(_) => tracing::info!(%run, call = name, "effect ended"),
-            Err(error) => tracing::warn!(%run, call = name, %error, "effect failed"),
+            Ok(_) => tracing::info!(incident = %run.incident, %run, call = name, "effect ended"),
+            Err(error) => {
+                tracing::warn!(incident = %run.incident, %run, call = name, %error, "effect failed");
+            }
         }
     }
 
-    /// The gate refused a call.
-    pub(crate) fn call_denied(&self, run: RunId, request: &Request, error: &CapabilityError) {
-        self.denied
-            .get_or_create(&EffectLabels {
-                call: request.name().to_owned(),
-                result: "denied".to_owned(),
-            })
-            .inc();
-        tracing::warn!(%run, call = request.summary(), %error, "call denied");
+    /// A call went no further than the gate: it is not granted, or what it names cannot
+    /// be found.
+    pub(crate) fn call_stopped(&self, run: RunId, request: &Request, error: &CapabilityError) {
+        let (incident, call) = (run.incident, request.summary());
+        if let CapabilityError::Denied(_) = error {
+            self.denied
+                .get_or_create(&CallLabels {
+                    call: request.name().to_owned(),
+                })
+                .inc();
+            tracing::warn!(%incident, %run, call, %error, "call denied");
+        } else {
+            tracing::warn!(%incident, %run, call, %error, "call not carried out");
+        }
     }
 
     /// A plugin wrote a line.
@@ -241,9 +248,15 @@ impl Metrics {
             })
             .inc();
         match level {
-            LogLevel::Debug => tracing::debug!(%run, said = message, "plugin"),
-            LogLevel::Info => tracing::info!(%run, said = message, "plugin"),
-            LogLevel::Warn | LogLevel::Error => tracing::warn!(%run, said = message, "plugin"),
+            LogLevel::Debug => {
+                tracing::debug!(incident = %run.incident, %run, said = message, "plugin");
+            }
+            LogLevel::Info => {
+                tracing::info!(incident = %run.incident, %run, said = message, "plugin");
+            }
+            LogLevel::Warn | LogLevel::Error => {
+                tracing::warn!(incident = %run.incident, %run, said = message, "plugin");
+            }
         }
     }
 
@@ -274,7 +287,7 @@ impl Metrics {
             what,
             file,
             error,
-            "change refused, what served before serves on"
+            "change refused; what served before goes on serving"
         );
     }
 

@@ -87,7 +87,7 @@ pub(crate) struct Metrics {
     pub(super) effects_begun: Family<CallLabels, Counter>,
     pub(super) effects: Family<EffectLabels, Counter>,
     pub(super) verifications: Family<ResultLabels, Counter>,
-    pub(super) denied: Family<EffectLabels, Counter>,
+    pub(super) denied: Family<CallLabels, Counter>,
     pub(super) reloads: Family<ReloadLabels, Counter>,
     pub(super) commits: Histogram,
     pub(super) journal_errors: Counter,

@@ -16,6 +16,25 @@ use crate::config::{LogConfig, LogFormat};
 #[error("`log.level` is no filter: {0}")]
 pub(crate) struct FilterError(#[from] tracing_subscriber::filter::ParseError);
 
+/// Whether `level` is a filter. A bare word that is no level would count as the name of
+/// a module, and silence everything else.
+pub(crate) fn check(level: &str) -> Result<(), String> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    for part in level.split(',').map(str::trim) {
+        let known = levels.contains(&part.to_lowercase().as_str());
+        if !known && !part.contains('=') {
+            return Err(format!(
+                "log.level: `{part}` is no level: expected one of {}, or a filter such as info,sentinel=debug",
+                levels.join(", ")
+            ));
+        }
+    }
+    EnvFilter::builder()
+        .parse(level)
+        .map(|_| ())
+        .map_err(|error| format!("log.level: `{level}` is no filter: {error}"))
+}
+
 /// Sends the log to stderr.
 pub(crate) fn init(config: &LogConfig) -> Result<(), FilterError> {
     let filter = EnvFilter::builder().parse(&config.level)?;
