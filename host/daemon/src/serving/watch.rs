@@ -11,6 +11,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use sentinel_core::id::Digest;
 use sentinel_journal::{Journal, PluginRecord, Reader, WriteError};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Loader, Problem, Problems, Serving};
@@ -19,6 +20,9 @@ use crate::telemetry::metrics::Metrics;
 /// How long a folder must be quiet before it is looked at: writing a file is several
 /// events.
 const QUIET: Duration = Duration::from_millis(50);
+
+/// How long a look is put off at the most.
+const AT_MOST: Duration = Duration::from_secs(2);
 
 /// How often the folders are looked at without an event: some file systems (network
 /// shares, some bind mounts) send none.
@@ -127,20 +131,25 @@ impl Reloader {
         let mut watcher = watcher(events);
         let folders = &self.loader.folders;
         loop {
-            // Again each time: a folder that was replaced is another one.
+            // Again each time, because a folder that was replaced is another one; and
+            // before each look, so that no change falls between the two.
             if let Some(watcher) = &mut watcher {
                 watch(watcher, &folders.plugins);
                 watch(watcher, &folders.policies);
             }
+            self.reload().await;
             tokio::select! {
                 Some(()) = changed.recv() => {}
                 Some(()) = again.recv() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = stopping.cancelled() => return,
             }
-            // Quiet is when nothing has come for a while.
-            while let Ok(Some(())) = tokio::time::timeout(QUIET, changed.recv()).await {}
-            self.reload().await;
+            // Quiet is when nothing has come for a while, but not for ever: somebody may
+            // write there all the time.
+            let quiet = async { while let Ok(Some(())) = timeout(QUIET, changed.recv()).await {} };
+            if timeout(AT_MOST, quiet).await.is_err() {
+                tracing::debug!("the folders do not come to rest; looking all the same");
+            }
         }
     }
 }
