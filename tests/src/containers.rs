@@ -65,7 +65,21 @@ impl Container {
         container
     }
 
+    /// Starts something that does not end when it is asked to.
+    #[must_use]
+    pub fn stubborn(base: &str) -> Self {
+        Self::run_command(
+            base,
+            &["--entrypoint", "sh"],
+            &["-c", "trap '' TERM QUIT; while :; do sleep 1; done"],
+        )
+    }
+
     fn run(base: &str, options: &[&str]) -> Self {
+        Self::run_command(base, options, &[])
+    }
+
+    fn run_command(base: &str, options: &[&str], command: &[&str]) -> Self {
         let name = unique(base);
         let image = std::env::var("SENTINEL_TEST_IMAGE").unwrap_or_else(|_| image());
         let mut args = vec![
@@ -80,6 +94,7 @@ impl Container {
         ];
         args.extend(options);
         args.push(&image);
+        args.extend(command);
         docker_ok(&args);
         Self { name }
     }

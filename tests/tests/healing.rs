@@ -354,3 +354,71 @@ policies:
     daemon.deliver(&[second.resolved()]).await;
     assert_eq!(daemon.wait_end(2).await, "healed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_cut_off_is_over_only_when_its_effect_is() {
+    // It takes the whole grace to stop, which is longer than the run may take.
+    let container = Container::stubborn("stubborn");
+    let policies = RESTART
+        .replace(
+            "timeout: 30s",
+            "timeout: 2s\n        params: { timeout: 5s }",
+        )
+        .replace("backoff: 1s", "backoff: 0s")
+        .replace(
+            "docker: running, within: 10s",
+            "alert: resolved, within: 1s",
+        );
+    let daemon = Daemon::start(&["docker-restart"], &policies).await;
+    let mut alert = down(&container);
+    alert.starts_at = "2099-01-01T00:00:00Z".to_owned();
+    daemon.deliver(&[alert]).await;
+    daemon.wait_end(1).await;
+    let incident = daemon.incident(1).await;
+    let mut under_way = 0;
+    for kind in kinds(&incident) {
+        match kind.as_str() {
+            "effect-began" => under_way += 1,
+            "effect-ended" => under_way -= 1,
+            "run-ended" | "ended" => assert_eq!(under_way, 0, "{incident:#}"),
+            _ => {}
+        }
+        assert!(under_way <= 1, "{incident:#}");
+    }
+    assert!(count(&incident, "effect-began") >= 1, "{incident:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_for_its_place_is_not_made_when_its_alert_resolves() {
+    let policies = r#"
+policies:
+  - name: slow
+    match: ['alertname="Slow"']
+    target: 'docker://local/infra-sentinel-test-{{ labels.n }}'
+    mode: auto
+    steps:
+      - plugin: hostile
+        params: { behaviour: slow-changed, ms: 1500 }
+    verify: { alert: resolved, within: 1s }
+    grants:
+      docker: { containers: ['infra-sentinel-test-*'], actions: [inspect] }
+"#;
+    let mut daemon = Daemon::prepare(&["hostile"], policies);
+    daemon.set("SENTINEL_LIMITS_PLUGIN_RUNS", "1");
+    daemon.serve().await;
+    let alerts: Vec<Alert> = ["1", "2", "3"]
+        .iter()
+        .map(|n| Alert::firing("Slow", &[("n", n)]))
+        .collect();
+    daemon.deliver(&alerts).await;
+    let [_, second, _] = &alerts[..] else {
+        unreachable!()
+    };
+    daemon.deliver(&[second.resolved()]).await;
+    assert_eq!(daemon.wait_end(2).await, "cleared");
+    assert_eq!(count(&daemon.incident(2).await, "run-started"), 0);
+    // The one behind it gets the place.
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    assert_eq!(daemon.wait_end(3).await, "escalated");
+    assert_eq!(count(&daemon.incident(3).await, "run-started"), 1);
+}

@@ -323,6 +323,7 @@ async fn too_much_at_once_is_a_503_and_nothing_is_lost() {
         "POST {DOOR} HTTP/1.1\r\nhost: x\r\ncontent-length: 1048576\r\n\r\n{{"
     )
     .unwrap();
+    stream.write_all(&vec![b' '; 1_048_000]).unwrap();
     stream.flush().unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     let body = webhook(&[Alert::firing("Watched", &[])]).to_string();
@@ -429,4 +430,58 @@ impl Drop for Mount {
             .arg(&self.0)
             .status();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_alert_does_not_take_the_others_with_it() {
+    let daemon = watching().await;
+    let mut notification = webhook(&[
+        Alert::firing("Watched", &[("n", "1")]),
+        Alert::firing("Watched", &[("n", "2")]),
+    ]);
+    notification["alerts"][0]["labels"] = json!({});
+    let (status, answer) = daemon.post(DOOR, notification.to_string()).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    assert_eq!(
+        serde_json::from_str::<Value>(&answer).unwrap()["accepted"],
+        1
+    );
+    daemon.wait_end(1).await;
+    daemon.wait_log("alerts[0]").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing_is_closed() {
+    let daemon = Daemon::start(&[], "").await;
+    for first in ["", "P", "PRI * HTTP/2.0\r\n"] {
+        let mut stream = TcpStream::connect(daemon.address()).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream.write_all(first.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::task::spawn_blocking(move || stream.read_to_end(&mut answer))
+            .await
+            .unwrap();
+        assert!(read.is_ok(), "{first:?} is still open: {read:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_uploads_hold_up_nobody() {
+    let daemon = Daemon::start(&[], "").await;
+    let idle: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = TcpStream::connect(daemon.address()).unwrap();
+            write!(
+                stream,
+                "POST {DOOR} HTTP/1.1\r\nhost: x\r\ncontent-length: 33554432\r\n\r\n{{"
+            )
+            .unwrap();
+            stream
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    daemon.deliver(&[Alert::firing("Through", &[])]).await;
+    drop(idle);
 }

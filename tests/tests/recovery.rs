@@ -178,3 +178,44 @@ async fn running(daemon: &Daemon) {
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_of_a_playbook_leaves_nothing_running() {
+    let policies = r#"
+policies:
+  - name: play
+    match: ['alertname="Play"']
+    target: 'docker://local/infra-sentinel-test-play'
+    mode: auto
+    steps:
+      - plugin: ansible-playbook
+        params: { playbook: sleep.yml }
+    grants:
+      ansible: { playbooks: ['sleep.yml'] }
+"#;
+    let mut daemon = Daemon::prepare(&["ansible-playbook"], policies);
+    // A time that tells this test's process from all others.
+    let sleep = format!("{}.5", 1000 + std::process::id());
+    let playbook = format!(
+        "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - ansible.builtin.command: sleep {sleep}\n"
+    );
+    std::fs::write(daemon.path("playbooks").join("sleep.yml"), playbook).unwrap();
+    daemon.set("SENTINEL_SHUTDOWN_GRACE", "1s");
+    daemon.serve().await;
+    daemon.deliver(&[Alert::firing("Play", &[])]).await;
+    let sleeping = || {
+        let pattern = format!("^sleep {sleep}$");
+        let found = std::process::Command::new("pgrep")
+            .args(["-f", &pattern])
+            .output()
+            .unwrap();
+        found.status.success()
+    };
+    sentinel_tests::eventually("the playbook sleeps", Duration::from_secs(30), || async {
+        sleeping().then_some(())
+    })
+    .await;
+    daemon.terminate();
+    assert!(daemon.wait().success());
+    assert!(!sleeping(), "nothing is left of the playbook");
+}

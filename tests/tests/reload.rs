@@ -88,22 +88,26 @@ async fn plugins_and_policies_change_while_alerts_flow_and_none_is_lost() {
     let daemon = Daemon::start(&["hostile"], &says("changed", "first")).await;
     let mut sent = 0;
     for round in 0..6 {
-        for _ in 0..20 {
-            sent += 1;
-            daemon.deliver(&[alert(sent)]).await;
-        }
-        let version = if round % 2 == 0 {
-            "hostile-v2"
+        let (file, version) = if round % 2 == 0 {
+            ("hostile-v2", "0.2.0")
         } else {
-            "hostile"
+            ("hostile", "0.1.0")
         };
-        daemon.install(version, "hostile.wasm");
+        daemon.install(file, "hostile.wasm");
         daemon.write_policies(&says("changed", &format!("round {round}")));
-        for _ in 0..20 {
+        // Alerts come all the while, until the new version serves and a little longer.
+        for _ in 0..400 {
+            sent += 1;
+            daemon.deliver(&[alert(sent)]).await;
+            if serving_version(&daemon).await == version {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for _ in 0..10 {
             sent += 1;
             daemon.deliver(&[alert(sent)]).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let mut said = std::collections::BTreeSet::new();
     for id in 1..=sent as u64 {

@@ -11,13 +11,13 @@
 //!    └─────────┴──────────────────────────────────────► ended
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::alert::{Alert, AlertStatus, Episode};
+use crate::alert::{Alert, AlertStatus, Episode, Fingerprint};
 use crate::event::{Event, EventBody, FailureClass, Guard, RunResult, millis};
 use crate::grant::Grants;
 use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
@@ -249,6 +249,56 @@ pub enum Command {
     Release,
 }
 
+/// How long after the end of an episode a firing notification of it counts as late: as
+/// one that the resolved notification has overtaken, which replicas of Alertmanager and
+/// its retries bring about. After that it is believed again: an Alertmanager that heard
+/// nothing for a while takes an alert for resolved, and tells of it again with the same
+/// start when it hears of it.
+pub const LATE: Duration = Duration::from_secs(120);
+
+/// Whether a firing notification at `at` is a late one of an episode that ended at `end`.
+#[must_use]
+pub fn is_late(end: Timestamp, at: Timestamp) -> bool {
+    at < later(end, LATE)
+}
+
+/// Which alert, whatever its episode.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AlertKey {
+    /// What delivered it.
+    pub source: String,
+    /// Its label set.
+    pub fingerprint: Fingerprint,
+}
+
+impl From<&Episode> for AlertKey {
+    fn from(episode: &Episode) -> Self {
+        Self {
+            source: episode.source.clone(),
+            fingerprint: episode.fingerprint.clone(),
+        }
+    }
+}
+
+/// The newest episode of an alert that an incident has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// When it began.
+    pub starts_at: Timestamp,
+    /// When its end was told; none while it fires.
+    pub resolved_at: Option<Timestamp>,
+}
+
+impl Seen {
+    fn status(self) -> AlertStatus {
+        if self.resolved_at.is_some() {
+            AlertStatus::Resolved
+        } else {
+            AlertStatus::Firing
+        }
+    }
+}
+
 /// One episode of one policy on one target: the fold of its events.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Incident {
@@ -260,9 +310,11 @@ pub struct Incident {
     pub target: Target,
     /// The alert that opened it.
     pub alert: Alert,
-    /// Every alert that led to it, and whether it fires.
+    /// Every alert that led to it, and its newest episode.
     #[serde(skip)]
-    pub alerts: BTreeMap<Episode, AlertStatus>,
+    pub alerts: HashMap<AlertKey, Seen>,
+    /// How many of the alerts fire.
+    pub firing: usize,
     /// When the opening alert's delivery was committed.
     pub accepted_at: Timestamp,
     /// When it opened.
@@ -309,7 +361,14 @@ impl Incident {
             plan: (**plan).clone(),
             target: target.clone(),
             alert: (**alert).clone(),
-            alerts: BTreeMap::from([(alert.episode(), alert.status)]),
+            alerts: HashMap::from([(
+                AlertKey::from(&alert.episode()),
+                Seen {
+                    starts_at: alert.starts_at,
+                    resolved_at: (alert.status == AlertStatus::Resolved).then_some(event.at),
+                },
+            )]),
+            firing: usize::from(alert.status == AlertStatus::Firing),
             accepted_at: *accepted_at,
             opened_at: event.at,
             phase: Phase::Pending,
@@ -464,9 +523,15 @@ impl Incident {
     /// Whether every alert that led to it has resolved.
     #[must_use]
     pub fn resolved(&self) -> bool {
+        self.firing == 0
+    }
+
+    /// Whether it knows this episode to be in this status.
+    #[must_use]
+    pub fn knows(&self, episode: &Episode, status: AlertStatus) -> bool {
         self.alerts
-            .values()
-            .all(|status| *status == AlertStatus::Resolved)
+            .get(&AlertKey::from(episode))
+            .is_some_and(|seen| seen.starts_at == episode.starts_at && seen.status() == status)
     }
 
     fn enter(&mut self, phase: Phase) -> Vec<Command> {
@@ -497,25 +562,30 @@ impl Incident {
         phase: &Phase,
         at: Timestamp,
     ) -> Vec<Command> {
-        // A notification of an older episode that was overtaken says nothing about
-        // this one.
-        let overtaken = self.alerts.keys().any(|known| {
-            known.source == episode.source
-                && known.fingerprint == episode.fingerprint
-                && known.starts_at > episode.starts_at
-        });
-        // What has resolved stays so: a new firing is a new episode.
-        let resolved_before = self.alerts.get(episode) == Some(&AlertStatus::Resolved);
-        if overtaken || resolved_before {
-            return Vec::new();
+        let key = AlertKey::from(episode);
+        if let Some(known) = self.alerts.get(&key) {
+            // A notification of an older episode that was overtaken says nothing about
+            // the newer one.
+            let overtaken = known.starts_at > episode.starts_at;
+            // Nor does a firing one that was overtaken by the end of its own episode.
+            let late = status == AlertStatus::Firing
+                && known.starts_at == episode.starts_at
+                && known.resolved_at.is_some_and(|end| is_late(end, at));
+            if overtaken || late {
+                return Vec::new();
+            }
+            self.firing -= usize::from(known.resolved_at.is_none());
         }
         if repeat && status == AlertStatus::Firing {
             self.repeats += 1;
         }
-        self.alerts.retain(|known, _| {
-            known.source != episode.source || known.fingerprint != episode.fingerprint
-        });
-        self.alerts.insert(episode.clone(), status);
+        let resolved_at = (status == AlertStatus::Resolved).then_some(at);
+        self.firing += usize::from(resolved_at.is_none());
+        let seen = Seen {
+            starts_at: episode.starts_at,
+            resolved_at,
+        };
+        self.alerts.insert(key, seen);
         if !self.resolved() {
             return Vec::new();
         }

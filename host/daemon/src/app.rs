@@ -71,6 +71,9 @@ pub(crate) enum StartError {
     },
 }
 
+/// How long the drivers get to end what is left when the daemon stops.
+const DRIVERS: Duration = Duration::from_secs(5);
+
 /// The limits of one run, as the sandbox takes them.
 fn run_limits(limits: &Limits) -> RunLimits {
     RunLimits {
@@ -183,7 +186,8 @@ impl Base {
 /// Serves until a signal says to stop.
 pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let stopping = CancellationToken::new();
-    let signals = signals(stopping.clone())?;
+    let abandon = CancellationToken::new();
+    let signals = signals(stopping.clone(), abandon.clone())?;
     let base = Base::new(&config).await?;
     let probe = HttpProbe::new().map_err(|error| StartError::Probe(error.to_string()))?;
 
@@ -223,17 +227,22 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
             tasks: TaskTracker::new(),
         },
         metrics: base.metrics.clone(),
+        places: config.limits.plugin.runs as usize,
     });
+    let engine_gone = CancellationToken::new();
     let intake = Arc::new(Intake::new(
         base.journal.clone(),
         handle,
         base.metrics.clone(),
         config.limits.intake.clone(),
         stopping.clone(),
+        engine_gone.clone(),
     ));
-    let engine_gone = CancellationToken::new();
+    // A connection of its own: a long list must not keep the engine waiting.
+    let reader = Arc::new(Reader::open(&config.data_dir)?);
     let router = router(
         &base,
+        reader,
         &reloader,
         intake.clone(),
         stopping.clone(),
@@ -247,7 +256,6 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let (again, reload_requests) = mpsc::channel(1);
     tasks.spawn(signals.serve(again));
     tasks.spawn(reloader.serve(reload_requests, stopping.clone()));
-    let abandon = CancellationToken::new();
     let recovered = base.recovered;
     let engine_task = {
         let (stopping, abandon) = (stopping.clone(), abandon.clone());
@@ -268,15 +276,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     tracing::info!("stopping: nothing more is taken in");
     intake.drain().await;
     stop_engine(engine_task, &abandon, config.grace).await;
-    let under_way = async {
-        effects.close();
-        effects.wait().await;
-        base.ansible.shutdown().await;
-        base.docker.shutdown().await;
-    };
-    if tokio::time::timeout(config.grace, under_way).await.is_err() {
-        tracing::warn!("effects are under way; the next start finds their runs interrupted");
-    }
+    end_effects(&effects, &base.ansible, &base.docker, config.grace).await;
     close(base.journal).await;
     tracing::info!("stopped");
     Ok(())
@@ -296,6 +296,23 @@ async fn look_around(docker: Arc<Docker>, ansible: Option<Arc<Ansible>>) {
     }
 }
 
+/// Gives effects that are under way their time, then ends what can be ended.
+async fn end_effects(effects: &TaskTracker, ansible: &Ansible, docker: &Docker, grace: Duration) {
+    effects.close();
+    if tokio::time::timeout(grace, effects.wait()).await.is_err() {
+        tracing::warn!("effects are still under way: playbooks are ended");
+    }
+    // Always, so that no playbook goes on without anybody who knows of it.
+    let drivers = async {
+        ansible.shutdown().await;
+        docker.shutdown().await;
+        effects.wait().await;
+    };
+    if tokio::time::timeout(DRIVERS, drivers).await.is_err() {
+        tracing::warn!("effects are left under way; the next start finds their runs interrupted");
+    }
+}
+
 /// Waits until everything is written.
 async fn close(journal: Arc<Journal>) {
     if let Err(error) = tokio::task::spawn_blocking(move || journal.close()).await {
@@ -306,13 +323,14 @@ async fn close(journal: Arc<Journal>) {
 /// The router, and what its handlers look at.
 fn router(
     base: &Base,
+    reader: Arc<Reader>,
     reloader: &Reloader,
     intake: Arc<Intake>,
     stopping: CancellationToken,
     engine_gone: CancellationToken,
 ) -> axum::Router {
     let api = Api {
-        reader: base.reader.clone(),
+        reader,
         journal: base.journal.clone(),
         serving: reloader.serving.clone(),
         problems: reloader.problems.clone(),
@@ -353,9 +371,10 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
     stopping: CancellationToken,
+    abandon: CancellationToken,
 }
 
-fn signals(stopping: CancellationToken) -> Result<Signals, StartError> {
+fn signals(stopping: CancellationToken, abandon: CancellationToken) -> Result<Signals, StartError> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| {
         signal(kind).map_err(|source| StartError::System {
@@ -368,23 +387,30 @@ fn signals(stopping: CancellationToken) -> Result<Signals, StartError> {
         terminate: listen(SignalKind::terminate())?,
         hangup: listen(SignalKind::hangup())?,
         stopping,
+        abandon,
     })
 }
 
 impl Signals {
-    /// SIGINT and SIGTERM stop the daemon, SIGHUP makes it look at its folders.
+    /// SIGINT and SIGTERM stop the daemon, the second one without waiting for runs;
+    /// SIGHUP makes it look at its folders.
     async fn serve(mut self, again: mpsc::Sender<()>) {
         loop {
             tokio::select! {
-                _ = self.interrupt.recv() => break,
-                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => self.stop(),
+                _ = self.terminate.recv() => self.stop(),
                 _ = self.hangup.recv() => {
                     if again.try_send(()).is_err() {
                         tracing::debug!("a reload is already waiting");
                     }
                 }
-                () = self.stopping.cancelled() => return,
             }
+        }
+    }
+
+    fn stop(&self) {
+        if self.stopping.is_cancelled() {
+            self.abandon.cancel();
         }
         self.stopping.cancel();
     }

@@ -14,7 +14,9 @@ mod schema;
 mod writer;
 
 pub use query::{IncidentFilter, IncidentRow, Reader, StoredServing};
-pub use writer::{Accepted, Append, DeadLetter, Journal, PluginRecord, Recovered};
+pub use writer::{
+    Accepted, Append, DEAD_LETTER_BYTES, DeadLetter, Journal, PluginRecord, Recovered,
+};
 
 /// The journal cannot be opened.
 #[derive(Debug, thiserror::Error)]

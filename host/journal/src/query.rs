@@ -154,17 +154,18 @@ impl Reader {
         events(&self.connection(), id)
     }
 
-    /// The incident of `policy` on `target` that `episode` led to, if there was one.
+    /// The last incident of `policy` on `target` that `episode` led to, if there was one.
     pub fn incident_of(
         &self,
         episode: &Episode,
         policy: &PolicyName,
         target: &Target,
-    ) -> Result<Option<IncidentId>, ReadError> {
+    ) -> Result<Option<IncidentRow>, ReadError> {
         Ok(self
             .connection()
             .prepare_cached(
-                "SELECT i.id FROM episodes e JOIN incidents i ON i.id = e.incident
+                "SELECT i.id, policy, target, alert, state, opened_at, ended_at, reason, last_run_at
+                 FROM episodes e JOIN incidents i ON i.id = e.incident
                  WHERE e.source = ?1 AND e.fingerprint = ?2 AND e.starts_at = ?3
                    AND i.policy = ?4 AND i.target = ?5
                  ORDER BY i.id DESC LIMIT 1",
@@ -177,18 +178,18 @@ impl Reader {
                     policy.as_str(),
                     target.to_string(),
                 ],
-                |row| row.get(0).map(id),
+                incident_row,
             )
             .optional()?)
     }
 
-    /// Whether a resolved notification of `episode` was accepted.
-    pub fn has_resolved(&self, episode: &Episode) -> Result<bool, ReadError> {
+    /// When a resolved notification of `episode` was accepted last, if one was.
+    pub fn resolved_at(&self, episode: &Episode) -> Result<Option<Timestamp>, ReadError> {
         Ok(self
             .connection()
             .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM alerts WHERE source = ?1 AND fingerprint = ?2
-                     AND starts_at = ?3 AND status = 'resolved')",
+                "SELECT last_seen_at FROM alerts WHERE source = ?1 AND fingerprint = ?2
+                     AND starts_at = ?3 AND status = 'resolved'",
             )?
             .query_row(
                 params![
@@ -196,8 +197,9 @@ impl Reader {
                     episode.fingerprint.0,
                     episode.starts_at.to_string(),
                 ],
-                |row| row.get(0),
-            )?)
+                |row| row.get(0).map(moment),
+            )
+            .optional()?)
     }
 
     /// When a run of `policy` on `target` ended last.

@@ -29,9 +29,11 @@ const QUEUE: usize = 8192;
 /// everybody else waiting for its `fsync`.
 const GROUP_ROWS: usize = 20_000;
 
-/// How many deliveries that could not be understood are kept, and how much of each.
+/// How many deliveries that could not be understood are kept.
 const DEAD_LETTERS: i64 = 1000;
-const DEAD_LETTER_BYTES: usize = 64 << 10;
+
+/// How much is kept of a delivery that could not be understood.
+pub const DEAD_LETTER_BYTES: usize = 64 << 10;
 
 /// An alert that is committed and that the engine has not dealt with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -320,7 +322,13 @@ impl Journal {
     /// Whether the last write held.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        self.healthy.load(Ordering::Relaxed) && !self.is_closed()
+    }
+
+    /// Whether it takes nothing any more: it was closed, or its thread is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sender().map_or(true, |ops| ops.is_closed())
     }
 
     /// Writes something that changes nothing, to find out whether it can be written.

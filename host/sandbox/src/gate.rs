@@ -133,6 +133,8 @@ struct Shared {
     calls: AtomicU32,
     effects: AtomicU32,
     deadline: OnceLock<Instant>,
+    /// This run's effects that are under way.
+    under_way: TaskTracker,
 }
 
 impl Gate {
@@ -145,6 +147,7 @@ impl Gate {
                 calls: AtomicU32::new(0),
                 effects: AtomicU32::new(0),
                 deadline: OnceLock::new(),
+                under_way: TaskTracker::new(),
             }),
         }
     }
@@ -172,6 +175,13 @@ impl Gate {
                 Err(error)
             }
         }
+    }
+
+    /// Waits until every effect of the run has ended. Whoever ran it does so before they
+    /// call the run over: until then its target is not anybody else's.
+    pub async fn settled(&self) {
+        self.shared.under_way.close();
+        self.shared.under_way.wait().await;
     }
 
     /// Hands a line of the plugin's log on.
@@ -338,6 +348,7 @@ impl Shared {
             }
             let _gone = answer.send(result);
         };
+        let task = self.under_way.track_future(task);
         self.context.effects.spawn_on(task, &self.context.io);
         answered.await.unwrap_or_else(|_| Err(driver_broke()))
     }

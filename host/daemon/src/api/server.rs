@@ -38,7 +38,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stopping: Cance
         let service = TowerToHyperService::new(router.clone());
         let stopping = stopping.clone();
         connections.spawn(async move {
-            let mut builder = Builder::new(TokioExecutor::new());
+            // Alone, because a server that looks which version it is to speak waits for
+            // a silent client without end.
+            let mut builder = Builder::new(TokioExecutor::new()).http1_only();
             builder
                 .http1()
                 .timer(TokioTimer::new())

@@ -150,6 +150,19 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 /// Text of somebody else's, without what could move the cursor or colour the screen.
 pub(super) fn harmless(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if moves(c) { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// Whether a character does something else than stand there: control characters, and
+/// those that reverse the order of others or are not seen.
+fn moves(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+        )
 }

@@ -130,10 +130,17 @@ impl Executor {
             timeout: order.timeout,
             ..self.limits
         };
-        let report = self.sandbox.run(order.plugin, input, gate, limits).await;
-        // What the run saw is told before its end.
-        if recorder.flush().await.is_err() {
-            tracing::error!(%run, "a part of what the run saw could not be written");
+        let report = self
+            .sandbox
+            .run(order.plugin, input, gate.clone(), limits)
+            .await;
+        // A run that was cut off may leave an effect under way.
+        gate.settled().await;
+        // What the run did is on the disk before its end is.
+        let mut wait = Duration::from_millis(50);
+        while recorder.flush().await.is_err() && !self.journal.is_closed() {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(5));
         }
         tracing::debug!(
             %run, cpu = ?report.cpu, wall = ?report.wall, peak_memory = report.peak_memory,

@@ -20,12 +20,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use sentinel_core::alert::{AlertStatus, Episode, Fingerprint};
+use sentinel_core::alert::AlertStatus;
 use sentinel_core::event::{Event, EventBody, FailureClass, Guard, RunResult};
 use sentinel_core::guard::{self, GuardView, Verdict};
 use sentinel_core::id::{IncidentId, PolicyName, RunId, Target};
-use sentinel_core::incident::{Command, Incident, Phase, VerifyCheck};
-use sentinel_journal::{Accepted, Append, IncidentRow, Journal, Reader, Recovered};
+use sentinel_core::incident::{
+    AlertKey, Command, End, Incident, Phase, Plan, VerifyCheck, is_late, later,
+};
+use sentinel_journal::{Accepted, Append, IncidentRow, Journal, Reader, Recovered, WriteError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -123,13 +125,18 @@ pub(crate) struct Engine {
     // The open incident of a policy on a target: there is at most one.
     by_target: HashMap<(PolicyName, Target), IncidentId>,
     // Which open incidents an alert belongs to.
-    by_alert: HashMap<(String, Fingerprint), BTreeSet<IncidentId>>,
+    by_alert: HashMap<AlertKey, BTreeSet<IncidentId>>,
     // Which incident may act on a target.
     locks: HashMap<Target, IncidentId>,
     timers: BTreeSet<(Timestamp, IncidentId)>,
     // When a policy's last run on a target ended, as far as this turn has it and the
     // journal does not.
     last_runs: HashMap<(PolicyName, Target), Timestamp>,
+    // Runs that are under way, and incidents that wait for one of them to end: a run is
+    // on record as started only when there is a place for it.
+    running: usize,
+    places: usize,
+    waiting: VecDeque<IncidentId>,
     // Verifications that are under way.
     verifying: HashMap<IncidentId, CancellationToken>,
     next: IncidentId,
@@ -143,6 +150,8 @@ pub(crate) struct Parts {
     pub(crate) executor: Executor,
     pub(crate) verifier: Verifier,
     pub(crate) metrics: Arc<Metrics>,
+    /// How many runs there may be at once.
+    pub(crate) places: usize,
 }
 
 impl Engine {
@@ -160,6 +169,9 @@ impl Engine {
             locks: HashMap::new(),
             timers: BTreeSet::new(),
             last_runs: HashMap::new(),
+            running: 0,
+            places: parts.places,
+            waiting: VecDeque::new(),
             verifying: HashMap::new(),
             next: IncidentId(1),
         }
@@ -174,7 +186,7 @@ impl Engine {
         stopping: CancellationToken,
         abandon: CancellationToken,
     ) {
-        self.recover(recovered, &stopping).await;
+        self.recover(recovered, &stopping, &abandon).await;
         let mut batch = Vec::with_capacity(TURN);
         loop {
             let idle = stopping.is_cancelled() && !self.running();
@@ -197,7 +209,7 @@ impl Engine {
                 self.take(&mut turn, input);
             }
             self.fire_timers(&mut turn);
-            self.finish(turn, &stopping).await;
+            self.finish(turn, &stopping, &abandon).await;
         }
         for token in self.verifying.values() {
             token.cancel();
@@ -210,7 +222,12 @@ impl Engine {
             .any(|incident| matches!(incident.phase, Phase::Running { .. }))
     }
 
-    async fn recover(&mut self, recovered: Recovered, stopping: &CancellationToken) {
+    async fn recover(
+        &mut self,
+        recovered: Recovered,
+        stopping: &CancellationToken,
+        abandon: &CancellationToken,
+    ) {
         self.next = recovered.next_incident;
         let mut turn = Turn::default();
         let mut interrupted = Vec::new();
@@ -251,7 +268,7 @@ impl Engine {
         for accepted in recovered.inbox {
             self.alert(&mut turn, &accepted);
         }
-        self.finish(turn, stopping).await;
+        self.finish(turn, stopping, abandon).await;
     }
 
     fn take(&mut self, turn: &mut Turn, input: Input) {
@@ -268,6 +285,7 @@ impl Engine {
                 }
             }
             Input::RunEnded { run, result } => {
+                self.running = self.running.saturating_sub(1);
                 self.record(turn, run.incident, EventBody::RunEnded { run, result });
             }
             Input::Verified {
@@ -283,10 +301,7 @@ impl Engine {
         match accepted.alert.status {
             AlertStatus::Firing => self.firing(turn, accepted),
             AlertStatus::Resolved => {
-                let key = (
-                    accepted.alert.source.clone(),
-                    accepted.alert.fingerprint.clone(),
-                );
+                let key = AlertKey::from(&accepted.alert.episode());
                 let ids = self.by_alert.get(&key).cloned().unwrap_or_default();
                 for id in ids {
                     self.see(turn, id, accepted);
@@ -308,35 +323,42 @@ impl Engine {
             });
             if let Some(id) = open {
                 self.see(turn, id, accepted);
-            } else if self.is_new(accepted, &key.0, &key.1) {
-                self.open(turn, matched, accepted);
+                continue;
+            }
+            match self.judge(accepted, &key.0, &key.1, &matched.plan) {
+                News::Episode => self.open(turn, matched, accepted),
+                News::StillFiring(reason) => {
+                    let refused = Some(reason);
+                    self.open(turn, matching::Matched { refused, ..matched }, accepted);
+                }
+                News::Repeat => self.metrics.repeat_ignored(&key.0, &accepted.alert),
             }
         }
     }
 
-    /// Whether this episode has led to no incident of this policy on this target, and
-    /// has not resolved meanwhile. On an error of the journal it counts as not new: it
-    /// is better to leave something to the next repetition than to do it twice.
-    fn is_new(&self, accepted: &Accepted, policy: &PolicyName, target: &Target) -> bool {
+    /// What a firing notification without an open incident comes to. On an error of the
+    /// journal it is nothing: it is better to leave something to the next repetition than
+    /// to do it twice.
+    fn judge(
+        &self,
+        accepted: &Accepted,
+        policy: &PolicyName,
+        target: &Target,
+        plan: &Plan,
+    ) -> News {
         let episode = accepted.alert.episode();
-        let resolved = self.reader.has_resolved(&episode);
         let known = if accepted.repeat {
             self.reader.incident_of(&episode, policy, target)
         } else {
             Ok(None)
         };
-        match (resolved, known) {
-            (Ok(false), Ok(None)) => true,
-            (Ok(resolved), Ok(known)) => {
-                tracing::debug!(
-                    %policy, %target, resolved, incident = known.map(|id| id.0),
-                    "a repeated notification opens nothing new"
-                );
-                false
+        match (self.reader.resolved_at(&episode), known) {
+            (Ok(resolved_at), Ok(known)) => {
+                news(plan, resolved_at, known.as_ref(), Timestamp::now())
             }
             (Err(error), _) | (_, Err(error)) => {
                 self.metrics.journal_failed("looking an alert up", &error);
-                false
+                News::Repeat
             }
         }
     }
@@ -377,10 +399,10 @@ impl Engine {
         let Some(incident) = self.incidents.get(&id) else {
             return;
         };
-        let repeat = incident.alerts.get(&episode) == Some(&accepted.alert.status);
+        let repeat = incident.knows(&episode, accepted.alert.status);
         if accepted.alert.status == AlertStatus::Firing && !repeat {
             turn.append.episodes.push((episode.clone(), id));
-            self.attach(id, &episode);
+            self.attach(id, AlertKey::from(&episode));
         }
         let status = accepted.alert.status;
         if !repeat {
@@ -397,16 +419,15 @@ impl Engine {
         );
     }
 
-    fn attach(&mut self, id: IncidentId, episode: &Episode) {
-        let key = (episode.source.clone(), episode.fingerprint.clone());
-        self.by_alert.entry(key).or_default().insert(id);
+    fn attach(&mut self, id: IncidentId, alert: AlertKey) {
+        self.by_alert.entry(alert).or_default().insert(id);
     }
 
     fn index(&mut self, incident: &Incident) {
         let key = (incident.plan.policy.clone(), incident.target.clone());
         self.by_target.insert(key, incident.id);
-        for episode in incident.alerts.keys() {
-            self.attach(incident.id, episode);
+        for key in incident.alerts.keys() {
+            self.attach(incident.id, key.clone());
         }
         if incident.holds_target() {
             self.locks.insert(incident.target.clone(), incident.id);
@@ -415,12 +436,16 @@ impl Engine {
 
     /// Applies an event that happens now, and queues what follows from it.
     fn record(&mut self, turn: &mut Turn, id: IncidentId, body: EventBody) {
+        self.record_at(turn, id, body, Timestamp::now());
+    }
+
+    fn record_at(&mut self, turn: &mut Turn, id: IncidentId, body: EventBody, at: Timestamp) {
         let Some(incident) = self.incidents.get_mut(&id) else {
             tracing::debug!(incident = %id, kind = body.kind(), "too late, the incident has ended");
             return;
         };
         let event = Event {
-            at: Timestamp::now(),
+            at,
             incident: id,
             body,
         };
@@ -474,7 +499,8 @@ impl Engine {
                     until: Some(until), ..
                 } if *until <= now => turn.commands.push_back((id, Command::AskGuards)),
                 Phase::BackingOff { until, .. } if *until <= now => {
-                    self.record(turn, id, EventBody::TimerFired);
+                    // The time that the timer was judged by, whatever the clock does.
+                    self.record_at(turn, id, EventBody::TimerFired, now);
                 }
                 Phase::Verifying { deadline, .. }
                     if *deadline <= now
@@ -493,9 +519,29 @@ impl Engine {
 
     /// Carries out the commands, commits, and then does what was waiting for the
     /// commit.
-    async fn finish(&mut self, mut turn: Turn, stopping: &CancellationToken) {
-        while let Some((id, command)) = turn.commands.pop_front() {
-            self.carry_out(&mut turn, id, &command, stopping.is_cancelled());
+    async fn finish(
+        &mut self,
+        mut turn: Turn,
+        stopping: &CancellationToken,
+        abandon: &CancellationToken,
+    ) {
+        loop {
+            while let Some((id, command)) = turn.commands.pop_front() {
+                self.carry_out(&mut turn, id, &command, stopping.is_cancelled());
+            }
+            let next = (self.running < self.places)
+                .then(|| self.waiting.pop_front())
+                .flatten();
+            let Some(id) = next else { break };
+            // One that waited may have ended meanwhile.
+            let commands = self
+                .incidents
+                .get(&id)
+                .filter(|incident| matches!(incident.phase, Phase::Starting { .. }))
+                .map(Incident::resume)
+                .unwrap_or_default();
+            turn.commands
+                .extend(commands.into_iter().map(|command| (id, command)));
         }
         let dealt_with = turn.append.done.len();
         let mut ended = Vec::new();
@@ -509,7 +555,13 @@ impl Engine {
             }
         }
         if !turn.append.is_empty() {
-            self.commit(turn.append).await;
+            let written = abandon.run_until_cancelled(self.commit(turn.append)).await;
+            if written != Some(true) {
+                // Nothing of this turn has happened: the next start finds its alerts in
+                // the inbox, and its incidents where they were.
+                abandon.cancel();
+                return;
+            }
         }
         self.last_runs.clear();
         self.metrics.backlog(-(dealt_with as i64));
@@ -522,12 +574,17 @@ impl Engine {
     }
 
     /// Writes until it is written: without its memory the engine must not go on, and
-    /// what it has in hand is not lost by waiting. Intake says 503 meanwhile.
-    async fn commit(&self, append: Append) {
+    /// what it has in hand is not lost by waiting. Intake says 503 meanwhile. False when
+    /// there is no journal to write to any more.
+    async fn commit(&self, append: Append) -> bool {
         let append = Arc::new(append);
         let mut wait = Duration::from_millis(50);
-        while let Err(error) = self.journal.append(append.clone()).await {
-            self.metrics.journal_failed("events", &error);
+        loop {
+            match self.journal.append(append.clone()).await {
+                Ok(()) => return true,
+                Err(WriteError::Closed) => return false,
+                Err(error) => self.metrics.journal_failed("events", &error),
+            }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(5));
         }
@@ -630,6 +687,10 @@ impl Engine {
         if !matches!(incident.phase, Phase::Starting { .. }) {
             return;
         }
+        if self.running >= self.places {
+            self.waiting.push_back(id);
+            return;
+        }
         let Some(planned) = incident.step(step).cloned() else {
             return;
         };
@@ -639,7 +700,10 @@ impl Engine {
             // taken away while this incident was open.
             let digest = incident.plan.digest;
             let message = format!("no plugin named {} serves", planned.plugin);
+            self.metrics
+                .run_started(run, &planned.plugin, digest, step, attempt);
             let version = "none".to_owned();
+            let name = planned.plugin.clone();
             self.record(
                 turn,
                 id,
@@ -656,6 +720,7 @@ impl Engine {
                 class: FailureClass::Permanent,
                 message,
             };
+            self.metrics.run_ended(run, &name, &result);
             self.record(turn, id, EventBody::RunEnded { run, result });
             return;
         };
@@ -675,6 +740,7 @@ impl Engine {
                 digest,
             },
         );
+        self.running += 1;
         turn.actions.push(Action::Run {
             run,
             order: Box::new(order),
@@ -723,12 +789,11 @@ impl Engine {
         if self.by_target.get(&key) == Some(&id) {
             self.by_target.remove(&key);
         }
-        for episode in incident.alerts.keys() {
-            let key = (episode.source.clone(), episode.fingerprint.clone());
-            if let Some(ids) = self.by_alert.get_mut(&key) {
+        for key in incident.alerts.keys() {
+            if let Some(ids) = self.by_alert.get_mut(key) {
                 ids.remove(&id);
                 if ids.is_empty() {
-                    self.by_alert.remove(&key);
+                    self.by_alert.remove(key);
                 }
             }
         }
@@ -752,6 +817,48 @@ impl Engine {
     }
 }
 
+/// What a firing notification without an open incident is.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// The beginning of something.
+    Episode,
+    /// A repetition that changes nothing.
+    Repeat,
+    /// What was healed fires on: a person has to look, and why.
+    StillFiring(String),
+}
+
+/// Tells them apart: `resolved_at` is when the end of the episode was told, `known` the
+/// last incident that the episode led to.
+fn news(
+    plan: &Plan,
+    resolved_at: Option<Timestamp>,
+    known: Option<&IncidentRow>,
+    now: Timestamp,
+) -> News {
+    if resolved_at.is_some_and(|end| is_late(end, now)) {
+        return News::Repeat;
+    }
+    let Some(known) = known else {
+        return News::Episode;
+    };
+    // It fires again with the start that it had before it was told to have resolved.
+    if resolved_at.is_some_and(|end| known.opened_at < end) {
+        return News::Episode;
+    }
+    let healed_at = known
+        .ended_at
+        .filter(|_| known.state == End::Healed.as_str());
+    let patience = plan.cooldown.saturating_add(plan.verify.within);
+    match healed_at {
+        Some(at) if now > later(at, patience) => News::StillFiring(format!(
+            "the alert still fires, although incident {} was verified at {at}",
+            known.id
+        )),
+        _ => News::Repeat,
+    }
+}
+
 /// How long it is until `at`; nothing when it has passed.
 fn until(at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
@@ -764,5 +871,85 @@ async fn sleep(duration: Option<Duration>) {
         // then.
         Some(duration) => tokio::time::sleep(duration.min(Duration::from_secs(5))).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sentinel_core::grant::Grants;
+    use sentinel_core::id::Digest;
+    use sentinel_core::incident::PlannedVerify;
+
+    fn moment(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    /// A cooldown and a verification of a minute each.
+    fn plan() -> Plan {
+        Plan {
+            policy: "web".parse().unwrap(),
+            digest: Digest::of(b"web"),
+            steps: Vec::new(),
+            verify: PlannedVerify {
+                check: VerifyCheck::DockerRunning,
+                within: Duration::from_secs(60),
+                every: Duration::from_secs(1),
+            },
+            cooldown: Duration::from_secs(60),
+            grants: Grants::default(),
+        }
+    }
+
+    /// An incident that opened at 0 and ended at 10.
+    fn ended(state: &str) -> IncidentRow {
+        IncidentRow {
+            id: IncidentId(1),
+            policy: "web".to_owned(),
+            target: "docker://local/web".to_owned(),
+            alert: "WebDown".to_owned(),
+            state: state.to_owned(),
+            opened_at: moment(0),
+            ended_at: Some(moment(10)),
+            reason: None,
+            last_run_at: Some(moment(9)),
+        }
+    }
+
+    fn judge(resolved: Option<i64>, known: Option<&str>, now: i64) -> News {
+        let known = known.map(ended);
+        news(&plan(), resolved.map(moment), known.as_ref(), moment(now))
+    }
+
+    #[test]
+    fn an_episode_that_nobody_knows_is_news_unless_its_end_has_overtaken_it() {
+        assert_eq!(judge(None, None, 0), News::Episode);
+        assert_eq!(judge(Some(0), None, 119), News::Repeat);
+        assert_eq!(judge(Some(0), None, 121), News::Episode);
+    }
+
+    #[test]
+    fn a_repetition_is_none_whatever_its_incident_came_to() {
+        for state in ["healed", "escalated", "cleared", "cancelled", "suppressed"] {
+            assert_eq!(judge(None, Some(state), 100), News::Repeat, "{state}");
+        }
+        assert_eq!(judge(None, Some("escalated"), 100_000), News::Repeat);
+    }
+
+    #[test]
+    fn what_was_healed_and_fires_on_goes_to_a_person() {
+        assert!(matches!(
+            judge(None, Some("healed"), 131),
+            News::StillFiring(reason) if reason.contains("incident 1")
+        ));
+    }
+
+    #[test]
+    fn what_resolved_and_fires_again_with_its_old_start_is_news_once() {
+        // Told to have resolved at 20, after its incident had opened.
+        assert_eq!(judge(Some(20), Some("healed"), 30), News::Repeat);
+        assert_eq!(judge(Some(20), Some("healed"), 200), News::Episode);
+        // The incident that this opened is younger than that end.
+        assert_eq!(judge(Some(-200), Some("escalated"), 200), News::Repeat);
     }
 }

@@ -5,19 +5,22 @@ use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
 use serde::Deserialize;
 use serde::de::Error as _;
+use serde_json::value::RawValue;
 
+use super::malformed::{Malformed, sift};
 use super::{Delivery, Truncated};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Webhook {
+struct Webhook<'a> {
     #[serde(default)]
     receiver: Option<String>,
     #[serde(default)]
     group_key: Option<String>,
     #[serde(default)]
     truncated_alerts: Option<u64>,
-    alerts: Vec<WireAlert>,
+    #[serde(borrow)]
+    alerts: Vec<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,15 +39,11 @@ struct WireAlert {
     fingerprint: Option<String>,
 }
 
-pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery, serde_json::Error> {
-    let webhook: Webhook = serde_json::from_slice(body)?;
+pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery, Malformed> {
+    let webhook: Webhook<'_> = serde_json::from_slice(body)?;
     // The group's own status says nothing of each alert: resolved alerts ride inside
     // a firing group.
-    let alerts = webhook
-        .alerts
-        .into_iter()
-        .map(WireAlert::normalise)
-        .collect::<Result<_, _>>()?;
+    let (alerts, bad) = sift(body, webhook.alerts, WireAlert::normalise)?;
     let truncated = webhook
         .truncated_alerts
         .filter(|count| *count > 0)
@@ -53,7 +52,11 @@ pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery, serde_json
             group: webhook.group_key.unwrap_or_default(),
             count,
         });
-    Ok(Delivery { alerts, truncated })
+    Ok(Delivery {
+        alerts,
+        truncated,
+        bad,
+    })
 }
 
 impl WireAlert {
@@ -175,6 +178,17 @@ mod tests {
         );
         assert_eq!(alert.fingerprint.0, "57c6d9296de2ad39");
         assert_eq!(alert.generator_url.as_deref(), Some("?orgId=1"));
+    }
+
+    #[test]
+    fn a_bad_alert_does_not_take_the_good_ones_with_it() {
+        let body = br#"{"alerts":[
+            {"status":"firing","labels":{},"startsAt":"2026-01-01T00:00:00Z"},
+            {"status":"firing","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
+        let delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(delivery.alerts.len(), 1);
+        assert_eq!(delivery.bad.len(), 1);
+        assert_eq!(delivery.bad[0].line, 2);
     }
 
     #[test]

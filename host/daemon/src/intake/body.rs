@@ -11,6 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::rejection::Rejection;
 use crate::config::IntakeLimits;
 
+/// What a body may hold before any of it has arrived.
+const FIRST: usize = 64 << 10;
+
 /// The whole body, and the permit for the memory that it takes; or why not.
 pub(super) async fn read(
     request: Request<Body>,
@@ -26,9 +29,11 @@ pub(super) async fn read(
         return Err(too_large());
     }
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or_default();
-    let mut permit = take(memory, announced.max(1))?;
+    // What is announced is not yet there: the rest is taken as it arrives, so that idle
+    // uploads hold up nobody.
+    let mut permit = take(memory, announced.clamp(1, FIRST))?;
     let collect = async {
-        let mut bytes = BytesMut::with_capacity(announced);
+        let mut bytes = BytesMut::with_capacity(announced.min(FIRST));
         let mut chunks = body.into_data_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| Rejection::BrokenOff(error.to_string()))?;

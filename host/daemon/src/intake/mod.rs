@@ -5,6 +5,7 @@
 
 mod alertmanager;
 mod body;
+mod malformed;
 mod prometheus;
 mod rejection;
 
@@ -17,12 +18,13 @@ use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use sentinel_core::alert::Alert;
-use sentinel_journal::{DeadLetter, Journal, WriteError};
+use sentinel_journal::{DEAD_LETTER_BYTES, DeadLetter, Journal, WriteError};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::malformed::Malformed;
 use self::rejection::Rejection;
 use crate::config::IntakeLimits;
 use crate::engine::EngineHandle;
@@ -41,6 +43,8 @@ pub(crate) struct Intake {
     // Commits go on when their client has hung up.
     commits: TaskTracker,
     stopping: CancellationToken,
+    // Without an engine nothing that is taken in would be dealt with.
+    engine_gone: CancellationToken,
 }
 
 /// What a delivery turned out to hold.
@@ -48,6 +52,8 @@ struct Delivery {
     alerts: Vec<Alert>,
     /// Set when Alertmanager says that it left alerts out.
     truncated: Option<Truncated>,
+    /// What is wrong with alerts that are not among them.
+    bad: Vec<Malformed>,
 }
 
 struct Truncated {
@@ -69,6 +75,7 @@ impl Intake {
         metrics: Arc<Metrics>,
         limits: IntakeLimits,
         stopping: CancellationToken,
+        engine_gone: CancellationToken,
     ) -> Self {
         let kib = usize::try_from(limits.memory.0 >> 10).unwrap_or(usize::MAX);
         Self {
@@ -79,6 +86,7 @@ impl Intake {
             memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
             commits: TaskTracker::new(),
             stopping,
+            engine_gone,
         }
     }
 
@@ -92,7 +100,7 @@ impl Intake {
         self: Arc<Self>,
         source: &'static str,
         request: Request<Body>,
-        parse: fn(&[u8], Timestamp) -> Result<Delivery, serde_json::Error>,
+        parse: fn(&[u8], Timestamp) -> Result<Delivery, Malformed>,
     ) -> Response {
         match self.clone().take(source, request, parse).await {
             Ok(accepted) => (StatusCode::ACCEPTED, Json(AcceptedBody { accepted })).into_response(),
@@ -108,9 +116,9 @@ impl Intake {
         self: Arc<Self>,
         source: &'static str,
         request: Request<Body>,
-        parse: fn(&[u8], Timestamp) -> Result<Delivery, serde_json::Error>,
+        parse: fn(&[u8], Timestamp) -> Result<Delivery, Malformed>,
     ) -> Result<usize, Rejection> {
-        if self.stopping.is_cancelled() {
+        if self.stopping.is_cancelled() || self.engine_gone.is_cancelled() {
             return Err(Rejection::Stopping);
         }
         if self.metrics.backlog_len() >= self.limits.backlog {
@@ -126,31 +134,47 @@ impl Intake {
         task.await.unwrap_or(Err(Rejection::Stopping))
     }
 
+    /// Keeps what could not be understood, for a person to look at.
+    async fn keep(&self, source: &str, at: Timestamp, error: String, body: &[u8]) {
+        let letter = DeadLetter {
+            at,
+            source: source.to_owned(),
+            error,
+            body: body.get(..DEAD_LETTER_BYTES).unwrap_or(body).to_vec(),
+        };
+        if let Err(error) = self.journal.dead_letter(letter).await {
+            self.metrics.journal_failed("dead letter", &error);
+        }
+    }
+
     async fn commit(
         &self,
         source: &'static str,
         body: &[u8],
-        parse: fn(&[u8], Timestamp) -> Result<Delivery, serde_json::Error>,
+        parse: fn(&[u8], Timestamp) -> Result<Delivery, Malformed>,
     ) -> Result<usize, Rejection> {
         let at = Timestamp::now();
         let delivery = match parse(body, at) {
             Ok(delivery) => delivery,
             Err(error) => {
-                let letter = DeadLetter {
-                    at,
-                    source: source.to_owned(),
-                    error: error.to_string(),
-                    body: body.to_vec(),
-                };
-                if let Err(error) = self.journal.dead_letter(letter).await {
-                    self.metrics.journal_failed("dead letter", &error);
-                }
+                self.keep(source, at, error.to_string(), body).await;
                 return Err(Rejection::Malformed(error));
             }
         };
         if let Some(truncated) = delivery.truncated {
             self.metrics
                 .delivery_truncated(&truncated.receiver, &truncated.group, truncated.count);
+        }
+        if !delivery.bad.is_empty() {
+            // The others are as good as alone.
+            let error = delivery
+                .bad
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ");
+            self.metrics.delivery_rejected(source, "bad-alert", &error);
+            self.keep(source, at, error, body).await;
         }
         let count = delivery.alerts.len();
         if count == 0 {

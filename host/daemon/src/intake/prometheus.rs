@@ -5,9 +5,11 @@ use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
 use serde::Deserialize;
 use serde::de::Error as _;
+use serde_json::value::RawValue;
 
 use super::Delivery;
 use super::alertmanager::{is_zero, without_empty};
+use super::malformed::{Malformed, sift};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,15 +25,13 @@ struct PostableAlert {
     generator_url: Option<String>,
 }
 
-pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Delivery, serde_json::Error> {
-    let posted: Vec<PostableAlert> = serde_json::from_slice(body)?;
-    let alerts = posted
-        .into_iter()
-        .map(|alert| alert.normalise(now))
-        .collect::<Result<_, _>>()?;
+pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Delivery, Malformed> {
+    let posted: Vec<&RawValue> = serde_json::from_slice(body)?;
+    let (alerts, bad) = sift(body, posted, |alert: PostableAlert| alert.normalise(now))?;
     Ok(Delivery {
         alerts,
         truncated: None,
+        bad,
     })
 }
 

@@ -5,6 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::malformed::Malformed;
+
 /// Why a delivery was not accepted.
 ///
 /// Alertmanager tries again at once after a 5xx, and only at the next group interval
@@ -14,7 +16,7 @@ use serde::Serialize;
 pub(super) enum Rejection {
     /// The body is not what this door takes.
     #[error("the body is not understood: {0}")]
-    Malformed(#[from] serde_json::Error),
+    Malformed(#[from] Malformed),
     /// The body is larger than `limits.intake.body`.
     #[error("the body is larger than {limit} (limits.intake.body)")]
     TooLarge {
@@ -72,8 +74,7 @@ impl IntoResponse for Rejection {
             }
         };
         let place = match &self {
-            // An error of our own making (line 0) has no place in the text.
-            Self::Malformed(error) if error.line() > 0 => Some((error.line(), error.column())),
+            Self::Malformed(error) => Some((error.line, error.column)),
             _ => None,
         };
         let body = ErrorBody {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sentinel_core::alert::{Alert, AlertStatus};
 use sentinel_core::capability::{CapabilityError, Request};
 use sentinel_core::event::{CallResult, Guard, LogLevel, RunResult};
-use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
+use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, RunId};
 use sentinel_core::incident::{End, Incident};
 
 use super::metrics::{
@@ -134,6 +134,16 @@ impl Metrics {
                 tracing::info!(incident = %id, %policy, %target, end = end.as_str(), reason, "incident ended");
             }
         }
+    }
+
+    /// A firing notification that opens nothing: its episode has had its incident.
+    pub(crate) fn repeat_ignored(&self, policy: &PolicyName, alert: &Alert) {
+        self.repeats
+            .get_or_create(&PolicyLabels {
+                policy: policy.to_string(),
+            })
+            .inc();
+        tracing::debug!(%policy, alert = alert.name(), starts_at = %alert.starts_at, "a repeated notification opens nothing new");
     }
 
     /// A guard holds an incident back.

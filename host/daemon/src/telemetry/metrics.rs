@@ -79,6 +79,7 @@ pub(crate) struct Metrics {
     pub(super) ended: Family<EndLabels, Counter>,
     pub(super) open: Gauge,
     pub(super) backlog: Gauge,
+    pub(super) repeats: Family<PolicyLabels, Counter>,
     pub(super) held: Family<GuardLabels, Counter>,
     pub(super) runs_started: Family<PluginLabels, Counter>,
     pub(super) runs: Family<RunLabels, Counter>,
@@ -143,6 +144,11 @@ impl Metrics {
             "alerts_backlog",
             "Alerts that are committed and not yet matched against the policies",
             Gauge::default()
+        );
+        let repeats = register!(
+            "repeats_ignored",
+            "Firing notifications that opened nothing because their episode had its incident",
+            Family::default()
         );
         let held = register!(
             "incidents_held",
@@ -227,6 +233,7 @@ impl Metrics {
             ended,
             open,
             backlog,
+            repeats,
             held,
             runs_started,
             runs,
