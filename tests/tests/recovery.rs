@@ -203,13 +203,12 @@ policies:
     daemon.set("SENTINEL_SHUTDOWN_GRACE", "1s");
     daemon.serve().await;
     daemon.deliver(&[Alert::firing("Play", &[])]).await;
+    let words = format!("sleep\0{sleep}\0");
     let sleeping = || {
-        let pattern = format!("^sleep {sleep}$");
-        let found = std::process::Command::new("pgrep")
-            .args(["-f", &pattern])
-            .output()
-            .unwrap();
-        found.status.success()
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        processes
+            .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+            .any(|line| line == words.as_bytes())
     };
     sentinel_tests::eventually("the playbook sleeps", Duration::from_secs(30), || async {
         sleeping().then_some(())

@@ -397,6 +397,8 @@ impl Incident {
     pub fn apply(&mut self, event: &Event) -> Vec<Command> {
         let at = event.at;
         match (&event.body, self.phase.clone()) {
+            // An end is an end: what the alert does afterwards is for the next incident.
+            (_, Phase::Ended { .. }) => Vec::new(),
             (EventBody::EffectBegan { .. }, _) => {
                 self.acted_at = Some(at);
                 Vec::new()
