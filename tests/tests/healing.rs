@@ -243,7 +243,7 @@ policies:
         .find(|event| event["kind"] == "effect-ended" && event["name"] == "ansible.run")
         .unwrap();
     assert!(
-        !playbook["detail"].as_array().unwrap().is_empty(),
+        !playbook["lines"].as_array().unwrap().is_empty(),
         "{playbook:#}"
     );
 }

@@ -19,7 +19,7 @@ pub struct Entry {
     pub text: String,
     /// What belongs under it, such as the output of a playbook.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub detail: Vec<String>,
+    pub lines: Vec<String>,
 }
 
 /// The timeline of one incident, and the state that it leads to.
@@ -61,12 +61,12 @@ fn phase_entry(phase: &Phase, at: Timestamp) -> Option<Entry> {
         at,
         kind,
         text,
-        detail: Vec::new(),
+        lines: Vec::new(),
     })
 }
 
 fn entry(event: &Event) -> Entry {
-    let mut detail = Vec::new();
+    let mut lines = Vec::new();
     let text = match &event.body {
         EventBody::Opened {
             plan,
@@ -74,11 +74,11 @@ fn entry(event: &Event) -> Entry {
             alert,
             accepted_at,
         } => {
-            detail.push(format!(
+            lines.push(format!(
                 "fires since {}, delivered by {} and accepted at {accepted_at}",
                 alert.starts_at, alert.source
             ));
-            detail.extend(
+            lines.extend(
                 alert
                     .labels
                     .iter()
@@ -146,7 +146,7 @@ fn entry(event: &Event) -> Entry {
             )
         }
         EventBody::EffectEnded { name, result, .. } => {
-            detail = playbook_lines(result);
+            lines = playbook_lines(result);
             format!("effect ended: {name} → {}", outcome(result))
         }
         EventBody::Denied { request, error, .. } => match error {
@@ -159,7 +159,7 @@ fn entry(event: &Event) -> Entry {
         at: event.at,
         kind: event.body.kind(),
         text,
-        detail,
+        lines,
     }
 }
 

@@ -81,25 +81,10 @@ impl From<IncidentRow> for ListedIncident {
 /// One incident with everything that is known of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct IncidentView {
-    /// Its number.
-    pub(crate) id: IncidentId,
-    /// The policy's name.
-    pub(crate) policy: String,
-    /// What is acted on.
-    pub(crate) target: String,
-    /// The name of the alert that opened it.
-    pub(crate) alert: String,
-    /// Where it stands, as one word; its end when it is over.
-    pub(crate) state: String,
-    /// When it opened.
-    pub(crate) opened_at: Timestamp,
-    /// When it ended.
-    pub(crate) ended_at: Option<Timestamp>,
-    /// How it ended; none while it is open.
-    pub(crate) end: Option<String>,
-    /// Why it ended so.
-    pub(crate) reason: Option<String>,
-    /// What happened, in order: each with `at`, `kind`, `text`, and the event's own
+    /// What lists show of it.
+    #[serde(flatten)]
+    pub(crate) row: ListedIncident,
+    /// What happened, in order: each with `at`, `kind`, `text`, `lines` that belong under it, and the event's own
     /// fields.
     pub(crate) events: Vec<Value>,
 }
@@ -136,17 +121,8 @@ impl IncidentView {
             return Err(ViewError::Missing(id));
         }
         let (incident, entries) = timeline(&events).map_err(|error| ViewError::Fold(id, error))?;
-        let row = ListedIncident::from(IncidentRow::from(&incident));
         Ok(Self {
-            id,
-            policy: row.policy,
-            target: row.target,
-            alert: row.alert,
-            state: row.state,
-            opened_at: row.opened_at,
-            ended_at: row.ended_at,
-            end: row.end,
-            reason: row.reason,
+            row: IncidentRow::from(&incident).into(),
             events: merge(&events, entries),
         })
     }
@@ -170,7 +146,7 @@ fn merge(events: &[Event], entries: Vec<Entry>) -> Vec<Value> {
                 "at": entry.at,
                 "kind": entry.kind,
                 "text": entry.text,
-                "detail": entry.detail,
+                "lines": entry.lines,
             });
             if let (Value::Object(value), Value::Object(fields)) = (&mut value, fields) {
                 for (name, field) in fields {

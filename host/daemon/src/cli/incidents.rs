@@ -147,29 +147,30 @@ fn list_text(list: &IncidentList) -> String {
 }
 
 fn show_text(view: &IncidentView) -> String {
+    let row = &view.row;
     let mut out = String::new();
-    let state = match &view.reason {
-        Some(reason) => format!("{}: {}", view.state, harmless(reason)),
-        None => view.state.clone(),
+    let state = match &row.reason {
+        Some(reason) => format!("{}: {}", row.state, harmless(reason)),
+        None => row.state.clone(),
     };
     // Writing to a String cannot fail.
     let _ok = writeln!(
         out,
         "incident {}\npolicy   {}\ntarget   {}\nalert    {}\nopened   {}\nstate    {state}\n",
-        view.id,
-        view.policy,
-        harmless(&view.target),
-        harmless(&view.alert),
-        second(view.opened_at),
+        row.id,
+        row.policy,
+        harmless(&row.target),
+        harmless(&row.alert),
+        second(row.opened_at),
     );
     for event in &view.events {
         let text = |key: &str| harmless(event.get(key).and_then(Value::as_str).unwrap_or_default());
         let at = text("at")
             .parse::<Timestamp>()
-            .map_or_else(|_| String::new(), |at| seconds(view.opened_at, at));
+            .map_or_else(|_| String::new(), |at| seconds(row.opened_at, at));
         let _ok = writeln!(out, "{at:>12}  {:<20}  {}", text("kind"), text("text"));
-        let detail = event.get("detail").and_then(Value::as_array);
-        for line in detail.into_iter().flatten().filter_map(Value::as_str) {
+        let lines = event.get("lines").and_then(Value::as_array);
+        for line in lines.into_iter().flatten().filter_map(Value::as_str) {
             let _ok = writeln!(out, "{:36}{}", "", harmless(line));
         }
     }
