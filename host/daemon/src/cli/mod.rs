@@ -52,8 +52,8 @@ enum Command {
     ///
     /// Takes alerts at `POST /api/v1/alerts/alertmanager` (Alertmanager's and Grafana's
     /// webhook) and `POST /api/v2/alerts` (straight from Prometheus). SIGTERM and SIGINT stop it:
-    /// runs that have begun get `shutdown_grace` to end. SIGHUP makes it look at its plugins and
-    /// policies at once; it also watches both folders.
+    /// runs that have begun get `shutdown_grace` to end, and a second signal skips that. SIGHUP makes
+    /// it look at its plugins and policies at once; it also watches both folders.
     #[command(after_help = EXIT_CODES)]
     Serve,
     /// Validate the configuration, every plugin and every policy, without a daemon.

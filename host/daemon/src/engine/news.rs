@@ -1,0 +1,130 @@
+//! Whether a firing notification is news.
+
+use jiff::Timestamp;
+use sentinel_core::incident::{End, Plan, is_late, later};
+use sentinel_journal::IncidentRow;
+
+/// What a firing notification without an open incident is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The beginning of something.
+    Episode,
+    /// A repetition that changes nothing.
+    Repeat,
+    /// What was healed fires on: a person has to look, and why.
+    StillFiring(String),
+}
+
+/// Tells them apart: `resolved_at` is when the end of the episode was told, `known` the
+/// last incident that the episode led to.
+pub(super) fn news(
+    plan: &Plan,
+    resolved_at: Option<Timestamp>,
+    known: Option<&IncidentRow>,
+    now: Timestamp,
+) -> News {
+    if resolved_at.is_some_and(|end| is_late(end, now)) {
+        return News::Repeat;
+    }
+    let Some(known) = known else {
+        return News::Episode;
+    };
+    // It fires again with the start that it had before it was told to have resolved.
+    if resolved_at.is_some_and(|end| known.opened_at < end) {
+        return News::Episode;
+    }
+    let healed_at = known
+        .ended_at
+        .filter(|_| known.state == End::Healed.as_str());
+    let patience = plan.cooldown.saturating_add(plan.verify.within);
+    match healed_at {
+        Some(at) if now > later(at, patience) => News::StillFiring(format!(
+            "the alert still fires, although incident {} was verified at {at}",
+            known.id
+        )),
+        _ => News::Repeat,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use sentinel_core::grant::Grants;
+    use sentinel_core::id::Digest;
+    use sentinel_core::id::IncidentId;
+    use sentinel_core::incident::{PlannedVerify, VerifyCheck};
+
+    fn moment(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    /// A cooldown and a verification of a minute each.
+    fn plan() -> Plan {
+        Plan {
+            policy: "web".parse().unwrap(),
+            digest: Digest::of(b"web"),
+            steps: Vec::new(),
+            verify: PlannedVerify {
+                check: VerifyCheck::DockerRunning,
+                within: Duration::from_secs(60),
+                every: Duration::from_secs(1),
+            },
+            cooldown: Duration::from_secs(60),
+            grants: Grants::default(),
+        }
+    }
+
+    /// An incident that opened at 0 and ended at 10.
+    fn ended(state: &str) -> IncidentRow {
+        IncidentRow {
+            id: IncidentId(1),
+            policy: "web".to_owned(),
+            target: "docker://local/web".to_owned(),
+            alert: "WebDown".to_owned(),
+            state: state.to_owned(),
+            opened_at: moment(0),
+            ended_at: Some(moment(10)),
+            reason: None,
+            last_run_at: Some(moment(9)),
+        }
+    }
+
+    fn judge(resolved: Option<i64>, known: Option<&str>, now: i64) -> News {
+        let known = known.map(ended);
+        news(&plan(), resolved.map(moment), known.as_ref(), moment(now))
+    }
+
+    #[test]
+    fn an_episode_that_nobody_knows_is_news_unless_its_end_has_overtaken_it() {
+        assert_eq!(judge(None, None, 0), News::Episode);
+        assert_eq!(judge(Some(0), None, 119), News::Repeat);
+        assert_eq!(judge(Some(0), None, 121), News::Episode);
+    }
+
+    #[test]
+    fn a_repetition_is_none_whatever_its_incident_came_to() {
+        for state in ["healed", "escalated", "cleared", "cancelled", "suppressed"] {
+            assert_eq!(judge(None, Some(state), 100), News::Repeat, "{state}");
+        }
+        assert_eq!(judge(None, Some("escalated"), 100_000), News::Repeat);
+    }
+
+    #[test]
+    fn what_was_healed_and_fires_on_goes_to_a_person() {
+        assert!(matches!(
+            judge(None, Some("healed"), 131),
+            News::StillFiring(reason) if reason.contains("incident 1")
+        ));
+    }
+
+    #[test]
+    fn what_resolved_and_fires_again_with_its_old_start_is_news_once() {
+        // Told to have resolved at 20, after its incident had opened.
+        assert_eq!(judge(Some(20), Some("healed"), 30), News::Repeat);
+        assert_eq!(judge(Some(20), Some("healed"), 200), News::Episode);
+        // The incident that this opened is younger than that end.
+        assert_eq!(judge(Some(-200), Some("escalated"), 200), News::Repeat);
+    }
+}
