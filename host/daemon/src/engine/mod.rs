@@ -303,10 +303,23 @@ impl Engine {
             AlertStatus::Resolved => {
                 let key = AlertKey::from(&accepted.alert.episode());
                 let ids = self.by_alert.get(&key).cloned().unwrap_or_default();
+                if ids.is_empty() {
+                    self.resolved(accepted);
+                }
                 for id in ids {
                     self.see(turn, id, accepted);
                 }
             }
+        }
+    }
+
+    /// An alert ended that no open incident waits for: most often one that was healed.
+    fn resolved(&self, accepted: &Accepted) {
+        let alert = &accepted.alert;
+        let serving = self.serving.load();
+        let mut policies = serving.policies.matching(&alert.labels);
+        if let Some(policy) = policies.next() {
+            tracing::info!(policy = %policy.name, alert = alert.name(), starts_at = %alert.starts_at, "alert resolved, there is nothing to do");
         }
     }
 
