@@ -219,15 +219,6 @@ impl Reader {
             })?)
     }
 
-    /// How many accepted alerts the engine has not dealt with.
-    pub fn inbox_len(&self) -> Result<u64, ReadError> {
-        Ok(self
-            .connection()
-            .query_row("SELECT count(*) FROM inbox", [], |row| row.get::<_, i64>(0))?
-            .try_into()
-            .unwrap_or_default())
-    }
-
     /// The last set of plugins and policies that was good as a whole.
     pub fn serving(&self) -> Result<Option<StoredServing>, ReadError> {
         let body: Option<String> = self

@@ -139,12 +139,6 @@ impl Sandbox {
         &self.config
     }
 
-    /// How many more runs could begin now without waiting.
-    #[must_use]
-    pub fn free_places(&self) -> usize {
-        self.places.available_permits()
-    }
-
     pub(crate) fn engine(&self) -> Engine {
         self.engine.clone()
     }

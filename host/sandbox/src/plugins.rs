@@ -26,37 +26,10 @@ impl Plugins {
         self.0.insert(plugin.name.clone(), plugin)
     }
 
-    /// Takes a plugin out.
-    pub fn remove(&mut self, name: &PluginName) -> Option<Arc<Plugin>> {
-        self.0.remove(name)
-    }
-
     /// The plugins, sorted by name.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Plugin>> {
         self.0.values()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Of two with the same name the last one stays.
-impl FromIterator<Arc<Plugin>> for Plugins {
-    fn from_iter<I: IntoIterator<Item = Arc<Plugin>>>(plugins: I) -> Self {
-        let named = plugins
-            .into_iter()
-            .map(|plugin| (plugin.name.clone(), plugin));
-        Self(named.collect())
     }
 }
 
