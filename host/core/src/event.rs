@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, AlertStatus, Episode, Labels};
-use crate::capability::{CapabilityError, Request, Response};
+use crate::capability::{CapabilityError, ContainerDetails, Request, Response};
 use crate::id::{Digest, IncidentId, PluginName, RunId, Target};
 use crate::incident::Plan;
 
@@ -80,6 +80,30 @@ pub enum EventBody {
         version: String,
         /// Which bytes acted.
         digest: Digest,
+        /// What the gate does with its effects.
+        #[serde(default)]
+        mode: RunMode,
+    },
+    /// What the run's clock and randomness come from; written before its first effect.
+    RunSeeded {
+        /// The run.
+        run: RunId,
+        /// The seed, as 64 hexadecimal digits.
+        seed: String,
+        /// What the run's clock said when it began.
+        clock: Timestamp,
+    },
+    /// A run looked at its clock.
+    ClockRead {
+        /// The run.
+        run: RunId,
+        /// How many nanoseconds after its begin, once for each look, in order.
+        readings: Vec<u64>,
+    },
+    /// A run that the end of the daemon cut off goes on from its record.
+    RunResumed {
+        /// The run.
+        run: RunId,
     },
     /// A run ended.
     RunEnded {
@@ -88,11 +112,79 @@ pub enum EventBody {
         /// How.
         result: RunResult,
     },
-    /// The daemon ended while the run was under way; nobody knows how far it came.
+    /// The daemon ended while the run was under way, and it cannot go on from its record.
     RunInterrupted {
         /// The run.
         run: RunId,
     },
+    /// Before the first effect: what it is about to destroy the traces of.
+    EvidenceCaptured {
+        /// The run.
+        run: RunId,
+        /// The container, as the effect found it; none when it could not be looked at.
+        container: Option<Box<ContainerDetails>>,
+        /// The end of its output.
+        log: String,
+        /// What could not be had, and why.
+        problem: Option<String>,
+    },
+    /// A dry run asked for an effect, which was not carried out.
+    Planned {
+        /// The run.
+        run: RunId,
+        /// The call's number inside the run.
+        call: u32,
+        /// What would have been done.
+        effect: PlannedEffect,
+        /// What the run was told.
+        result: CallResult,
+    },
+    /// A person was asked to approve what a dry run planned.
+    ApprovalRequested {
+        /// The dry run whose effects are the plan.
+        run: RunId,
+        /// Identifies the plan; what is approved is this plan and no other.
+        plan: Digest,
+        /// When it counts as denied.
+        expires_at: Timestamp,
+    },
+    /// A person approved the plan.
+    Approved {
+        /// Which plan.
+        plan: Digest,
+        /// Who.
+        by: String,
+    },
+    /// A person denied the plan.
+    ApprovalDenied {
+        /// Which plan.
+        plan: Digest,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nobody approved the plan in time.
+    ApprovalExpired {
+        /// Which plan.
+        plan: Digest,
+    },
+    /// A guard dropped it.
+    Suppressed {
+        /// Which guard.
+        guard: Guard,
+        /// Why.
+        reason: String,
+    },
+    /// An operator ended it.
+    Cancelled {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// No word of its alerts came for as long as the policy's `ttl`.
+    Expired,
     /// What the policy's `verify` asks for holds.
     VerificationPassed {
         /// What was seen.
@@ -137,6 +229,9 @@ pub enum EventBody {
         name: String,
         /// How it went.
         result: CallResult,
+        /// Whether the driver found this out after the daemon had been cut off.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        settled: bool,
     },
     /// The gate refused a call before anything was done.
     Denied {
@@ -171,6 +266,18 @@ impl EventBody {
             Self::GuardHeld { .. } => "guard-held",
             Self::GuardsPassed => "guards-passed",
             Self::RunStarted { .. } => "run-started",
+            Self::RunSeeded { .. } => "run-seeded",
+            Self::ClockRead { .. } => "clock-read",
+            Self::RunResumed { .. } => "run-resumed",
+            Self::EvidenceCaptured { .. } => "evidence-captured",
+            Self::Planned { .. } => "planned",
+            Self::ApprovalRequested { .. } => "approval-requested",
+            Self::Approved { .. } => "approved",
+            Self::ApprovalDenied { .. } => "approval-denied",
+            Self::ApprovalExpired { .. } => "approval-expired",
+            Self::Suppressed { .. } => "suppressed",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Expired => "expired",
             Self::RunEnded { .. } => "run-ended",
             Self::RunInterrupted { .. } => "run-interrupted",
             Self::VerificationPassed { .. } => "verification-passed",
@@ -223,6 +330,76 @@ impl LogLevel {
     }
 }
 
+/// An effect that a dry run asked for: one line of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedEffect {
+    /// What was asked.
+    pub request: Request,
+    /// What the name in the request turned out to be.
+    pub on: Option<Resource>,
+}
+
+/// What the gate does with the effects of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunMode {
+    /// They are carried out.
+    #[default]
+    Live,
+    /// They are noted down and answered with what would have happened.
+    Dry,
+    /// They are carried out if they are those of the approved plan, in its order.
+    Apply,
+}
+
+impl RunMode {
+    /// The mode as text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Dry => "dry",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+/// Why the host ended a run between two effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopCause {
+    /// The stop switch.
+    Paused,
+    /// A limit on effects in a window has no room.
+    Rate,
+    /// Every alert of the incident resolved.
+    Cleared,
+    /// An operator.
+    Cancelled,
+    /// It asked for an effect that is not the next one of the approved plan.
+    Deviated,
+    /// On going on from its record it did something else than the record has.
+    Nondeterministic,
+    /// Whether an effect was carried out before the daemon was cut off cannot be told.
+    InDoubt,
+}
+
+impl StopCause {
+    /// The cause as text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Rate => "rate",
+            Self::Cleared => "cleared",
+            Self::Cancelled => "cancelled",
+            Self::Deviated => "deviated",
+            Self::Nondeterministic => "nondeterministic",
+            Self::InDoubt => "in doubt",
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
@@ -242,6 +419,13 @@ pub enum RunResult {
         /// What the engine makes of it.
         class: FailureClass,
         /// What went wrong.
+        message: String,
+    },
+    /// The host ended it between two effects; that is no attempt of the step.
+    Stopped {
+        /// Why.
+        cause: StopCause,
+        /// In words.
         message: String,
     },
 }
@@ -270,14 +454,31 @@ impl FailureClass {
     }
 }
 
-/// What can hold an incident back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What can hold an incident back, in the order in which they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Guard {
+    /// The stop switch.
+    Pause,
+    /// A maintenance window.
+    Maintenance,
+    /// The same notification was dealt with before.
+    Repeat,
+    /// The circuit breaker: the policy failed on the target too often, or the target
+    /// flaps.
+    Breaker,
     /// The policy acted on the target a short while ago.
     Cooldown,
     /// Another incident is acting on the target.
     TargetLock,
+    /// Too many runs at once.
+    Concurrency,
+    /// Too many in a window.
+    Rate,
+    /// Too large a share of the fleet is disturbed.
+    BlastRadius,
+    /// A person has to approve the plan.
+    Approval,
 }
 
 impl Guard {
@@ -285,8 +486,16 @@ impl Guard {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Pause => "pause",
+            Self::Maintenance => "maintenance",
+            Self::Repeat => "repeat",
+            Self::Breaker => "breaker",
             Self::Cooldown => "cooldown",
             Self::TargetLock => "target-lock",
+            Self::Concurrency => "concurrency",
+            Self::Rate => "rate",
+            Self::BlastRadius => "blast-radius",
+            Self::Approval => "approval",
         }
     }
 }

@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, AlertStatus, Episode, Fingerprint};
 use crate::event::{Event, EventBody, FailureClass, Guard, RunResult, millis};
 use crate::grant::Grants;
+use crate::guard::settings::Guards;
 use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
+use crate::policy::{DEFAULT_TTL, Mode};
 
 /// How often a run of one incident may be cut off by the end of the daemon before a
 /// person has to look: a plugin that takes the daemon down must not do so for ever.
@@ -38,11 +40,103 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// What decides that the target is healed.
     pub verify: PlannedVerify,
-    /// How long the policy leaves the target alone after it acted.
-    #[serde(with = "millis", rename = "cooldown_ms")]
-    pub cooldown: Duration,
+    /// What can hold it back.
+    #[serde(flatten)]
+    pub guards: Guards,
     /// What the plugins may touch.
     pub grants: Grants,
+    /// Whether it acts.
+    #[serde(default = "auto")]
+    pub mode: Mode,
+    /// How it is approved, in mode `approve`.
+    #[serde(default)]
+    pub approval: Approval,
+    /// How long the incident waits for word of its alerts.
+    #[serde(with = "millis", rename = "ttl_ms", default = "default_ttl")]
+    pub ttl: Duration,
+    /// How many of the container's last log lines are kept before the first effect.
+    #[serde(default)]
+    pub evidence: u32,
+    /// Which plugin tells a person, when one must look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalate: Option<PlannedEscalation>,
+}
+
+// What plans of journals that know nothing of these had.
+fn auto() -> Mode {
+    Mode::Auto
+}
+
+fn default_ttl() -> Duration {
+    DEFAULT_TTL
+}
+
+/// How a plan is approved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// After how long it counts as denied.
+    #[serde(with = "millis", rename = "expires_ms")]
+    pub expires: Duration,
+    /// How many people have to approve; 1 or 2.
+    pub people: u32,
+}
+
+impl Default for Approval {
+    fn default() -> Self {
+        Self {
+            expires: Duration::from_mins(30),
+            people: 1,
+        }
+    }
+}
+
+/// Which plugin tells a person, rendered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedEscalation {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// Its params, rendered.
+    pub params: serde_json::Map<String, serde_json::Value>,
+    /// How long a run may take.
+    #[serde(with = "millis", rename = "timeout_ms")]
+    pub timeout: Duration,
+    /// How many runs it has; at least 1.
+    pub attempts: u32,
+}
+
+/// When a step is begun; always, unless it says otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct When {
+    /// Not before the incident is as old as this.
+    #[serde(with = "millis", rename = "after_ms", default)]
+    pub after: Duration,
+    /// Only when the step before it failed in one of these ways; in any way when empty.
+    #[serde(default)]
+    pub on: Vec<StepFailure>,
+}
+
+/// How a step failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepFailure {
+    /// Its last attempt failed in a way that another might not have.
+    Retryable,
+    /// It cannot succeed.
+    Permanent,
+    /// It did something, and the verification did not pass.
+    Unverified,
+}
+
+impl StepFailure {
+    /// The failure as policies write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retryable => "retryable",
+            Self::Permanent => "permanent",
+            Self::Unverified => "unverified",
+        }
+    }
 }
 
 /// One rung of the ladder.
@@ -60,8 +154,12 @@ pub struct PlannedStep {
     /// The time between two attempts.
     #[serde(with = "millis", rename = "backoff_ms")]
     pub backoff: Duration,
-    /// What becomes of a run that the end of the daemon cut off.
+    /// What becomes of a run that the end of the daemon cut off, where its record does
+    /// not say how far it came.
     pub on_interrupt: OnInterrupt,
+    /// When it is begun.
+    #[serde(default)]
+    pub when: When,
 }
 
 /// What becomes of a run that the end of the daemon cut off.
@@ -630,6 +728,7 @@ impl Incident {
                 FailureClass::Permanent => self.next_step(step, message, at),
                 FailureClass::Denied => self.end(End::Escalated, message.clone(), at),
             },
+            RunResult::Stopped { message, .. } => self.end(End::Escalated, message.clone(), at),
         }
     }
 

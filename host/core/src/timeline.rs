@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::capability::{CapabilityError, Response};
-use crate::event::{CallResult, Event, EventBody, RunResult};
+use crate::capability::{CapabilityError, ContainerDetails, Response};
+use crate::event::{CallResult, Event, EventBody, Resource, RunMode, RunResult};
 use crate::incident::{FoldError, Incident, Phase};
 
 /// One line of a timeline: an event, or a change of phase that an event brought about.
@@ -115,15 +115,75 @@ fn entry(event: &Event) -> Entry {
             plugin,
             version,
             digest,
+            mode,
+        } => {
+            let mode = match mode {
+                RunMode::Live => "",
+                RunMode::Dry => "dry ",
+                RunMode::Apply => "approved ",
+            };
+            format!(
+                "{mode}run {run} started: step {step}, attempt {attempt}, {plugin} {version} ({})",
+                digest.short()
+            )
+        }
+        EventBody::RunSeeded { run, clock, .. } => {
+            format!("run {run} began at {clock} by its clock")
+        }
+        EventBody::ClockRead { run, readings } => {
+            format!("run {run} looked at its clock {} times", readings.len())
+        }
+        EventBody::RunResumed { run } => format!("run {run} goes on from its record"),
+        EventBody::EvidenceCaptured {
+            container,
+            log,
+            problem,
+            ..
+        } => {
+            lines.extend(log.lines().map(|line| format!("log: {line}")));
+            let container = container.as_ref().map_or_else(
+                || "no container".to_owned(),
+                |container| format!("{} {}", container.name, state(container)),
+            );
+            let problem = problem
+                .as_ref()
+                .map_or_else(String::new, |problem| format!(" ({problem})"));
+            format!("evidence: {container}{problem}")
+        }
+        EventBody::Planned { effect, .. } => {
+            format!(
+                "would do: {}{}",
+                effect.request.summary(),
+                resource(effect.on.as_ref())
+            )
+        }
+        EventBody::ApprovalRequested {
+            plan, expires_at, ..
         } => format!(
-            "run {run} started: step {step}, attempt {attempt}, {plugin} {version} ({})",
-            digest.short()
+            "plan {} waits for approval until {expires_at}",
+            plan.short()
         ),
+        EventBody::Approved { plan, by } => format!("plan {} approved by {by}", plan.short()),
+        EventBody::ApprovalDenied { plan, by, reason } => {
+            format!("plan {} denied by {by}: {reason}", plan.short())
+        }
+        EventBody::ApprovalExpired { plan } => format!(
+            "nobody approved plan {} in time, which counts as denied",
+            plan.short()
+        ),
+        EventBody::Suppressed { guard, reason } => {
+            format!("suppressed by {}: {reason}", guard.as_str())
+        }
+        EventBody::Cancelled { by, reason } => format!("cancelled by {by}: {reason}"),
+        EventBody::Expired => "no word of its alerts came for too long".to_owned(),
         EventBody::RunEnded { run, result } => match result {
             RunResult::Changed { message } => format!("run {run} changed something: {message}"),
             RunResult::Unchanged { message } => format!("run {run} changed nothing: {message}"),
             RunResult::Failed { class, message } => {
                 format!("run {run} failed ({}): {message}", class.as_str())
+            }
+            RunResult::Stopped { cause, message } => {
+                format!("run {run} was stopped ({}): {message}", cause.as_str())
             }
         },
         EventBody::RunInterrupted { run } => {
@@ -136,18 +196,25 @@ fn entry(event: &Event) -> Entry {
             request, result, ..
         } => format!("looked: {} → {}", request.summary(), outcome(result)),
         EventBody::EffectBegan { request, on, .. } => {
-            let on = on
-                .as_ref()
-                .map(|on| format!(" on {} ({})", on.name, on.id.get(..12).unwrap_or(&on.id)));
             format!(
                 "effect began: {}{}",
                 request.summary(),
-                on.unwrap_or_default()
+                resource(on.as_ref())
             )
         }
-        EventBody::EffectEnded { name, result, .. } => {
+        EventBody::EffectEnded {
+            name,
+            result,
+            settled,
+            ..
+        } => {
             lines = playbook_lines(result);
-            format!("effect ended: {name} → {}", outcome(result))
+            let settled = if *settled {
+                " (found out afterwards)"
+            } else {
+                ""
+            };
+            format!("effect ended: {name} → {}{settled}", outcome(result))
         }
         EventBody::Denied { request, error, .. } => match error {
             CapabilityError::Denied(why) => format!("denied: {}: {why}", request.summary()),
@@ -163,24 +230,32 @@ fn entry(event: &Event) -> Entry {
     }
 }
 
+fn resource(on: Option<&Resource>) -> String {
+    on.map_or_else(String::new, |on| {
+        format!(" on {} ({})", on.name, on.id.get(..12).unwrap_or(&on.id))
+    })
+}
+
+fn state(details: &ContainerDetails) -> String {
+    let state = format!("{:?}", details.state).to_lowercase();
+    let health = format!("{:?}", details.health).to_lowercase();
+    let oom = if details.oom_killed {
+        ", killed for lack of memory"
+    } else {
+        ""
+    };
+    if state == "running" {
+        format!("{state}, health {health}")
+    } else {
+        format!("{state}, exit code {}{oom}", details.exit_code)
+    }
+}
+
 fn outcome(result: &CallResult) -> String {
     match result {
         Ok(Response::Done) => "done".to_owned(),
         Ok(Response::Containers(containers)) => format!("{} containers", containers.len()),
-        Ok(Response::Container(details)) => {
-            let state = format!("{:?}", details.state).to_lowercase();
-            let health = format!("{:?}", details.health).to_lowercase();
-            let oom = if details.oom_killed {
-                ", killed for lack of memory"
-            } else {
-                ""
-            };
-            if state == "running" {
-                format!("{state}, health {health}")
-            } else {
-                format!("{state}, exit code {}{oom}", details.exit_code)
-            }
-        }
+        Ok(Response::Container(details)) => state(details),
         Ok(Response::Text(text)) => format!("{} lines", text.lines().count()),
         Ok(Response::Created(id)) => format!("new id {}", id.get(..12).unwrap_or(id)),
         Ok(Response::Playbook(report)) => format!(

@@ -14,11 +14,13 @@ use sentinel_core::alert::{Alert, AlertStatus, Episode, Fingerprint, Labels};
 use sentinel_core::capability::{DockerCall, DockerRequest, Request};
 use sentinel_core::event::{Event, EventBody, FailureClass, Guard, RunResult};
 use sentinel_core::grant::Grants;
+use sentinel_core::guard::settings::Guards;
 use sentinel_core::id::{Digest, IncidentId, RunId};
 use sentinel_core::incident::{
-    Command, End, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Plan, PlannedStep,
-    PlannedVerify, VerifyCheck, later,
+    Approval, Command, End, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Plan, PlannedStep,
+    PlannedVerify, VerifyCheck, When, later,
 };
+use sentinel_core::policy::Mode;
 
 fn moment(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -51,6 +53,7 @@ fn plan(attempts: &[u32], check: VerifyCheck, on_interrupt: OnInterrupt) -> Plan
                 attempts: *attempts,
                 backoff: Duration::from_secs(5),
                 on_interrupt,
+                when: When::default(),
             })
             .collect(),
         verify: PlannedVerify {
@@ -58,7 +61,15 @@ fn plan(attempts: &[u32], check: VerifyCheck, on_interrupt: OnInterrupt) -> Plan
             within: Duration::from_secs(30),
             every: Duration::from_millis(500),
         },
-        cooldown: Duration::from_secs(60),
+        guards: Guards {
+            cooldown: Duration::from_secs(60),
+            ..Guards::default()
+        },
+        mode: Mode::Auto,
+        approval: Approval::default(),
+        ttl: Duration::from_hours(24),
+        evidence: 0,
+        escalate: None,
         grants: Grants::default(),
     }
 }

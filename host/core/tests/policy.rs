@@ -93,7 +93,7 @@ fn a_plan_is_rendered_for_its_alert() {
     assert_eq!(target.to_string(), "docker://local/nginx-2");
     let plan = policy.plan(&alert).unwrap();
     assert_eq!(plan.digest, policy.digest);
-    assert_eq!(plan.cooldown, Duration::from_mins(2));
+    assert_eq!(plan.guards.cooldown, Duration::from_mins(2));
     assert_eq!(plan.verify.every, Duration::from_millis(200));
     assert_eq!(
         plan.verify.check,

@@ -12,8 +12,10 @@ use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
 use sentinel_core::event::{Event, EventBody};
 use sentinel_core::grant::Grants;
+use sentinel_core::guard::settings::Guards;
 use sentinel_core::id::{Digest, IncidentId};
-use sentinel_core::incident::{Incident, Plan, PlannedVerify, VerifyCheck};
+use sentinel_core::incident::{Approval, Incident, Plan, PlannedVerify, VerifyCheck};
+use sentinel_core::policy::Mode;
 use sentinel_journal::{
     Append, DeadLetter, IncidentFilter, IncidentRow, Journal, OpenError, PluginRecord, Reader,
     Recovered, StoredServing, WriteError,
@@ -52,7 +54,15 @@ fn opened(id: u64) -> Event {
                     within: Duration::from_secs(1),
                     every: Duration::from_secs(1),
                 },
-                cooldown: Duration::from_secs(1),
+                guards: Guards {
+                    cooldown: Duration::from_secs(1),
+                    ..Guards::default()
+                },
+                mode: Mode::Auto,
+                approval: Approval::default(),
+                ttl: Duration::from_hours(24),
+                evidence: 0,
+                escalate: None,
                 grants: Grants::default(),
             }),
             target: "docker://local/web".parse().unwrap(),

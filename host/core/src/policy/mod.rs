@@ -15,6 +15,8 @@ mod yaml;
 
 pub use error::PolicyError;
 pub(crate) use error::nearest;
-pub use model::{Check, DEFAULT_COOLDOWN, Guards, Mode, Policy, SourceLocation, Step, Verify};
+pub use model::{
+    Check, DEFAULT_EVIDENCE, DEFAULT_TTL, Escalation, Mode, Policy, SourceLocation, Step, Verify,
+};
 pub use plugins::{ParamError, PluginCatalog, PluginFacts};
 pub use set::{Environment, PolicySet};

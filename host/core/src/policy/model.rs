@@ -3,19 +3,25 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::alert::{Alert, Labels};
 use crate::duration::human;
 use crate::grant::Grants;
+use crate::guard::settings::Guards;
 use crate::id::{Digest, PluginName, PolicyName, Target};
-use crate::incident::{OnInterrupt, Plan, PlannedStep, PlannedVerify, VerifyCheck};
+use crate::incident::{
+    Approval, OnInterrupt, Plan, PlannedEscalation, PlannedStep, PlannedVerify, VerifyCheck, When,
+};
 use crate::matcher::Matcher;
 use crate::template::{Context, RenderError, TargetTemplate, Template, render_map};
 
-/// How long a policy leaves a target alone when it does not say.
-pub const DEFAULT_COOLDOWN: Duration = Duration::from_mins(1);
+/// How long an incident waits for word of its alerts when the policy does not say.
+pub const DEFAULT_TTL: Duration = Duration::from_hours(24);
+/// How many of a container's last log lines are kept as evidence when the policy does
+/// not say.
+pub const DEFAULT_EVIDENCE: u32 = 100;
 
 /// One policy. Its JSON is what its digest is computed over: where it stands in which
 /// file makes no difference.
@@ -41,6 +47,16 @@ pub struct Policy {
     pub guards: Guards,
     /// What its plugins may touch.
     pub grants: Grants,
+    /// How it is approved, in mode `approve`.
+    pub approval: Approval,
+    /// How long an incident waits for word of its alerts.
+    #[serde(with = "human")]
+    pub ttl: Duration,
+    /// How many of the container's last log lines are kept before the first effect.
+    pub evidence: u32,
+    /// Which plugin tells a person, when one must look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalate: Option<Escalation>,
     /// Where it stands.
     #[serde(skip)]
     pub location: SourceLocation,
@@ -50,11 +66,15 @@ pub struct Policy {
 }
 
 /// Whether a policy acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It acts on its own.
     Auto,
+    /// It makes a plan and acts when a person approves it.
+    Approve,
+    /// It makes a plan, and never acts.
+    Shadow,
     /// It is not looked at.
     Off,
 }
@@ -65,6 +85,8 @@ impl Mode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
+            Self::Approve => "approve",
+            Self::Shadow => "shadow",
             Self::Off => "off",
         }
     }
@@ -85,8 +107,25 @@ pub struct Step {
     /// The time between two attempts; the same each time.
     #[serde(with = "human")]
     pub backoff: Duration,
-    /// What becomes of a run that the end of the daemon cut off.
+    /// What becomes of a run that the end of the daemon cut off, where its record does
+    /// not say how far it came.
     pub on_interrupt: OnInterrupt,
+    /// When it is begun.
+    pub when: When,
+}
+
+/// Which plugin tells a person, when one must look.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Escalation {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// What it is given; every string in it is a template.
+    pub params: Map<String, Value>,
+    /// How long a run may take.
+    #[serde(with = "human")]
+    pub timeout: Duration,
+    /// How many runs it has; at least 1.
+    pub attempts: u32,
 }
 
 /// What decides that the target is healed.
@@ -114,14 +153,6 @@ pub enum Check {
     DockerRunning,
     /// Every alert of the incident has resolved.
     AlertResolved,
-}
-
-/// What can hold a policy back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Guards {
-    /// How long it leaves a target alone after it acted on it; never zero.
-    #[serde(with = "human")]
-    pub cooldown: Duration,
 }
 
 /// A place in a policy file.
@@ -164,6 +195,15 @@ impl Policy {
                 attempts: step.attempts,
                 backoff: step.backoff,
                 on_interrupt: step.on_interrupt,
+                when: step.when.clone(),
+            })
+        };
+        let escalation = |escalation: &Escalation| {
+            Ok(PlannedEscalation {
+                plugin: escalation.plugin.clone(),
+                params: render_map(&escalation.params, &context)?,
+                timeout: escalation.timeout,
+                attempts: escalation.attempts,
             })
         };
         let check = match &self.verify.check {
@@ -185,8 +225,13 @@ impl Policy {
                 within: self.verify.within,
                 every: self.verify.every,
             },
-            cooldown: self.guards.cooldown,
+            guards: self.guards.clone(),
             grants: self.grants.clone(),
+            mode: self.mode,
+            approval: self.approval,
+            ttl: self.ttl,
+            evidence: self.evidence,
+            escalate: self.escalate.as_ref().map(escalation).transpose()?,
         })
     }
 }

@@ -8,15 +8,16 @@ use serde_json::{Map, Value};
 
 use super::error::{PolicyError, Problem, Source, Span};
 use super::model::{
-    Check, DEFAULT_COOLDOWN, Guards, Mode, Policy, SourceLocation, Step, Verify, check_url,
+    Check, DEFAULT_EVIDENCE, DEFAULT_TTL, Mode, Policy, SourceLocation, Step, Verify, check_url,
 };
 use super::section::{Keys, Reader, Section};
 use super::set::Environment;
 use super::yaml::{self, Content, Node, within};
 use crate::capability::DockerAction;
 use crate::grant::{AnsibleGrant, DockerGrant, Glob, Grants, LabelGrant};
+use crate::guard::settings::{DEFAULT_COOLDOWN, Guards};
 use crate::id::{Digest, PluginName, PolicyName};
-use crate::incident::OnInterrupt;
+use crate::incident::{Approval, OnInterrupt, When};
 use crate::matcher::{Matcher, Matchers};
 use crate::template::{TargetTemplate, Template, TemplateError};
 
@@ -190,9 +191,7 @@ impl PolicyReader<'_> {
         };
         let guards = match section.get("guards") {
             Some(node) => self.guards(node),
-            None => Some(Guards {
-                cooldown: DEFAULT_COOLDOWN,
-            }),
+            None => Some(Guards::default()),
         };
         let grants = match section.get("grants") {
             Some(node) => self.grants(node),
@@ -211,6 +210,10 @@ impl PolicyReader<'_> {
             verify: verify?,
             guards: guards?,
             grants: grants?,
+            approval: Approval::default(),
+            ttl: DEFAULT_TTL,
+            evidence: DEFAULT_EVIDENCE,
+            escalate: None,
             location: SourceLocation {
                 file: self.reader.source.name().to_owned(),
                 line,
@@ -405,6 +408,7 @@ impl PolicyReader<'_> {
                 attempts: attempts?,
                 backoff: backoff?,
                 on_interrupt: on_interrupt?,
+                when: When::default(),
             },
             StepPlaces {
                 params_key: match section.get("params") {
@@ -578,6 +582,7 @@ impl PolicyReader<'_> {
                 .duration(&section, "cooldown", DEFAULT_COOLDOWN, second..=30 * DAY);
         Some(Guards {
             cooldown: cooldown?,
+            ..Guards::default()
         })
     }
 

@@ -55,8 +55,13 @@ fn empty(policy: &Policy) -> Plan {
             within: Duration::ZERO,
             every: Duration::ZERO,
         },
-        cooldown: policy.guards.cooldown,
+        guards: policy.guards.clone(),
         grants: Grants::default(),
+        mode: policy.mode,
+        approval: policy.approval,
+        ttl: policy.ttl,
+        evidence: 0,
+        escalate: None,
     }
 }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use sentinel_core::alert::AlertStatus;
-use sentinel_core::event::{Event, EventBody, FailureClass, Guard, RunResult};
+use sentinel_core::event::{Event, EventBody, FailureClass, Guard, RunMode, RunResult};
 use sentinel_core::guard::{self, GuardView, Verdict};
 use sentinel_core::id::{IncidentId, PolicyName, RunId, Target};
 use sentinel_core::incident::{AlertKey, Command, Incident, Phase, Plan, VerifyCheck};
@@ -727,6 +727,7 @@ impl Engine {
                     plugin: planned.plugin,
                     version,
                     digest,
+                    mode: RunMode::Live,
                 },
             );
             let result = RunResult::Failed {
@@ -751,6 +752,7 @@ impl Engine {
                 plugin: planned.plugin,
                 version: plugin.version.to_string(),
                 digest,
+                mode: RunMode::Live,
             },
         );
         self.running += 1;

@@ -36,7 +36,7 @@ pub(super) fn news(
     let healed_at = known
         .ended_at
         .filter(|_| known.state == End::Healed.as_str());
-    let patience = plan.cooldown.saturating_add(plan.verify.within);
+    let patience = plan.guards.cooldown.saturating_add(plan.verify.within);
     match healed_at {
         Some(at) if now > later(at, patience) => News::StillFiring(format!(
             "the alert still fires, although incident {} was verified at {at}",
@@ -52,9 +52,11 @@ mod tests {
 
     use super::*;
     use sentinel_core::grant::Grants;
+    use sentinel_core::guard::settings::Guards;
     use sentinel_core::id::Digest;
     use sentinel_core::id::IncidentId;
-    use sentinel_core::incident::{PlannedVerify, VerifyCheck};
+    use sentinel_core::incident::{Approval, PlannedVerify, VerifyCheck};
+    use sentinel_core::policy::Mode;
 
     fn moment(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -71,8 +73,13 @@ mod tests {
                 within: Duration::from_secs(60),
                 every: Duration::from_secs(1),
             },
-            cooldown: Duration::from_secs(60),
+            guards: Guards::default(),
             grants: Grants::default(),
+            mode: Mode::Auto,
+            approval: Approval::default(),
+            ttl: Duration::from_secs(86_400),
+            evidence: 0,
+            escalate: None,
         }
     }
 

@@ -140,6 +140,7 @@ impl Recorder for RunRecorder {
             call,
             name: name.to_owned(),
             result: result.clone(),
+            settled: false,
         }));
         self.flush().await
     }

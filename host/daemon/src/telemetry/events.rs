@@ -180,6 +180,7 @@ impl Metrics {
             RunResult::Changed { .. } => "changed",
             RunResult::Unchanged { .. } => "unchanged",
             RunResult::Failed { class, .. } => class.as_str(),
+            RunResult::Stopped { .. } => "stopped",
         };
         self.runs
             .get_or_create(&RunLabels {
@@ -193,6 +194,9 @@ impl Metrics {
             }
             RunResult::Failed { message, .. } => {
                 tracing::warn!(incident = %run.incident, %run, %plugin, result = word, said = message, "run failed");
+            }
+            RunResult::Stopped { cause, message } => {
+                tracing::info!(incident = %run.incident, %run, %plugin, cause = cause.as_str(), said = message, "run stopped");
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What can hold an incident back. Guards are asked in a fixed order, and each verdict
 //! says when it would let go.
 
+pub mod settings;
+
 use jiff::Timestamp;
 
 use crate::event::Guard;
@@ -38,7 +40,7 @@ pub enum Verdict {
 #[must_use]
 pub fn evaluate(incident: &Incident, view: GuardView, now: Timestamp) -> Verdict {
     if let Some(last) = view.last_run_at {
-        let until = later(last, incident.plan.cooldown);
+        let until = later(last, incident.plan.guards.cooldown);
         if now < until {
             return Verdict::Hold {
                 guard: Guard::Cooldown,
