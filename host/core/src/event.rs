@@ -1,6 +1,7 @@
 //! What happens to an incident. The events are the truth: an incident's state is
 //! their fold ([`crate::incident`]), and whatever is shown of it is read from them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -31,11 +32,11 @@ pub enum EventBody {
     Opened {
         /// The policy as it was then: a later change of it does not touch this
         /// incident.
-        plan: Box<Plan>,
+        plan: Arc<Plan>,
         /// What to act on.
         target: Target,
         /// The alert.
-        alert: Box<Alert>,
+        alert: Arc<Alert>,
         /// When the alert's delivery was committed.
         accepted_at: Timestamp,
     },
@@ -138,15 +139,6 @@ pub enum EventBody {
         effect: PlannedEffect,
         /// What the run was told.
         result: CallResult,
-    },
-    /// A person was asked to approve what a dry run planned.
-    ApprovalRequested {
-        /// The dry run whose effects are the plan.
-        run: RunId,
-        /// Identifies the plan; what is approved is this plan and no other.
-        plan: Digest,
-        /// When it counts as denied.
-        expires_at: Timestamp,
     },
     /// A person approved the plan.
     Approved {
@@ -271,7 +263,6 @@ impl EventBody {
             Self::RunResumed { .. } => "run-resumed",
             Self::EvidenceCaptured { .. } => "evidence-captured",
             Self::Planned { .. } => "planned",
-            Self::ApprovalRequested { .. } => "approval-requested",
             Self::Approved { .. } => "approved",
             Self::ApprovalDenied { .. } => "approval-denied",
             Self::ApprovalExpired { .. } => "approval-expired",

@@ -5,20 +5,30 @@
 //! after a crash goes on from the fold of the journal. Time comes in with the event.
 //!
 //! ```text
-//! pending ─► held ─► starting ─► running ─► verifying ─► ended
-//!    │         │         ▲          │           │
-//!    │         │         └─ backing off ◄───────┘
-//!    └─────────┴──────────────────────────────────────► ended
+//! pending ◄──► held
+//!    │  ▲
+//!    ▼  └──────────────── backing off ◄──┐
+//! starting ─► running ─► verifying ──────┤
+//!    ▲           │                       └─► (escalating ─►) ended
+//!    └─ awaiting approval   watching (shadow)
 //! ```
+//!
+//! The guards are asked before every run (`pending`). In the modes `approve` and
+//! `shadow` the first run of a rung is dry; what it planned waits for approval, or is
+//! all that a shadow does.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, AlertStatus, Episode, Fingerprint};
-use crate::event::{Event, EventBody, FailureClass, Guard, RunResult, millis};
+use crate::duration::HumanDuration;
+use crate::event::{
+    Event, EventBody, FailureClass, Guard, PlannedEffect, RunMode, RunResult, StopCause, millis,
+};
 use crate::grant::Grants;
 use crate::guard::settings::Guards;
 use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
@@ -202,52 +212,101 @@ pub enum VerifyCheck {
     AlertResolved,
 }
 
+/// Where an incident is in its ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rung {
+    /// The step, counted from 1; 0 is the policy's `escalate`.
+    pub step: u32,
+    /// The attempt at the step, counted from 1.
+    pub attempt: u32,
+}
+
+impl Rung {
+    /// The first attempt of `step`.
+    #[must_use]
+    pub fn first(step: u32) -> Self {
+        Self { step, attempt: 1 }
+    }
+}
+
+/// What a guard said, and what it holds back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Which guard.
+    pub guard: Guard,
+    /// When it would let go, if it knows.
+    pub until: Option<Timestamp>,
+    /// What is held back.
+    #[serde(flatten)]
+    pub rung: Rung,
+}
+
 /// Where an incident stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "kebab-case")]
 pub enum Phase {
-    /// Opened; the guards have not been asked.
-    Pending,
+    /// The guards are to be asked.
+    Pending(Rung),
     /// A guard holds it back.
-    Held {
-        /// Which.
-        guard: Guard,
-        /// When it would let go, if it knows.
-        until: Option<Timestamp>,
-    },
+    Held(Hold),
     /// A run is to be started.
     Starting {
-        /// The step, counted from 1.
-        step: u32,
-        /// The attempt, counted from 1.
-        attempt: u32,
+        /// What for.
+        #[serde(flatten)]
+        rung: Rung,
+        /// What the gate does with its effects.
+        mode: RunMode,
     },
     /// A plugin runs.
     Running {
         /// The run.
         run: RunId,
-        /// The step, counted from 1.
-        step: u32,
-        /// The attempt, counted from 1.
-        attempt: u32,
+        /// What for.
+        #[serde(flatten)]
+        rung: Rung,
+        /// What the gate does with its effects.
+        mode: RunMode,
+    },
+    /// A person has to approve what a dry run planned.
+    AwaitingApproval {
+        /// What the plan is for.
+        #[serde(flatten)]
+        rung: Rung,
+        /// Identifies the plan.
+        plan: Digest,
+        /// When it counts as denied.
+        until: Timestamp,
+        /// Who approved it so far.
+        approved_by: Vec<String>,
     },
     /// A run said that it is done; `verify` decides.
     Verifying {
-        /// The step, counted from 1.
-        step: u32,
-        /// The attempt, counted from 1.
-        attempt: u32,
+        /// After what.
+        #[serde(flatten)]
+        rung: Rung,
         /// When it must hold.
         deadline: Timestamp,
     },
-    /// Waiting for the next attempt.
+    /// Waiting for the next attempt, or for a step's time to come.
     BackingOff {
-        /// The step of the next attempt, counted from 1.
-        step: u32,
-        /// The next attempt, counted from 1.
-        attempt: u32,
-        /// When it begins.
+        /// What follows.
+        #[serde(flatten)]
+        rung: Rung,
+        /// When.
         until: Timestamp,
+    },
+    /// A shadow's plan is made; what becomes of the alert by itself is looked at.
+    Watching,
+    /// A person is being told.
+    Escalating {
+        /// What of.
+        reason: String,
+        /// The attempt, counted from 1.
+        attempt: u32,
+        /// The run, once it is under way.
+        run: Option<RunId>,
+        /// What the incident goes on with; none when it ends.
+        back: Option<Hold>,
     },
     /// Over.
     Ended {
@@ -262,13 +321,16 @@ pub enum Phase {
 
 impl Phase {
     /// Every word that [`Phase::as_str`] can give.
-    pub const WORDS: [&str; 11] = [
+    pub const WORDS: [&str; 14] = [
         "open",
         "held",
         "starting",
         "running",
+        "awaiting-approval",
         "verifying",
         "backing-off",
+        "watching",
+        "escalating",
         "healed",
         "cleared",
         "escalated",
@@ -276,16 +338,19 @@ impl Phase {
         "cancelled",
     ];
 
-    /// The phase as one word, for lists and metrics; an ended incident's is its end.
+    /// The phase as one word; an ended incident's is its end.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Pending => "open",
-            Self::Held { .. } => "held",
+            Self::Pending(_) => "open",
+            Self::Held(_) => "held",
             Self::Starting { .. } => "starting",
             Self::Running { .. } => "running",
+            Self::AwaitingApproval { .. } => "awaiting-approval",
             Self::Verifying { .. } => "verifying",
             Self::BackingOff { .. } => "backing-off",
+            Self::Watching => "watching",
+            Self::Escalating { .. } => "escalating",
             Self::Ended { end, .. } => end.as_str(),
         }
     }
@@ -321,19 +386,32 @@ impl End {
     }
 }
 
-/// What the shell around the core has to do.
+/// What the engine has to do about an incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Ask the guards, and apply `GuardHeld` or `GuardsPassed`.
+    /// Ask the guards, and apply `GuardHeld`, `Suppressed` or `GuardsPassed`.
     AskGuards,
     /// Start a run, and apply `RunStarted`, then `RunEnded`.
     StartRun {
         /// The run's number.
         run: RunId,
-        /// The step, counted from 1.
-        step: u32,
-        /// The attempt, counted from 1.
-        attempt: u32,
+        /// What for.
+        rung: Rung,
+        /// What the gate does with its effects.
+        mode: RunMode,
+    },
+    /// Let a run go on from its record, and apply `RunResumed`, then `RunEnded`; or
+    /// `RunInterrupted` when there is no going on.
+    ResumeRun {
+        /// The run.
+        run: RunId,
+    },
+    /// End a run between two effects; its end comes as `RunEnded`.
+    StopRun {
+        /// The run.
+        run: RunId,
+        /// Why.
+        cause: StopCause,
     },
     /// Look, and apply `VerificationPassed` or `VerificationFailed`. At least one look
     /// is taken, even past the deadline: the target may have healed meanwhile.
@@ -341,7 +419,7 @@ pub enum Command {
         /// When it must hold.
         deadline: Timestamp,
     },
-    /// Apply `TimerFired` at this time, unless the state has changed by then.
+    /// Look at the incident again at this time ([`Incident::due`]).
     WakeAt(Timestamp),
     /// The incident is over: give up its locks.
     Release,
@@ -403,11 +481,11 @@ pub struct Incident {
     /// Its number.
     pub id: IncidentId,
     /// The policy as it was when the incident opened.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// What is acted on.
     pub target: Target,
     /// The alert that opened it.
-    pub alert: Alert,
+    pub alert: Arc<Alert>,
     /// Every alert that led to it, and its newest episode.
     #[serde(skip)]
     pub alerts: HashMap<AlertKey, Seen>,
@@ -417,6 +495,8 @@ pub struct Incident {
     pub accepted_at: Timestamp,
     /// When it opened.
     pub opened_at: Timestamp,
+    /// When one of its alerts was last said to fire; what `ttl` counts from.
+    pub last_word_at: Timestamp,
     /// Where it stands.
     pub phase: Phase,
     /// How many runs were started.
@@ -429,6 +509,31 @@ pub struct Incident {
     pub acted_at: Option<Timestamp>,
     /// When the last run ended; what the cooldown counts from.
     pub last_run_at: Option<Timestamp>,
+    /// What the last dry run planned.
+    pub planned: Vec<PlannedEffect>,
+    /// The plan that may be carried out, and what for.
+    pub approved: Option<(Rung, Digest)>,
+    /// The run that was stopped between two effects and is to go on from its record.
+    pub suspended: Option<Suspended>,
+    /// Whether the traces that its first effect destroys were taken.
+    pub evidence: bool,
+    /// Whether a run that had acted was stopped because the alert resolved.
+    pub cut_short: bool,
+    /// Whether a person was told that the breaker is open.
+    pub told: bool,
+    /// Who cancelled it while a run was under way, and why.
+    pub cancelled: Option<String>,
+}
+
+/// A run that is to go on from its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Suspended {
+    /// The run.
+    pub run: RunId,
+    /// What for.
+    pub rung: Rung,
+    /// What the gate does with its effects.
+    pub mode: RunMode,
 }
 
 /// The events given to [`Incident::fold`] are not those of one incident.
@@ -442,6 +547,9 @@ pub enum FoldError {
     NotOpened(&'static str),
 }
 
+/// How long a run that a limit on effects stopped waits before it goes on.
+pub const RATE_RETRY: Duration = Duration::from_secs(10);
+
 impl Incident {
     /// The incident that an `Opened` event begins, and what to do first.
     pub fn open(event: &Event) -> Result<(Self, Vec<Command>), FoldError> {
@@ -454,11 +562,11 @@ impl Incident {
         else {
             return Err(FoldError::NotOpened(event.body.kind()));
         };
-        let incident = Self {
+        let mut incident = Self {
             id: event.incident,
-            plan: (**plan).clone(),
+            plan: plan.clone(),
             target: target.clone(),
-            alert: (**alert).clone(),
+            alert: alert.clone(),
             alerts: HashMap::from([(
                 AlertKey::from(&alert.episode()),
                 Seen {
@@ -469,14 +577,26 @@ impl Incident {
             firing: usize::from(alert.status == AlertStatus::Firing),
             accepted_at: *accepted_at,
             opened_at: event.at,
-            phase: Phase::Pending,
+            last_word_at: event.at,
+            phase: Phase::Pending(Rung::first(1)),
             runs: 0,
             interruptions: 0,
             repeats: 0,
             acted_at: None,
             last_run_at: None,
+            planned: Vec::new(),
+            approved: None,
+            suspended: None,
+            evidence: false,
+            cut_short: false,
+            told: false,
+            cancelled: None,
         };
-        let commands = incident.resume();
+        let commands = match incident.step(1) {
+            // The first step may have to wait for its time.
+            Some(step) if !step.when.after.is_zero() => incident.start(Rung::first(1), event.at),
+            _ => incident.resume(),
+        };
         Ok((incident, commands))
     }
 
@@ -494,104 +614,140 @@ impl Incident {
     /// state changes nothing: late answers of a run that was given up are such.
     pub fn apply(&mut self, event: &Event) -> Vec<Command> {
         let at = event.at;
-        match (&event.body, self.phase.clone()) {
-            // An end is an end: what the alert does afterwards is for the next incident.
-            (_, Phase::Ended { .. }) => Vec::new(),
-            (EventBody::EffectBegan { .. }, _) => {
+        // An end is an end: what the alert does afterwards is for the next incident.
+        if self.ended() {
+            return Vec::new();
+        }
+        match &event.body {
+            EventBody::AlertSeen {
+                episode,
+                status,
+                repeat,
+            } => self.alert_seen(episode, *status, *repeat, at),
+            EventBody::EffectBegan { .. } => {
                 self.acted_at = Some(at);
                 Vec::new()
             }
-            (
-                EventBody::AlertSeen {
-                    episode,
-                    status,
-                    repeat,
-                },
-                phase,
-            ) => self.alert_seen(episode, *status, *repeat, &phase, at),
-            (EventBody::Refused { reason }, Phase::Pending) => {
-                self.end(End::Escalated, reason.clone(), at)
+            EventBody::EvidenceCaptured { .. } => {
+                self.evidence = true;
+                Vec::new()
             }
-            (EventBody::GuardHeld { guard, until, .. }, Phase::Pending | Phase::Held { .. }) => {
-                self.enter(Phase::Held {
-                    guard: *guard,
-                    until: *until,
-                })
+            EventBody::Planned { effect, .. } => {
+                self.planned.push(effect.clone());
+                Vec::new()
             }
-            (EventBody::GuardsPassed, Phase::Pending | Phase::Held { .. }) => self.start(1, 1, at),
-            (EventBody::RunStarted { run, .. }, Phase::Starting { step, attempt }) => {
-                self.runs = self.runs.max(run.number);
-                self.enter(Phase::Running {
-                    run: *run,
-                    step,
-                    attempt,
-                })
+            EventBody::Refused { .. }
+            | EventBody::GuardHeld { .. }
+            | EventBody::GuardsPassed
+            | EventBody::Suppressed { .. } => self.guarded(&event.body, at),
+            EventBody::RunStarted { .. }
+            | EventBody::RunResumed { .. }
+            | EventBody::RunEnded { .. }
+            | EventBody::RunInterrupted { .. } => self.ran(&event.body, at),
+            EventBody::Approved { .. }
+            | EventBody::ApprovalDenied { .. }
+            | EventBody::ApprovalExpired { .. } => self.asked(&event.body, at),
+            EventBody::VerificationPassed { detail } => match self.phase {
+                Phase::Verifying { .. } => self.end(End::Healed, detail.clone(), at),
+                _ => Vec::new(),
+            },
+            EventBody::VerificationFailed { detail } => match self.phase {
+                Phase::Verifying { rung, .. } => self.unverified(rung, detail, at),
+                _ => Vec::new(),
+            },
+            EventBody::TimerFired => match self.phase {
+                Phase::Held { .. } => vec![Command::AskGuards],
+                Phase::BackingOff { rung, until } if at >= until => self.start(rung, at),
+                _ => Vec::new(),
+            },
+            EventBody::Cancelled { by, reason } => {
+                let reason = format!("cancelled by {by}: {reason}");
+                self.cancel(reason, at)
             }
-            (
-                EventBody::RunEnded { run, result },
-                Phase::Running {
-                    run: current,
-                    step,
-                    attempt,
-                },
-            ) if *run == current => {
-                self.last_run_at = Some(at);
-                self.run_ended(result, step, attempt, at)
-            }
-            (
-                EventBody::RunInterrupted { run },
-                Phase::Running {
-                    run: current,
-                    step,
-                    attempt,
-                },
-            ) if *run == current => {
-                self.last_run_at = Some(at);
-                self.interruptions += 1;
-                self.run_interrupted(step, attempt, at)
-            }
-            (EventBody::VerificationPassed { detail }, Phase::Verifying { .. }) => {
-                self.end(End::Healed, detail.clone(), at)
-            }
-            (EventBody::VerificationFailed { detail }, Phase::Verifying { step, attempt, .. }) => {
-                self.next_attempt(step, attempt, &format!("not verified: {detail}"), at)
-            }
-            (EventBody::TimerFired, Phase::Held { .. }) => vec![Command::AskGuards],
-            (
-                EventBody::TimerFired,
-                Phase::BackingOff {
-                    step,
-                    attempt,
-                    until,
-                },
-            ) if at >= until => self.start(step, attempt, at),
-            _ => Vec::new(),
+            EventBody::Expired => self.expired(at),
+            EventBody::Opened { .. }
+            | EventBody::RunSeeded { .. }
+            | EventBody::ClockRead { .. }
+            | EventBody::Observed { .. }
+            | EventBody::EffectEnded { .. }
+            | EventBody::Denied { .. }
+            | EventBody::Logged { .. } => Vec::new(),
         }
     }
 
-    /// What is outstanding in this state. A `Running` incident has nothing
-    /// outstanding as long as its run lives; after a restart of the daemon apply
-    /// `RunInterrupted` first.
+    /// What is outstanding in this state. A run that is under way has nothing
+    /// outstanding as long as it lives; after a restart of the daemon see
+    /// [`Self::cut_off`].
     #[must_use]
     pub fn resume(&self) -> Vec<Command> {
         match &self.phase {
-            Phase::Pending => vec![Command::AskGuards],
-            Phase::Held { until, .. } => until.iter().copied().map(Command::WakeAt).collect(),
-            Phase::Starting { step, attempt } => vec![Command::StartRun {
-                run: RunId {
-                    incident: self.id,
-                    number: self.runs + 1,
+            Phase::Pending(_) => vec![Command::AskGuards],
+            Phase::Starting { rung, mode } => match self.suspended {
+                Some(suspended) if suspended.rung == *rung => {
+                    vec![Command::ResumeRun { run: suspended.run }]
+                }
+                _ => vec![Command::StartRun {
+                    run: self.next_run(),
+                    rung: *rung,
+                    mode: *mode,
+                }],
+            },
+            Phase::Escalating {
+                attempt, run: None, ..
+            } => vec![Command::StartRun {
+                run: self.next_run(),
+                rung: Rung {
+                    step: 0,
+                    attempt: *attempt,
                 },
-                step: *step,
-                attempt: *attempt,
+                mode: RunMode::Live,
             }],
-            Phase::Running { .. } => Vec::new(),
+            Phase::Running { .. } | Phase::Escalating { .. } => Vec::new(),
             Phase::Verifying { deadline, .. } => vec![Command::Verify {
                 deadline: *deadline,
             }],
-            Phase::BackingOff { until, .. } => vec![Command::WakeAt(*until)],
+            Phase::Held { .. }
+            | Phase::AwaitingApproval { .. }
+            | Phase::BackingOff { .. }
+            | Phase::Watching => self.due().into_iter().map(Command::WakeAt).collect(),
             Phase::Ended { .. } => vec![Command::Release],
         }
+    }
+
+    /// The run that the end of the daemon cut off, if one was under way.
+    #[must_use]
+    pub fn cut_off(&self) -> Option<RunId> {
+        match self.phase {
+            Phase::Running { run, .. } | Phase::Escalating { run: Some(run), .. } => Some(run),
+            _ => None,
+        }
+    }
+
+    /// When the incident has to be looked at again if nothing happens.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        let expires = later(self.last_word_at, self.plan.ttl);
+        match &self.phase {
+            Phase::Held(hold) => Some(hold.until.map_or(expires, |until| until.min(expires))),
+            Phase::BackingOff { until, .. } => Some((*until).min(expires)),
+            Phase::AwaitingApproval { until, .. } => Some(*until),
+            Phase::Watching => Some(expires),
+            Phase::Verifying { deadline, .. } => Some(*deadline),
+            Phase::Pending(_)
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Escalating { .. }
+            | Phase::Ended { .. } => None,
+        }
+    }
+
+    /// Whether the `ttl` has passed while it waited.
+    #[must_use]
+    pub fn outlived(&self, now: Timestamp) -> bool {
+        matches!(
+            self.phase,
+            Phase::Held { .. } | Phase::BackingOff { .. } | Phase::Watching
+        ) && later(self.last_word_at, self.plan.ttl) <= now
     }
 
     /// Whether it is over.
@@ -600,17 +756,52 @@ impl Incident {
         matches!(self.phase, Phase::Ended { .. })
     }
 
-    /// Whether it has passed the guards and is not over: it alone may act on its
-    /// target.
+    /// Whether it alone may act on its target: it passed the guards once and is not
+    /// over. A shadow never locks, because it never acts.
     #[must_use]
     pub fn holds_target(&self) -> bool {
-        matches!(
-            self.phase,
+        if self.plan.mode == Mode::Shadow {
+            return false;
+        }
+        match self.phase {
             Phase::Starting { .. }
-                | Phase::Running { .. }
-                | Phase::Verifying { .. }
-                | Phase::BackingOff { .. }
-        )
+            | Phase::Running { .. }
+            | Phase::AwaitingApproval { .. }
+            | Phase::Verifying { .. } => true,
+            // Between two rungs.
+            Phase::Pending(_) | Phase::Held { .. } | Phase::BackingOff { .. } => self.runs > 0,
+            Phase::Escalating { back, .. } => back.is_some() && self.runs > 0,
+            Phase::Watching | Phase::Ended { .. } => false,
+        }
+    }
+
+    /// The plugin whose place among the runs it takes up, if it takes one up.
+    #[must_use]
+    pub fn occupies(&self) -> Option<&PluginName> {
+        match &self.phase {
+            Phase::Starting { rung, .. } | Phase::Running { rung, .. } => self.plugin(rung.step),
+            Phase::Escalating { run: Some(_), .. } => self.plugin(0),
+            _ => None,
+        }
+    }
+
+    /// What is asked for when the guards are asked, or were asked last.
+    #[must_use]
+    pub fn rung(&self) -> Option<Rung> {
+        match &self.phase {
+            Phase::Pending(rung)
+            | Phase::Held(Hold { rung, .. })
+            | Phase::Starting { rung, .. }
+            | Phase::Running { rung, .. }
+            | Phase::AwaitingApproval { rung, .. }
+            | Phase::Verifying { rung, .. }
+            | Phase::BackingOff { rung, .. } => Some(*rung),
+            Phase::Escalating { attempt, .. } => Some(Rung {
+                step: 0,
+                attempt: *attempt,
+            }),
+            Phase::Watching | Phase::Ended { .. } => None,
+        }
     }
 
     /// The step with this number, counted from 1.
@@ -618,6 +809,16 @@ impl Incident {
     pub fn step(&self, number: u32) -> Option<&PlannedStep> {
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
         self.plan.steps.get(index)
+    }
+
+    /// The plugin of a step; of `escalate` for 0.
+    #[must_use]
+    pub fn plugin(&self, step: u32) -> Option<&PluginName> {
+        if step == 0 {
+            self.plan.escalate.as_ref().map(|escalate| &escalate.plugin)
+        } else {
+            self.step(step).map(|step| &step.plugin)
+        }
     }
 
     /// Whether every alert that led to it has resolved.
@@ -634,6 +835,35 @@ impl Incident {
             .is_some_and(|seen| seen.starts_at == episode.starts_at && seen.status() == status)
     }
 
+    /// Who asked for it, if a person did: the alert's annotation `requested_by`. They may
+    /// not approve it.
+    #[must_use]
+    pub fn requested_by(&self) -> Option<&str> {
+        self.alert
+            .annotations
+            .get("requested_by")
+            .map(String::as_str)
+    }
+
+    /// The mode of the next run at `rung`.
+    #[must_use]
+    pub fn run_mode(&self, rung: Rung) -> RunMode {
+        match self.plan.mode {
+            Mode::Auto => RunMode::Live,
+            Mode::Approve if self.approved.is_some_and(|(approved, _)| approved == rung) => {
+                RunMode::Apply
+            }
+            Mode::Approve | Mode::Shadow | Mode::Off => RunMode::Dry,
+        }
+    }
+
+    fn next_run(&self) -> RunId {
+        RunId {
+            incident: self.id,
+            number: self.runs + 1,
+        }
+    }
+
     fn enter(&mut self, phase: Phase) -> Vec<Command> {
         self.phase = phase;
         self.resume()
@@ -643,10 +873,27 @@ impl Incident {
         self.enter(Phase::Ended { end, reason, at })
     }
 
+    /// A person has to look; tells one first when the policy says by which plugin. A
+    /// shadow tells nobody.
+    fn escalate(&mut self, reason: String, at: Timestamp) -> Vec<Command> {
+        if self.plan.escalate.is_none() || self.plan.mode == Mode::Shadow {
+            return self.end(End::Escalated, reason, at);
+        }
+        self.enter(Phase::Escalating {
+            reason,
+            attempt: 1,
+            run: None,
+            back: None,
+        })
+    }
+
     /// Ends an incident whose alerts have all resolved: `healed` if something had been
     /// done about it, `cleared` if not.
     fn end_resolved(&mut self, at: Timestamp) -> Vec<Command> {
-        if self.acted_at.is_some() {
+        if self.plan.mode == Mode::Shadow {
+            let reason = format!("the alert resolved by itself; {}", self.shadow());
+            self.end(End::Cleared, reason, at)
+        } else if self.acted_at.is_some() {
             self.end(End::Healed, "the alert resolved".to_owned(), at)
         } else {
             let reason = "the alert resolved before anything was done".to_owned();
@@ -654,12 +901,41 @@ impl Incident {
         }
     }
 
+    fn cancel(&mut self, reason: String, at: Timestamp) -> Vec<Command> {
+        let cause = StopCause::Cancelled;
+        match self.phase {
+            // Its end ends the incident.
+            Phase::Running { run, .. } => {
+                self.cancelled = Some(reason);
+                vec![Command::StopRun { run, cause }]
+            }
+            Phase::Escalating { run: Some(run), .. } => {
+                let mut commands = vec![Command::StopRun { run, cause }];
+                commands.extend(self.end(End::Cancelled, reason, at));
+                commands
+            }
+            _ => self.end(End::Cancelled, reason, at),
+        }
+    }
+
+    /// What a shadow would have done.
+    fn shadow(&self) -> String {
+        if self.planned.is_empty() {
+            return "this shadow would have done nothing".to_owned();
+        }
+        let planned: Vec<_> = self
+            .planned
+            .iter()
+            .map(|effect| effect.request.summary())
+            .collect();
+        format!("this shadow would have done: {}", planned.join(", "))
+    }
+
     fn alert_seen(
         &mut self,
         episode: &Episode,
         status: AlertStatus,
         repeat: bool,
-        phase: &Phase,
         at: Timestamp,
     ) -> Vec<Command> {
         let key = AlertKey::from(episode);
@@ -676,8 +952,9 @@ impl Incident {
             }
             self.firing -= usize::from(known.resolved_at.is_none());
         }
-        if repeat && status == AlertStatus::Firing {
-            self.repeats += 1;
+        if status == AlertStatus::Firing {
+            self.last_word_at = self.last_word_at.max(at);
+            self.repeats += u32::from(repeat);
         }
         let resolved_at = (status == AlertStatus::Resolved).then_some(at);
         self.firing += usize::from(resolved_at.is_none());
@@ -689,106 +966,451 @@ impl Incident {
         if !self.resolved() {
             return Vec::new();
         }
-        match phase {
-            Phase::Pending
+        match &self.phase {
+            Phase::Pending(_)
             | Phase::Held { .. }
             | Phase::Starting { .. }
-            | Phase::BackingOff { .. } => self.end_resolved(at),
+            | Phase::AwaitingApproval { .. }
+            | Phase::BackingOff { .. }
+            | Phase::Watching => self.end_resolved(at),
             Phase::Verifying { .. } if self.plan.verify.check == VerifyCheck::AlertResolved => {
                 self.end(End::Healed, "the alert resolved".to_owned(), at)
             }
-            // A run is never cut off in the middle, and what `verify` asks for is
-            // stronger than the alert.
-            Phase::Running { .. } | Phase::Verifying { .. } | Phase::Ended { .. } => Vec::new(),
+            Phase::Running { run, .. } => vec![Command::StopRun {
+                run: *run,
+                cause: StopCause::Cleared,
+            }],
+            // What `verify` asks for is stronger than the alert; and a person is told to
+            // the end.
+            Phase::Verifying { .. } | Phase::Escalating { .. } | Phase::Ended { .. } => Vec::new(),
+        }
+    }
+
+    /// What the guards said, or why they were not asked.
+    fn guarded(&mut self, body: &EventBody, at: Timestamp) -> Vec<Command> {
+        let (Phase::Pending(rung) | Phase::Held(Hold { rung, .. })) = self.phase else {
+            return Vec::new();
+        };
+        match body {
+            EventBody::Refused { reason } => self.escalate(reason.clone(), at),
+            EventBody::Suppressed { reason, .. } => self.end(End::Suppressed, reason.clone(), at),
+            EventBody::GuardHeld {
+                guard,
+                until,
+                reason,
+            } => {
+                let hold = Hold {
+                    guard: *guard,
+                    until: *until,
+                    rung,
+                };
+                let tell = *guard == Guard::Breaker
+                    && !self.told
+                    && self.plan.escalate.is_some()
+                    && self.plan.mode != Mode::Shadow;
+                if tell {
+                    self.told = true;
+                    return self.enter(Phase::Escalating {
+                        reason: reason.clone(),
+                        attempt: 1,
+                        run: None,
+                        back: Some(hold),
+                    });
+                }
+                self.enter(Phase::Held(hold))
+            }
+            EventBody::GuardsPassed if self.resolved() => self.end_resolved(at),
+            EventBody::GuardsPassed => {
+                let mode = self
+                    .suspended
+                    .map_or_else(|| self.run_mode(rung), |suspended| suspended.mode);
+                self.enter(Phase::Starting { rung, mode })
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What became of a run.
+    fn ran(&mut self, body: &EventBody, at: Timestamp) -> Vec<Command> {
+        match (body, self.phase.clone()) {
+            (
+                EventBody::RunStarted { run, .. },
+                Phase::Escalating {
+                    reason,
+                    attempt,
+                    run: None,
+                    back,
+                },
+            ) => {
+                self.runs = self.runs.max(run.number);
+                self.enter(Phase::Escalating {
+                    reason,
+                    attempt,
+                    run: Some(*run),
+                    back,
+                })
+            }
+            (
+                EventBody::RunStarted {
+                    run,
+                    step,
+                    attempt,
+                    mode,
+                    ..
+                },
+                // A journal of an earlier version has no word of the guards between two
+                // runs.
+                Phase::Starting { .. } | Phase::Pending(_),
+            ) => {
+                self.runs = self.runs.max(run.number);
+                self.suspended = None;
+                if *mode == RunMode::Dry {
+                    self.planned.clear();
+                }
+                self.enter(Phase::Running {
+                    run: *run,
+                    rung: Rung {
+                        step: *step,
+                        attempt: *attempt,
+                    },
+                    mode: *mode,
+                })
+            }
+            (EventBody::RunResumed { run }, Phase::Starting { rung, mode }) => {
+                self.suspended = None;
+                self.enter(Phase::Running {
+                    run: *run,
+                    rung,
+                    mode,
+                })
+            }
+            (
+                EventBody::RunResumed { run },
+                Phase::Running { run: current, .. }
+                | Phase::Escalating {
+                    run: Some(current), ..
+                },
+            ) if *run == current => {
+                self.interruptions += 1;
+                Vec::new()
+            }
+            (
+                EventBody::RunEnded { run, result },
+                Phase::Running {
+                    run: current,
+                    rung,
+                    mode,
+                },
+            ) if *run == current => {
+                self.last_run_at = Some(at);
+                self.run_ended(*run, result, rung, mode, at)
+            }
+            (
+                EventBody::RunInterrupted { run },
+                Phase::Running {
+                    run: current, rung, ..
+                },
+            ) if *run == current => {
+                self.last_run_at = Some(at);
+                self.interruptions += 1;
+                self.run_interrupted(rung, at)
+            }
+            (
+                EventBody::RunEnded { run, .. } | EventBody::RunInterrupted { run },
+                Phase::Escalating {
+                    reason,
+                    attempt,
+                    run: Some(current),
+                    back,
+                },
+            ) if *run == current => self.told(body, reason, attempt, back, at),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A person was told, or could not be.
+    fn told(
+        &mut self,
+        body: &EventBody,
+        reason: String,
+        attempt: u32,
+        back: Option<Hold>,
+        at: Timestamp,
+    ) -> Vec<Command> {
+        let attempts = self
+            .plan
+            .escalate
+            .as_ref()
+            .map_or(1, |escalate| escalate.attempts);
+        let (again, failure) = match body {
+            EventBody::RunEnded { result, .. } => match result {
+                RunResult::Changed { .. } | RunResult::Unchanged { .. } => (false, None),
+                RunResult::Failed { class, message } => (
+                    *class == FailureClass::Retryable,
+                    Some(format!("{reason}; nobody could be told: {message}")),
+                ),
+                RunResult::Stopped { message, .. } => (
+                    false,
+                    Some(format!("{reason}; nobody could be told: {message}")),
+                ),
+            },
+            _ => (
+                true,
+                Some(format!("{reason}; whether anybody was told is not known")),
+            ),
+        };
+        if again && attempt < attempts {
+            return self.enter(Phase::Escalating {
+                reason,
+                attempt: attempt + 1,
+                run: None,
+                back,
+            });
+        }
+        match back {
+            Some(_) if self.resolved() => self.end_resolved(at),
+            Some(hold) => self.enter(Phase::Held(hold)),
+            None => self.end(End::Escalated, failure.unwrap_or(reason), at),
         }
     }
 
     fn run_ended(
         &mut self,
+        run: RunId,
         result: &RunResult,
-        step: u32,
-        attempt: u32,
+        rung: Rung,
+        mode: RunMode,
         at: Timestamp,
     ) -> Vec<Command> {
+        if let Some(reason) = self.cancelled.clone() {
+            return self.end(End::Cancelled, reason, at);
+        }
         match result {
-            RunResult::Changed { .. } | RunResult::Unchanged { .. } => {
-                let verify = &self.plan.verify;
-                if verify.check == VerifyCheck::AlertResolved && self.resolved() {
-                    return self.end_resolved(at);
-                }
-                let deadline = later(at, verify.within);
-                self.enter(Phase::Verifying {
-                    step,
-                    attempt,
-                    deadline,
-                })
+            RunResult::Changed { .. } | RunResult::Unchanged { .. } if mode == RunMode::Dry => {
+                self.planned(rung, at)
             }
+            RunResult::Changed { .. } | RunResult::Unchanged { .. } => self.verify(rung, at),
             RunResult::Failed { class, message } => match class {
-                FailureClass::Retryable => self.next_attempt(step, attempt, message, at),
-                FailureClass::Permanent => self.next_step(step, message, at),
-                FailureClass::Denied => self.end(End::Escalated, message.clone(), at),
+                FailureClass::Retryable => {
+                    self.next_attempt(rung, StepFailure::Retryable, message, at)
+                }
+                FailureClass::Permanent => {
+                    self.next_step(rung.step, StepFailure::Permanent, message, at)
+                }
+                FailureClass::Denied => self.escalate(message.clone(), at),
             },
-            RunResult::Stopped { message, .. } => self.end(End::Escalated, message.clone(), at),
+            RunResult::Stopped { cause, message } => {
+                let suspended = Some(Suspended { run, rung, mode });
+                match cause {
+                    StopCause::Paused => {
+                        self.suspended = suspended;
+                        self.start(rung, at)
+                    }
+                    StopCause::Rate => {
+                        self.suspended = suspended;
+                        let until = later(at, RATE_RETRY);
+                        self.enter(Phase::BackingOff { rung, until })
+                    }
+                    StopCause::Cleared if self.acted_at.is_some() && mode != RunMode::Dry => {
+                        self.cut_short = true;
+                        self.verify(rung, at)
+                    }
+                    // It fires again meanwhile.
+                    StopCause::Cleared if !self.resolved() => {
+                        self.suspended = suspended;
+                        self.start(rung, at)
+                    }
+                    StopCause::Cleared => self.end_resolved(at),
+                    StopCause::Cancelled => self.end(End::Cancelled, message.clone(), at),
+                    StopCause::Deviated | StopCause::Nondeterministic | StopCause::InDoubt => {
+                        self.escalate(message.clone(), at)
+                    }
+                }
+            }
         }
     }
 
-    fn run_interrupted(&mut self, step: u32, attempt: u32, at: Timestamp) -> Vec<Command> {
+    /// A dry run came to its end: what it planned waits for a person, or is what the
+    /// shadow would have done.
+    fn planned(&mut self, rung: Rung, at: Timestamp) -> Vec<Command> {
+        if self.resolved() {
+            self.end_resolved(at)
+        } else if self.plan.mode == Mode::Shadow {
+            self.enter(Phase::Watching)
+        } else if self.planned.is_empty() {
+            self.verify(rung, at)
+        } else {
+            self.enter(Phase::AwaitingApproval {
+                rung,
+                plan: plan_digest(&self.planned),
+                until: later(at, self.plan.approval.expires),
+                approved_by: Vec::new(),
+            })
+        }
+    }
+
+    /// What a person said of the plan.
+    fn asked(&mut self, body: &EventBody, at: Timestamp) -> Vec<Command> {
+        let Phase::AwaitingApproval {
+            rung,
+            plan: waiting,
+            until,
+            mut approved_by,
+        } = self.phase.clone()
+        else {
+            return Vec::new();
+        };
+        match body {
+            EventBody::Approved { plan, by } if *plan == waiting => {
+                if self.requested_by() != Some(by) && !approved_by.contains(by) {
+                    approved_by.push(by.clone());
+                }
+                if approved_by.len() >= self.plan.approval.people as usize {
+                    self.approved = Some((rung, waiting));
+                    self.start(rung, at)
+                } else {
+                    self.enter(Phase::AwaitingApproval {
+                        rung,
+                        plan: waiting,
+                        until,
+                        approved_by,
+                    })
+                }
+            }
+            EventBody::ApprovalDenied { plan, by, reason } if *plan == waiting => {
+                let reason = format!("{by} denied the plan: {reason}");
+                self.end(End::Cancelled, reason, at)
+            }
+            EventBody::ApprovalExpired { plan } if *plan == waiting => {
+                let reason = "nobody approved the plan in time, which counts as denied";
+                self.escalate(reason.to_owned(), at)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn verify(&mut self, rung: Rung, at: Timestamp) -> Vec<Command> {
+        let verify = &self.plan.verify;
+        if verify.check == VerifyCheck::AlertResolved && self.resolved() {
+            return self.end_resolved(at);
+        }
+        let deadline = later(at, verify.within);
+        self.enter(Phase::Verifying { rung, deadline })
+    }
+
+    fn unverified(&mut self, rung: Rung, detail: &str, at: Timestamp) -> Vec<Command> {
+        let reason = format!("not verified: {detail}");
+        if self.resolved() && self.cut_short {
+            // It was stopped on the way, and may have left the target half done.
+            let reason = format!("the alert resolved and stopped the run; {reason}");
+            return self.escalate(reason, at);
+        }
+        self.next_attempt(rung, StepFailure::Unverified, &reason, at)
+    }
+
+    fn run_interrupted(&mut self, rung: Rung, at: Timestamp) -> Vec<Command> {
         let rerun = self
-            .step(step)
+            .step(rung.step)
             .is_some_and(|step| step.on_interrupt == OnInterrupt::Rerun);
-        if self.interruptions >= MAX_INTERRUPTIONS {
+        if let Some(reason) = self.cancelled.clone() {
+            self.end(End::Cancelled, reason, at)
+        } else if self.interruptions >= MAX_INTERRUPTIONS {
             let reason = format!("interrupted {} times", self.interruptions);
-            self.end(End::Escalated, reason, at)
+            self.escalate(reason, at)
         } else if rerun {
-            self.start(step, attempt, at)
+            self.start(rung, at)
         } else {
             let reason = "a run was interrupted, and the policy says `on_interrupt: escalate`";
-            self.end(End::Escalated, reason.to_owned(), at)
+            self.escalate(reason.to_owned(), at)
+        }
+    }
+
+    fn expired(&mut self, at: Timestamp) -> Vec<Command> {
+        let silence = format!(
+            "no word of its alerts came for {}",
+            HumanDuration(self.plan.ttl)
+        );
+        match self.phase {
+            Phase::Watching => {
+                let reason = format!("{silence}; {}", self.shadow());
+                self.end(End::Suppressed, reason, at)
+            }
+            Phase::Held { .. } | Phase::BackingOff { .. } if self.acted_at.is_none() => {
+                self.end(End::Cleared, format!("{silence}: taken as resolved"), at)
+            }
+            Phase::Held { .. } | Phase::BackingOff { .. } => self.escalate(silence, at),
+            _ => Vec::new(),
         }
     }
 
     fn next_attempt(
         &mut self,
-        step: u32,
-        attempt: u32,
+        rung: Rung,
+        failure: StepFailure,
         reason: &str,
         at: Timestamp,
     ) -> Vec<Command> {
         if self.resolved() {
             return self.end_resolved(at);
         }
-        match self.step(step) {
-            Some(planned) if attempt < planned.attempts => {
+        match self.step(rung.step) {
+            Some(planned) if rung.attempt < planned.attempts => {
                 let until = later(at, planned.backoff);
                 self.enter(Phase::BackingOff {
-                    step,
-                    attempt: attempt + 1,
+                    rung: Rung {
+                        step: rung.step,
+                        attempt: rung.attempt + 1,
+                    },
                     until,
                 })
             }
-            _ => self.next_step(step, reason, at),
+            _ => self.next_step(rung.step, failure, reason, at),
         }
     }
 
-    fn next_step(&mut self, step: u32, reason: &str, at: Timestamp) -> Vec<Command> {
+    /// The next step that is for such a failure.
+    fn next_step(
+        &mut self,
+        step: u32,
+        failure: StepFailure,
+        reason: &str,
+        at: Timestamp,
+    ) -> Vec<Command> {
         if self.resolved() {
-            self.end_resolved(at)
-        } else if self.step(step + 1).is_some() {
-            self.start(step + 1, 1, at)
-        } else {
-            let reason = format!("the ladder is used up; last: {reason}");
-            self.end(End::Escalated, reason, at)
+            return self.end_resolved(at);
+        }
+        let following = (step + 1..).map_while(|number| Some((number, self.step(number)?)));
+        let next = following
+            .filter(|(_, step)| step.when.on.is_empty() || step.when.on.contains(&failure))
+            .map(|(number, _)| number)
+            .next();
+        match next {
+            Some(next) => self.start(Rung::first(next), at),
+            None => self.escalate(format!("the ladder is used up; last: {reason}"), at),
         }
     }
 
-    /// Every run begins here: a resolved alert never starts one.
-    fn start(&mut self, step: u32, attempt: u32, at: Timestamp) -> Vec<Command> {
+    /// Every run begins here: a resolved alert never starts one, and a step waits for
+    /// its time.
+    fn start(&mut self, rung: Rung, at: Timestamp) -> Vec<Command> {
         if self.resolved() {
-            self.end_resolved(at)
-        } else {
-            self.enter(Phase::Starting { step, attempt })
+            return self.end_resolved(at);
         }
+        let opens = self
+            .step(rung.step)
+            .map_or(at, |step| later(self.opened_at, step.when.after));
+        if opens > at {
+            return self.enter(Phase::BackingOff { rung, until: opens });
+        }
+        self.enter(Phase::Pending(rung))
     }
+}
+
+/// Identifies a plan by its effects and their order.
+#[must_use]
+pub fn plan_digest(effects: &[PlannedEffect]) -> Digest {
+    // Our own types, whose keys are strings: they can be written.
+    Digest::of(&serde_json::to_vec(effects).unwrap_or_default())
 }
 
 /// `at` and `duration` after it, at most the last moment that can be written.

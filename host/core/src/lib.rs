@@ -10,7 +10,9 @@
 
 pub mod alert;
 pub mod capability;
+pub mod control;
 pub mod duration;
+pub mod engine;
 pub mod event;
 pub mod grant;
 pub mod guard;
@@ -18,5 +20,6 @@ pub mod id;
 pub mod incident;
 pub mod matcher;
 pub mod policy;
+pub mod record;
 pub mod template;
 pub mod timeline;

@@ -5,18 +5,20 @@ use serde::Serialize;
 
 use crate::capability::{CapabilityError, ContainerDetails, Response};
 use crate::event::{CallResult, Event, EventBody, Resource, RunMode, RunResult};
-use crate::incident::{FoldError, Incident, Phase};
+use crate::incident::{FoldError, Incident, Phase, Rung};
 
 /// One line of a timeline: an event, or a change of phase that an event brought about.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
     /// When.
     pub at: Timestamp,
-    /// What kind of line: an event's kind, or `verification-started`,
-    /// `backoff-started` or `ended`.
+    /// What kind of line: an event's kind, or what phase began.
     pub kind: &'static str,
     /// The line.
     pub text: String,
+    /// Whether it tells of a change of phase, and not of an event.
+    #[serde(skip)]
+    pub of_phase: bool,
     /// What belongs under it, such as the output of a playbook.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<String>,
@@ -45,22 +47,41 @@ fn phase_entry(phase: &Phase, at: Timestamp) -> Option<Entry> {
             format!("waiting until {deadline} for the verification"),
         ),
         Phase::BackingOff {
-            step,
-            attempt,
+            rung: Rung { step, attempt },
             until,
         } => (
             "backoff-started",
             format!("step {step}, attempt {attempt} follows at {until}"),
         ),
+        Phase::AwaitingApproval {
+            plan,
+            until,
+            approved_by,
+            ..
+        } if approved_by.is_empty() => (
+            "approval-requested",
+            format!("plan {} waits for approval until {until}", plan.short()),
+        ),
+        Phase::Watching => (
+            "watching",
+            "what would be done is on record; the alert is watched".to_owned(),
+        ),
+        Phase::Escalating {
+            reason, run: None, ..
+        } => ("escalating", format!("a person has to know: {reason}")),
         Phase::Ended { end, reason, .. } => ("ended", format!("{}: {reason}", end.as_str())),
-        Phase::Pending | Phase::Held { .. } | Phase::Starting { .. } | Phase::Running { .. } => {
-            return None;
-        }
+        Phase::Pending(_)
+        | Phase::Held(_)
+        | Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::AwaitingApproval { .. }
+        | Phase::Escalating { .. } => return None,
     };
     Some(Entry {
         at,
         kind,
         text,
+        of_phase: true,
         lines: Vec::new(),
     })
 }
@@ -157,12 +178,6 @@ fn entry(event: &Event) -> Entry {
                 resource(effect.on.as_ref())
             )
         }
-        EventBody::ApprovalRequested {
-            plan, expires_at, ..
-        } => format!(
-            "plan {} waits for approval until {expires_at}",
-            plan.short()
-        ),
         EventBody::Approved { plan, by } => format!("plan {} approved by {by}", plan.short()),
         EventBody::ApprovalDenied { plan, by, reason } => {
             format!("plan {} denied by {by}: {reason}", plan.short())
@@ -226,6 +241,7 @@ fn entry(event: &Event) -> Entry {
         at: event.at,
         kind: event.body.kind(),
         text,
+        of_phase: false,
         lines,
     }
 }

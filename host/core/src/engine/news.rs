@@ -1,8 +1,8 @@
 //! Whether a firing notification is news.
 
+use crate::incident::{End, Plan, is_late, later};
+use crate::record::IncidentRow;
 use jiff::Timestamp;
-use sentinel_core::incident::{End, Plan, is_late, later};
-use sentinel_journal::IncidentRow;
 
 /// What a firing notification without an open incident is.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,12 +51,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use sentinel_core::grant::Grants;
-    use sentinel_core::guard::settings::Guards;
-    use sentinel_core::id::Digest;
-    use sentinel_core::id::IncidentId;
-    use sentinel_core::incident::{Approval, PlannedVerify, VerifyCheck};
-    use sentinel_core::policy::Mode;
+    use crate::grant::Grants;
+    use crate::guard::settings::Guards;
+    use crate::id::Digest;
+    use crate::id::IncidentId;
+    use crate::incident::{Approval, PlannedVerify, VerifyCheck};
+    use crate::policy::Mode;
 
     fn moment(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()

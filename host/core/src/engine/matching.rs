@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sentinel_core::alert::Alert;
-use sentinel_core::grant::Grants;
-use sentinel_core::id::Target;
-use sentinel_core::incident::{Plan, PlannedVerify, VerifyCheck};
-use sentinel_core::policy::{Policy, PolicySet};
+use crate::alert::Alert;
+use crate::grant::Grants;
+use crate::id::Target;
+use crate::incident::{Plan, PlannedVerify, VerifyCheck};
+use crate::policy::{Policy, PolicySet};
 
 /// A policy that an alert matches.
 #[derive(Debug)]

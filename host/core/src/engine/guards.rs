@@ -1,0 +1,127 @@
+//! Asks the guards about an incident, with all that they look at.
+
+use super::{Context, Engine, Note, Work};
+use crate::event::{EventBody, Guard};
+use crate::guard::{self, GuardView, Verdict};
+use crate::id::IncidentId;
+use crate::incident::{Command, Hold, Incident, Phase};
+use crate::policy::Mode;
+use crate::record::earlier;
+
+impl Engine {
+    pub(super) fn ask_guards(&mut self, work: &mut Work, context: &Context<'_>, id: IncidentId) {
+        let Some(incident) = self.incidents.get(&id) else {
+            return;
+        };
+        if !matches!(incident.phase, Phase::Pending(_) | Phase::Held(_)) {
+            return;
+        }
+        let incident = incident.clone();
+        let view = self.view(work, context, &incident);
+        let mut verdict = guard::evaluate(&incident, &view, context.now);
+        if verdict == Verdict::Pass && incident.plan.guards.blast_radius.is_some() {
+            let Some(radius) = self.radius(work, context, &incident) else {
+                // Asked again when the fleet has been looked at.
+                return;
+            };
+            let view = GuardView {
+                radius,
+                ..GuardView::default()
+            };
+            verdict = guard::evaluate(&incident, &view, context.now);
+        }
+        match verdict {
+            Verdict::Pass => self.record(work, context, id, EventBody::GuardsPassed),
+            Verdict::Drop { guard, reason } => {
+                self.record(work, context, id, EventBody::Suppressed { guard, reason });
+            }
+            Verdict::Hold {
+                guard,
+                until,
+                reason,
+            } => {
+                if guard == Guard::TargetLock {
+                    let waiting = self.lock_waiters.entry(incident.target.clone());
+                    waiting.or_default().insert(id);
+                }
+                let same = matches!(
+                    incident.phase,
+                    Phase::Held(Hold { guard: g, until: u, .. }) if g == guard && u == until
+                );
+                if same {
+                    // The same verdict as before is no news.
+                    self.places.sync(&incident);
+                    let due = incident.due().map(|due| (id, Command::WakeAt(due)));
+                    work.commands.extend(due);
+                    return;
+                }
+                work.turn.notes.push(Note::Held {
+                    incident: Box::new(incident),
+                    guard,
+                    until,
+                    reason: reason.clone(),
+                });
+                let body = EventBody::GuardHeld {
+                    guard,
+                    until,
+                    reason,
+                };
+                self.record(work, context, id, body);
+            }
+        }
+    }
+
+    fn view<'a>(
+        &'a self,
+        work: &mut Work,
+        context: &Context<'_>,
+        incident: &Incident,
+    ) -> GuardView<'a> {
+        let history = context.world.history();
+        let now = context.now;
+        let key = (incident.plan.policy.clone(), incident.target.clone());
+        let guards = &incident.plan.guards;
+        let mut failed = |error| {
+            work.turn.notes.push(Note::HistoryFailed("a guard", error));
+            // As full as can be: not known is not over.
+            vec![now; 10_001]
+        };
+        let opened = guards.flapping.map_or_else(Vec::new, |window| {
+            let since = earlier(now, window.per);
+            let mut opened = history
+                .opened_since(&key.0, &key.1, since)
+                .unwrap_or_else(&mut failed);
+            if !opened.contains(&incident.opened_at) && incident.opened_at > since {
+                opened.push(incident.opened_at);
+            }
+            opened
+        });
+        let runs = guards.rate.map_or_else(Vec::new, |rate| {
+            let mut runs = history
+                .runs_since(&key.0, earlier(now, rate.window.per))
+                .unwrap_or_else(&mut failed);
+            runs.extend(self.fresh.runs.get(&key.0).into_iter().flatten());
+            runs
+        });
+        // A shadow acts on nothing, so nothing else is in its way.
+        let locked_by = self
+            .locks
+            .get(&key.1)
+            .copied()
+            .filter(|holder| *holder != incident.id && incident.plan.mode != Mode::Shadow);
+        GuardView {
+            pause: self.controls.paused(&key.0, &key.1, now),
+            maintenance: &self.settings.maintenance,
+            standing: self.standing(work, context, &key),
+            opened,
+            locked_by,
+            crowd: self.places.crowd(incident),
+            runs,
+            effects: match incident.plan.mode {
+                Mode::Shadow => None,
+                _ => context.effects.check(&key.1, now).err(),
+            },
+            radius: None,
+        }
+    }
+}

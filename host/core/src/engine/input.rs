@@ -1,0 +1,235 @@
+//! What goes into a turn, and what comes out of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{HistoryError, Member, Operator, OperatorError};
+use crate::alert::Alert;
+use crate::event::{Event, Guard, PlannedEffect, RunMode, RunResult, StopCause};
+use crate::guard::settings::Fleet;
+use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
+use crate::incident::{FoldError, Incident, OnInterrupt, Plan, Rung, VerifyCheck};
+use crate::policy::PolicySet;
+use crate::record::{Accepted, Append, History};
+
+/// What the engine takes in.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// An alert was committed.
+    Accepted(Accepted),
+    /// A run's recorder committed an event by itself.
+    Noted(Event),
+    /// A run ended.
+    RunEnded {
+        /// Which.
+        run: RunId,
+        /// How.
+        result: RunResult,
+    },
+    /// A run was cut off, and cannot go on from its record.
+    RunLost {
+        /// Which.
+        run: RunId,
+    },
+    /// A verification came to an end.
+    Verified {
+        /// Whose.
+        incident: IncidentId,
+        /// Which one.
+        deadline: Timestamp,
+        /// What was seen, and whether it is what was asked for.
+        result: Result<String, String>,
+    },
+    /// A fleet was looked at.
+    Fleet {
+        /// Which.
+        fleet: Fleet,
+        /// Its members, or why they are not known.
+        members: Result<Vec<Member>, String>,
+    },
+    /// An operator wants something.
+    Operator {
+        /// Given back with the reply.
+        token: u64,
+        /// What.
+        operator: Operator,
+    },
+}
+
+/// What a turn came to. First commit `append`; then act and reply.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// What is to be committed, as one.
+    pub append: Append,
+    /// What is to be done once that is committed.
+    pub actions: Vec<Action>,
+    /// What operators are told once that is committed.
+    pub replies: Vec<(u64, Result<String, OperatorError>)>,
+    /// What is worth a line in the log or a count.
+    pub notes: Vec<Note>,
+    /// What there was no room for; give it in again after an incident has ended.
+    pub deferred: Vec<Accepted>,
+}
+
+/// What is to be done once a turn is committed.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Start a run, or let it go on; its end is an [`Input::RunEnded`].
+    Run(Box<Order>),
+    /// End a run between two effects.
+    Stop {
+        /// Which.
+        run: RunId,
+        /// Why.
+        cause: StopCause,
+        /// In words.
+        message: String,
+    },
+    /// Look until it holds or the deadline has passed; the answer is an
+    /// [`Input::Verified`]. It takes the place of an earlier one of the incident.
+    Verify(Box<VerifyOrder>),
+    /// Look at a fleet; the answer is an [`Input::Fleet`].
+    LookAtFleet(Fleet),
+    /// The incident is over: nothing of it is looked at any more.
+    Forget(IncidentId),
+}
+
+/// A run, ready to start.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The run.
+    pub run: RunId,
+    /// What for; step 0 tells a person.
+    pub rung: Rung,
+    /// What the gate does with its effects.
+    pub mode: RunMode,
+    /// Whether it goes on from its record, with the version that the record names.
+    pub resume: bool,
+    /// The plugin.
+    pub plugin: PluginName,
+    /// Which version, where it does not go on.
+    pub digest: Digest,
+    /// The policy.
+    pub policy: PolicyName,
+    /// What to act on.
+    pub target: Target,
+    /// The alert that opened the incident, with the status that it has now.
+    pub alert: Alert,
+    /// The plugin's params.
+    pub params: serde_json::Map<String, serde_json::Value>,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// What becomes of an effect of which nobody knows whether it was carried out.
+    pub on_interrupt: OnInterrupt,
+    /// The incident's plan; its grants are what the run may touch.
+    pub plan: Arc<Plan>,
+    /// The approved effects, in mode `apply`.
+    pub effects: Vec<PlannedEffect>,
+    /// How many log lines to keep before the first effect; none when there is evidence
+    /// already.
+    pub evidence: Option<u32>,
+    /// Why a person has to look, in step 0.
+    pub reason: Option<String>,
+}
+
+/// A verification, ready to start.
+#[derive(Debug, Clone)]
+pub struct VerifyOrder {
+    /// Whose.
+    pub incident: IncidentId,
+    /// What is looked at, where the check does not say.
+    pub target: Target,
+    /// What must hold.
+    pub check: VerifyCheck,
+    /// The time between two looks.
+    pub every: Duration,
+    /// When it must hold.
+    pub deadline: Timestamp,
+}
+
+/// What is worth a line in the log or a count.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields say what the case says")]
+pub enum Note {
+    /// An incident opened.
+    Opened(Box<Incident>),
+    /// An open incident was found in the journal.
+    Recovered(Box<Incident>),
+    /// The events of an incident in the journal are not those of one.
+    Unreadable(FoldError),
+    /// A guard holds an incident back, and did not before.
+    Held {
+        incident: Box<Incident>,
+        guard: Guard,
+        until: Option<Timestamp>,
+        reason: String,
+    },
+    /// An incident ended.
+    Ended(Box<Incident>),
+    /// A notification was news for an open incident.
+    Seen {
+        incident: IncidentId,
+        alert: Arc<Alert>,
+    },
+    /// A notification said nothing new about what is over.
+    Repeat {
+        policy: PolicyName,
+        alert: Arc<Alert>,
+    },
+    /// An alert resolved, and no incident is open for it.
+    NothingToDo {
+        policy: PolicyName,
+        alert: Arc<Alert>,
+    },
+    /// A run started.
+    RunStarted {
+        run: RunId,
+        plugin: PluginName,
+        digest: Digest,
+        rung: Rung,
+        mode: RunMode,
+    },
+    /// A run ended before it began, because its plugin does not serve.
+    RunNotServed {
+        run: RunId,
+        plugin: PluginName,
+        result: RunResult,
+    },
+    /// A run goes on from its record.
+    RunResumed { run: RunId },
+    /// A verification ended.
+    Verified {
+        incident: IncidentId,
+        passed: bool,
+        detail: String,
+    },
+    /// More of a fleet is disturbed than may be.
+    StormBegan { policy: PolicyName, reason: String },
+    /// It has been within the bound for long enough.
+    StormEnded { policy: PolicyName },
+    /// The journal could not be asked for something.
+    HistoryFailed(&'static str, HistoryError),
+}
+
+/// Which version of a plugin serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginVersion {
+    /// The version that it says it has.
+    pub version: String,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// What a turn looks at beside the engine's own state.
+pub trait World {
+    /// The policies that serve.
+    fn policies(&self) -> &PolicySet;
+
+    /// The version of a plugin that serves, if one does.
+    fn plugin(&self, name: &PluginName) -> Option<PluginVersion>;
+
+    /// What has been committed.
+    fn history(&self) -> &dyn History;
+}

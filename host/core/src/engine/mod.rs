@@ -1,0 +1,928 @@
+//! The engine: every open incident, and what is decided about them.
+//!
+//! Pure, like all of this crate. A turn takes inputs and the time, and answers with what
+//! is to be committed and what is to be done once it is: nothing may be done before the
+//! events that lead to it are on the disk. The daemon drives it with a real clock and a
+//! real journal; a simulation, a backtest and the unit tests of policies drive the same
+//! engine with theirs.
+//!
+//! What the guards count beyond the open incidents is looked up in the journal
+//! ([`History`]), so nothing has to be loaded at a start and nothing is forgotten by a
+//! restart.
+
+mod fleet;
+mod guards;
+mod input;
+mod matching;
+mod news;
+mod operator;
+mod places;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use self::fleet::Fleets;
+pub use self::fleet::Member;
+pub use self::input::{Action, Input, Note, Order, PluginVersion, Turn, VerifyOrder, World};
+use self::news::{News, news};
+pub use self::operator::{Operator, OperatorError};
+use self::places::Places;
+pub use self::settings::Settings;
+use crate::alert::AlertStatus;
+use crate::control::{ControlBody, ControlEvent, Controls};
+use crate::event::{Event, EventBody, FailureClass, RunMode, RunResult, StopCause};
+use crate::guard::limits::EffectWindows;
+use crate::id::{Digest, IncidentId, PolicyName, RunId, Target};
+use crate::incident::{
+    AlertKey, Command, End, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Rung, VerifyCheck,
+};
+use crate::record::{Accepted, HistoryError, IncidentRow, Recovered, Standing};
+
+/// The engine's state; see the module.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    // Every incident that has not ended.
+    incidents: BTreeMap<IncidentId, Incident>,
+    // The open incident of a policy on a target: there is at most one.
+    by_target: HashMap<(PolicyName, Target), IncidentId>,
+    // Which open incidents an alert belongs to.
+    by_alert: HashMap<AlertKey, BTreeSet<IncidentId>>,
+    // Which incident may act on a target, and which wait for that.
+    locks: HashMap<Target, IncidentId>,
+    lock_waiters: HashMap<Target, BTreeSet<IncidentId>>,
+    timers: BTreeSet<(Timestamp, IncidentId)>,
+    places: Places,
+    controls: Controls,
+    fleets: Fleets,
+    // What this turn has and the journal does not have yet.
+    fresh: Fresh,
+    last: u64,
+}
+
+/// What happened in the turn that is under way: the journal cannot be asked for it.
+#[derive(Debug, Default)]
+struct Fresh {
+    standings: HashMap<(PolicyName, Target), Standing>,
+    runs: HashMap<PolicyName, Vec<Timestamp>>,
+}
+
+/// What a turn is made with.
+pub(crate) struct Context<'a> {
+    now: Timestamp,
+    world: &'a dyn World,
+    // What the limits on effects have seen; shared with the gate.
+    effects: &'a EffectWindows,
+    stopping: bool,
+}
+
+/// A turn that is under way.
+#[derive(Default)]
+struct Work {
+    turn: Turn,
+    commands: VecDeque<(IncidentId, Command)>,
+    touched: BTreeSet<IncidentId>,
+}
+
+impl Engine {
+    /// An engine that knows of nothing.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            places: Places::new(&settings),
+            settings,
+            incidents: BTreeMap::new(),
+            by_target: HashMap::new(),
+            by_alert: HashMap::new(),
+            locks: HashMap::new(),
+            lock_waiters: HashMap::new(),
+            timers: BTreeSet::new(),
+            controls: Controls::default(),
+            fleets: Fleets::default(),
+            fresh: Fresh::default(),
+            last: 0,
+        }
+    }
+
+    /// When the next turn has to be taken if no input comes.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(self.fleets.next_look()).min()
+    }
+
+    /// Every open incident.
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.incidents.values()
+    }
+
+    /// An open incident.
+    #[must_use]
+    pub fn incident(&self, id: IncidentId) -> Option<&Incident> {
+        self.incidents.get(&id)
+    }
+
+    /// The stop switch and the storms.
+    #[must_use]
+    pub fn controls(&self) -> &Controls {
+        &self.controls
+    }
+
+    /// Whether a run is under way.
+    #[must_use]
+    pub fn running(&self) -> bool {
+        self.incidents
+            .values()
+            .any(|incident| incident.cut_off().is_some())
+    }
+
+    /// Goes on with what an earlier daemon left; the first turn of all. Incidents that
+    /// cannot be read are left as they are, and told of in the turn's notes.
+    pub fn recover(
+        &mut self,
+        recovered: Recovered,
+        now: Timestamp,
+        world: &dyn World,
+        effects: &EffectWindows,
+    ) -> Turn {
+        let context = Context {
+            now: whole_micros(now),
+            world,
+            effects,
+            stopping: false,
+        };
+        self.last = recovered.last_incident;
+        self.controls = Controls::fold(&recovered.controls);
+        // Nobody looked while the daemon was down: the calm begins anew.
+        let storms: Vec<_> = self
+            .controls
+            .storms()
+            .map(|(name, _)| name.clone())
+            .collect();
+        for policy in storms {
+            self.fleets.exceeded(&policy, context.now);
+        }
+        let mut work = Work::default();
+        for events in &recovered.open {
+            match Incident::fold(events) {
+                Ok(incident) => self.adopt(&mut work, incident),
+                Err(error) => work.turn.notes.push(Note::Unreadable(error)),
+            }
+        }
+        let ids: Vec<_> = self.incidents.keys().copied().collect();
+        for id in ids {
+            self.go_on(&mut work, &context, id);
+        }
+        for accepted in recovered.inbox {
+            self.alert(&mut work, &context, accepted);
+        }
+        self.schedule_looks(&mut work, &context);
+        self.finish(work, &context)
+    }
+
+    /// Takes inputs in, fires the timers that are due, and says what is to be committed
+    /// and then done. What the turn before handed out is on the disk by now.
+    pub fn turn(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+        now: Timestamp,
+        world: &dyn World,
+        effects: &EffectWindows,
+        stopping: bool,
+    ) -> Turn {
+        let context = Context {
+            now: whole_micros(now),
+            world,
+            effects,
+            stopping,
+        };
+        self.fresh = Fresh::default();
+        let mut work = Work::default();
+        for input in inputs {
+            self.take(&mut work, &context, input);
+        }
+        self.fire_timers(&mut work, &context);
+        self.schedule_looks(&mut work, &context);
+        self.finish(work, &context)
+    }
+
+    fn adopt(&mut self, work: &mut Work, incident: Incident) {
+        work.turn
+            .notes
+            .push(Note::Recovered(Box::new(incident.clone())));
+        let id = incident.id;
+        self.index(&incident);
+        self.incidents.insert(id, incident);
+        self.sync(work, id);
+    }
+
+    /// What is outstanding in a recovered incident.
+    fn go_on(&mut self, work: &mut Work, context: &Context<'_>, id: IncidentId) {
+        let Some(incident) = self.incidents.get(&id) else {
+            return;
+        };
+        if let Some(run) = incident.cut_off() {
+            if incident.interruptions + 1 >= MAX_INTERRUPTIONS {
+                self.record(work, context, id, EventBody::RunInterrupted { run });
+            } else {
+                self.go_on_with(work, context, run);
+            }
+            return;
+        }
+        // What held it may be gone.
+        if let Phase::Held(_) = incident.phase {
+            work.commands.push_back((id, Command::AskGuards));
+        }
+        for command in incident.resume() {
+            work.commands.push_back((id, command));
+        }
+    }
+
+    fn take(&mut self, work: &mut Work, context: &Context<'_>, input: Input) {
+        match input {
+            Input::Accepted(accepted) => self.alert(work, context, accepted),
+            // Already committed: folded in, and not written again.
+            Input::Noted(event) => {
+                if let Some(incident) = self.incidents.get_mut(&event.incident) {
+                    incident.apply(&event);
+                }
+            }
+            Input::RunEnded { run, result } => {
+                self.record(
+                    work,
+                    context,
+                    run.incident,
+                    EventBody::RunEnded { run, result },
+                );
+            }
+            Input::RunLost { run } => {
+                self.record(
+                    work,
+                    context,
+                    run.incident,
+                    EventBody::RunInterrupted { run },
+                );
+            }
+            Input::Verified {
+                incident,
+                deadline,
+                result,
+            } => self.verified(work, context, incident, deadline, result),
+            Input::Fleet { fleet, members } => self.fleet_seen(work, context, fleet, members),
+            Input::Operator { token, operator } => {
+                let reply = self.operate(work, context, operator);
+                work.turn.replies.push((token, reply));
+            }
+        }
+        self.settle(work, context);
+    }
+
+    fn alert(&mut self, work: &mut Work, context: &Context<'_>, accepted: Accepted) {
+        match accepted.alert.status {
+            AlertStatus::Firing => {
+                if !self.firing(work, context, &accepted) {
+                    work.turn.deferred.push(accepted);
+                    return;
+                }
+            }
+            AlertStatus::Resolved => {
+                let key = AlertKey::from(&accepted.alert.episode());
+                let ids = self.by_alert.get(&key).cloned().unwrap_or_default();
+                if ids.is_empty() {
+                    let policies = context.world.policies();
+                    let policy = policies.matching(&accepted.alert.labels).next();
+                    work.turn
+                        .notes
+                        .extend(policy.map(|policy| Note::NothingToDo {
+                            policy: policy.name.clone(),
+                            alert: accepted.alert.clone(),
+                        }));
+                }
+                for id in ids {
+                    self.see(work, context, id, &accepted);
+                }
+            }
+        }
+        work.turn.append.done.push(accepted.seq);
+    }
+
+    /// Takes a firing notification in; false when it has to wait, because no more
+    /// incidents may be open.
+    fn firing(&mut self, work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
+        let policies = context.world.policies();
+        for matched in matching::matches(policies, &accepted.alert) {
+            let key = (matched.plan.policy.clone(), matched.target.clone());
+            // One that ended in this very turn is still here, and takes nothing more in.
+            let open = self.by_target.get(&key).copied().filter(|id| {
+                self.incidents
+                    .get(id)
+                    .is_some_and(|incident| !incident.ended())
+            });
+            if let Some(id) = open {
+                self.see(work, context, id, accepted);
+                continue;
+            }
+            let matched = match self.judge(work, context, accepted, &matched) {
+                News::Episode => matched,
+                News::StillFiring(reason) => matching::Matched {
+                    refused: Some(reason),
+                    ..matched
+                },
+                News::Repeat => {
+                    work.turn.notes.push(Note::Repeat {
+                        policy: key.0,
+                        alert: accepted.alert.clone(),
+                    });
+                    continue;
+                }
+            };
+            if self.incidents.len() >= self.settings.incidents {
+                return false;
+            }
+            self.open(work, context, matched, accepted);
+        }
+        true
+    }
+
+    /// What a firing notification without an open incident comes to. On an error of the
+    /// journal it is nothing: it is better to leave something to the next repetition than
+    /// to do it twice.
+    fn judge(
+        &self,
+        work: &mut Work,
+        context: &Context<'_>,
+        accepted: &Accepted,
+        matched: &matching::Matched,
+    ) -> News {
+        let history = context.world.history();
+        let episode = accepted.alert.episode();
+        let (policy, target) = (&matched.plan.policy, &matched.target);
+        let known = if accepted.repeat {
+            history.incident_of(&episode, policy, target)
+        } else {
+            Ok(None)
+        };
+        match (history.resolved_at(&episode), known) {
+            (Ok(resolved_at), Ok(known)) => {
+                news(&matched.plan, resolved_at, known.as_ref(), context.now)
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                work.turn.notes.push(Note::HistoryFailed("an alert", error));
+                News::Repeat
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        work: &mut Work,
+        context: &Context<'_>,
+        matched: matching::Matched,
+        accepted: &Accepted,
+    ) {
+        self.last += 1;
+        let id = IncidentId(self.last);
+        let event = Event {
+            at: context.now,
+            incident: id,
+            body: EventBody::Opened {
+                plan: Arc::new(matched.plan),
+                target: matched.target,
+                alert: accepted.alert.clone(),
+                accepted_at: accepted.received_at,
+            },
+        };
+        let Ok((incident, commands)) = Incident::open(&event) else {
+            return;
+        };
+        work.turn
+            .notes
+            .push(Note::Opened(Box::new(incident.clone())));
+        self.index(&incident);
+        self.incidents.insert(id, incident);
+        let episode = accepted.alert.episode();
+        work.turn.append.episodes.push((episode, id));
+        work.turn.append.events.push(event);
+        work.touched.insert(id);
+        if let Some(reason) = matched.refused {
+            self.record(work, context, id, EventBody::Refused { reason });
+        } else {
+            work.commands
+                .extend(commands.into_iter().map(|command| (id, command)));
+        }
+    }
+
+    /// Tells an open incident of a notification that concerns it.
+    fn see(&mut self, work: &mut Work, context: &Context<'_>, id: IncidentId, accepted: &Accepted) {
+        let episode = accepted.alert.episode();
+        let status = accepted.alert.status;
+        let Some(incident) = self.incidents.get(&id) else {
+            return;
+        };
+        let repeat = incident.knows(&episode, status);
+        if status == AlertStatus::Firing && !repeat {
+            work.turn.append.episodes.push((episode.clone(), id));
+            let key = AlertKey::from(&episode);
+            self.by_alert.entry(key).or_default().insert(id);
+        }
+        if !repeat {
+            work.turn.notes.push(Note::Seen {
+                incident: id,
+                alert: accepted.alert.clone(),
+            });
+        }
+        let body = EventBody::AlertSeen {
+            episode,
+            status,
+            repeat,
+        };
+        self.record(work, context, id, body);
+    }
+
+    fn index(&mut self, incident: &Incident) {
+        let key = (incident.plan.policy.clone(), incident.target.clone());
+        self.by_target.insert(key, incident.id);
+        for key in incident.alerts.keys() {
+            let ids = self.by_alert.entry(key.clone()).or_default();
+            ids.insert(incident.id);
+        }
+    }
+
+    /// Applies an event that happens now, and queues what follows from it.
+    fn record(&mut self, work: &mut Work, context: &Context<'_>, id: IncidentId, body: EventBody) {
+        let Some(incident) = self.incidents.get_mut(&id) else {
+            // An answer that came after the end.
+            return;
+        };
+        let event = Event {
+            at: context.now,
+            incident: id,
+            body,
+        };
+        let commands = incident.apply(&event);
+        work.touched.insert(id);
+        work.turn.append.events.push(event);
+        work.commands
+            .extend(commands.into_iter().map(|command| (id, command)));
+        self.sync(work, id);
+    }
+
+    /// Records something that is about no single incident.
+    fn control(&mut self, work: &mut Work, context: &Context<'_>, body: ControlBody) {
+        let event = ControlEvent {
+            at: context.now,
+            body,
+        };
+        self.controls.apply(&event);
+        work.turn.append.controls.push(event);
+    }
+
+    /// Brings the indexes in line with an incident that has changed.
+    fn sync(&mut self, work: &mut Work, id: IncidentId) {
+        let Some(incident) = self.incidents.get(&id) else {
+            return;
+        };
+        self.places.sync(incident);
+        let target = incident.target.clone();
+        if incident.holds_target() {
+            self.locks.entry(target).or_insert(id);
+        } else if self.locks.get(&target) == Some(&id) {
+            self.locks.remove(&target);
+            // In the order in which they opened; the first takes the lock.
+            let waiting = self.lock_waiters.remove(&target).unwrap_or_default();
+            work.commands
+                .extend(waiting.into_iter().map(|id| (id, Command::AskGuards)));
+        }
+    }
+
+    fn verified(
+        &mut self,
+        work: &mut Work,
+        context: &Context<'_>,
+        id: IncidentId,
+        deadline: Timestamp,
+        result: Result<String, String>,
+    ) {
+        // An answer to an earlier verification says nothing about this one.
+        let current = self.incidents.get(&id).is_some_and(
+            |incident| matches!(incident.phase, Phase::Verifying { deadline: d, .. } if d == deadline),
+        );
+        if !current {
+            return;
+        }
+        let (passed, detail) = match result {
+            Ok(detail) => (true, detail),
+            Err(detail) => (false, detail),
+        };
+        work.turn.notes.push(Note::Verified {
+            incident: id,
+            passed,
+            detail: detail.clone(),
+        });
+        let body = if passed {
+            EventBody::VerificationPassed { detail }
+        } else {
+            EventBody::VerificationFailed { detail }
+        };
+        self.record(work, context, id, body);
+    }
+
+    fn fire_timers(&mut self, work: &mut Work, context: &Context<'_>) {
+        let now = context.now;
+        while let Some((at, id)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(incident) = self.incidents.get(&id) else {
+                continue;
+            };
+            if incident.due().is_none_or(|due| due > now) {
+                // The state has moved on since the timer was set.
+                let due = incident.due().map(|due| (due, id));
+                self.timers.extend(due);
+                continue;
+            }
+            if incident.outlived(now) {
+                self.record(work, context, id, EventBody::Expired);
+            } else {
+                self.wake(work, context, id);
+            }
+            self.settle(work, context);
+        }
+    }
+
+    fn wake(&mut self, work: &mut Work, context: &Context<'_>, id: IncidentId) {
+        let Some(incident) = self.incidents.get(&id) else {
+            return;
+        };
+        match &incident.phase {
+            Phase::Held(_) => work.commands.push_back((id, Command::AskGuards)),
+            Phase::BackingOff { .. } => self.record(work, context, id, EventBody::TimerFired),
+            Phase::AwaitingApproval { plan, .. } => {
+                let plan = *plan;
+                self.record(work, context, id, EventBody::ApprovalExpired { plan });
+            }
+            Phase::Verifying { deadline, .. }
+                if incident.plan.verify.check == VerifyCheck::AlertResolved =>
+            {
+                let within = crate::duration::HumanDuration(incident.plan.verify.within);
+                let detail = format!("the alert still fires after {within}");
+                let deadline = *deadline;
+                self.verified(work, context, id, deadline, Err(detail));
+            }
+            _ => {}
+        }
+    }
+
+    /// Carries out the commands that wait, and gives free places away.
+    fn settle(&mut self, work: &mut Work, context: &Context<'_>) {
+        loop {
+            while let Some((id, command)) = work.commands.pop_front() {
+                self.carry_out(work, context, id, command);
+            }
+            let Some(id) = self.places.next() else { break };
+            let command = self
+                .incidents
+                .get(&id)
+                .map(|incident| match incident.phase {
+                    Phase::Escalating { .. } => incident.resume(),
+                    _ => vec![Command::AskGuards],
+                });
+            work.commands
+                .extend(command.into_iter().flatten().map(|command| (id, command)));
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        work: &mut Work,
+        context: &Context<'_>,
+        id: IncidentId,
+        command: Command,
+    ) {
+        match command {
+            Command::AskGuards => self.ask_guards(work, context, id),
+            // A run that was not begun is begun by the next daemon.
+            Command::StartRun { .. } | Command::ResumeRun { .. } if context.stopping => {}
+            Command::StartRun { run, rung, mode } => self.start(work, context, run, rung, mode),
+            Command::ResumeRun { run } => {
+                // An alert that resolved in this same turn has ended the incident.
+                let waits = self
+                    .incidents
+                    .get(&id)
+                    .is_some_and(|incident| matches!(incident.phase, Phase::Starting { .. }));
+                if waits {
+                    self.go_on_with(work, context, run);
+                }
+            }
+            Command::StopRun { run, cause } => work.turn.actions.push(Action::Stop {
+                run,
+                cause,
+                message: stop_message(cause).to_owned(),
+            }),
+            Command::Verify { deadline } => self.verify(work, id, deadline),
+            Command::WakeAt(at) => {
+                self.timers.insert((at, id));
+            }
+            Command::Release => self.release(context, work, id),
+        }
+    }
+
+    fn verify(&mut self, work: &mut Work, id: IncidentId, deadline: Timestamp) {
+        let Some(incident) = self.incidents.get(&id) else {
+            return;
+        };
+        let verify = &incident.plan.verify;
+        // Nothing to look at: the resolved notification is the answer.
+        if verify.check == VerifyCheck::AlertResolved {
+            self.timers.insert((deadline, id));
+            return;
+        }
+        work.turn.actions.push(Action::Verify(Box::new(VerifyOrder {
+            incident: id,
+            target: incident.target.clone(),
+            check: verify.check.clone(),
+            every: verify.every,
+            deadline,
+        })));
+    }
+
+    /// Starts a run.
+    fn start(
+        &mut self,
+        work: &mut Work,
+        context: &Context<'_>,
+        run: RunId,
+        rung: Rung,
+        mode: RunMode,
+    ) {
+        let id = run.incident;
+        let Some(incident) = self.incidents.get(&id) else {
+            return;
+        };
+        let escalating = matches!(incident.phase, Phase::Escalating { run: None, .. });
+        // An alert that resolved in this same turn has ended the incident.
+        if !escalating && !matches!(incident.phase, Phase::Starting { .. }) {
+            return;
+        }
+        if escalating && !self.places.room(incident) {
+            self.places.wait(incident);
+            return;
+        }
+        let Some(plugin) = incident.plugin(rung.step).cloned() else {
+            return;
+        };
+        let policy = incident.plan.policy.clone();
+        let version = context.world.plugin(&plugin);
+        // Policies are checked against the plugins that serve: without one it was taken
+        // away while this incident was open.
+        let served = version.is_some();
+        let version = version.unwrap_or_else(|| PluginVersion {
+            version: "none".to_owned(),
+            digest: incident.plan.digest,
+        });
+        let order = self.order(run, rung, mode, version.digest, false);
+        work.turn.notes.push(Note::RunStarted {
+            run,
+            plugin: plugin.clone(),
+            digest: version.digest,
+            rung,
+            mode,
+        });
+        let body = EventBody::RunStarted {
+            run,
+            step: rung.step,
+            attempt: rung.attempt,
+            plugin: plugin.clone(),
+            version: version.version,
+            digest: version.digest,
+            mode,
+        };
+        self.record(work, context, id, body);
+        if rung.step > 0 {
+            let runs = self.fresh.runs.entry(policy).or_default();
+            runs.push(context.now);
+        }
+        match order {
+            Some(order) if served => work.turn.actions.push(Action::Run(Box::new(order))),
+            _ => {
+                let result = RunResult::Failed {
+                    class: FailureClass::Permanent,
+                    message: format!("no plugin named {plugin} serves"),
+                };
+                work.turn.notes.push(Note::RunNotServed {
+                    run,
+                    plugin,
+                    result: result.clone(),
+                });
+                self.record(work, context, id, EventBody::RunEnded { run, result });
+            }
+        }
+    }
+
+    /// Lets a run go on from its record.
+    fn go_on_with(&mut self, work: &mut Work, context: &Context<'_>, run: RunId) {
+        let id = run.incident;
+        let Some(incident) = self.incidents.get(&id) else {
+            return;
+        };
+        let (rung, mode) = match &incident.phase {
+            Phase::Starting { rung, mode } | Phase::Running { rung, mode, .. } => (*rung, *mode),
+            Phase::Escalating { attempt, .. } => (
+                Rung {
+                    step: 0,
+                    attempt: *attempt,
+                },
+                RunMode::Live,
+            ),
+            _ => return,
+        };
+        // What happened while nobody could stop it.
+        let stop = if incident.cancelled.is_some() {
+            Some(StopCause::Cancelled)
+        } else if incident.resolved() && rung.step > 0 {
+            Some(StopCause::Cleared)
+        } else {
+            None
+        };
+        // The executor finds the version that acted in the run's own events.
+        let order = self.order(run, rung, mode, incident.plan.digest, true);
+        self.record(work, context, id, EventBody::RunResumed { run });
+        work.turn.notes.push(Note::RunResumed { run });
+        if let Some(order) = order {
+            work.turn.actions.push(Action::Run(Box::new(order)));
+        }
+        work.turn.actions.extend(stop.map(|cause| Action::Stop {
+            run,
+            cause,
+            message: stop_message(cause).to_owned(),
+        }));
+    }
+
+    fn order(
+        &self,
+        run: RunId,
+        rung: Rung,
+        mode: RunMode,
+        digest: Digest,
+        resume: bool,
+    ) -> Option<Order> {
+        let incident = self.incidents.get(&run.incident)?;
+        let plugin = incident.plugin(rung.step)?.clone();
+        let (params, timeout, on_interrupt) = if rung.step == 0 {
+            let escalate = incident.plan.escalate.as_ref()?;
+            (
+                escalate.params.clone(),
+                escalate.timeout,
+                OnInterrupt::Escalate,
+            )
+        } else {
+            let step = incident.step(rung.step)?;
+            (step.params.clone(), step.timeout, step.on_interrupt)
+        };
+        let reason = match &incident.phase {
+            Phase::Escalating { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        let mut alert = (*incident.alert).clone();
+        if incident.resolved() {
+            alert.status = AlertStatus::Resolved;
+        }
+        Some(Order {
+            run,
+            rung,
+            mode,
+            resume,
+            plugin,
+            digest,
+            policy: incident.plan.policy.clone(),
+            target: incident.target.clone(),
+            alert,
+            params,
+            timeout,
+            on_interrupt,
+            plan: incident.plan.clone(),
+            effects: if mode == RunMode::Apply {
+                incident.planned.clone()
+            } else {
+                Vec::new()
+            },
+            evidence: (!incident.evidence && rung.step > 0 && incident.plan.evidence > 0)
+                .then_some(incident.plan.evidence),
+            reason,
+        })
+    }
+
+    fn release(&mut self, context: &Context<'_>, work: &mut Work, id: IncidentId) {
+        let Some(incident) = self.incidents.get(&id) else {
+            return;
+        };
+        let key = (incident.plan.policy.clone(), incident.target.clone());
+        let end = match &incident.phase {
+            Phase::Ended { end, .. } => *end,
+            _ => return,
+        };
+        let last_run_at = incident.last_run_at;
+        let mut standing = self.standing(work, context, &key);
+        standing.last_run_at = standing.last_run_at.max(last_run_at);
+        match end {
+            End::Escalated => {
+                standing.failures = (standing.failures + 1).min(Standing::COUNTED);
+                standing.failed_at = Some(context.now);
+            }
+            End::Healed | End::Cleared => standing.failures = 0,
+            End::Suppressed | End::Cancelled => {}
+        }
+        self.fresh.standings.insert(key, standing);
+    }
+
+    /// How a policy has fared on a target, this turn included. On an error of the
+    /// journal as if it had acted just now: not known is not over.
+    fn standing(
+        &self,
+        work: &mut Work,
+        context: &Context<'_>,
+        key: &(PolicyName, Target),
+    ) -> Standing {
+        if let Some(standing) = self.fresh.standings.get(key) {
+            return *standing;
+        }
+        match context.world.history().standing(&key.0, &key.1) {
+            Ok(standing) => standing,
+            Err(error) => {
+                work.turn
+                    .notes
+                    .push(Note::HistoryFailed("a standing", error));
+                Standing {
+                    last_run_at: Some(context.now),
+                    ..Standing::default()
+                }
+            }
+        }
+    }
+
+    /// Makes the turn ready to be committed, and takes incidents that have ended out.
+    fn finish(&mut self, mut work: Work, context: &Context<'_>) -> Turn {
+        self.settle(&mut work, context);
+        for id in std::mem::take(&mut work.touched) {
+            let Some(incident) = self.incidents.get(&id) else {
+                continue;
+            };
+            let row = IncidentRow::from(incident);
+            work.turn.append.incidents.push(row);
+            if incident.ended() {
+                self.forget(&mut work.turn, id);
+            }
+        }
+        work.turn
+    }
+
+    /// Takes an incident that has ended out of memory.
+    fn forget(&mut self, turn: &mut Turn, id: IncidentId) {
+        let Some(incident) = self.incidents.remove(&id) else {
+            return;
+        };
+        self.places.forget(id);
+        turn.actions.push(Action::Forget(id));
+        let key = (incident.plan.policy.clone(), incident.target.clone());
+        if self.by_target.get(&key) == Some(&id) {
+            self.by_target.remove(&key);
+        }
+        if let Some(waiting) = self.lock_waiters.get_mut(&incident.target) {
+            waiting.remove(&id);
+            if waiting.is_empty() {
+                self.lock_waiters.remove(&incident.target);
+            }
+        }
+        for key in incident.alerts.keys() {
+            if let Some(ids) = self.by_alert.get_mut(key) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.by_alert.remove(key);
+                }
+            }
+        }
+        turn.notes.push(Note::Ended(Box::new(incident)));
+    }
+}
+
+fn stop_message(cause: StopCause) -> &'static str {
+    match cause {
+        StopCause::Paused => "paused",
+        StopCause::Rate => "a limit on effects has no room",
+        StopCause::Cleared => "the alert resolved",
+        StopCause::Cancelled => "cancelled by an operator",
+        StopCause::Deviated => "deviated from the approved plan",
+        StopCause::Nondeterministic => "did something else than its record has",
+        StopCause::InDoubt => "whether an effect was carried out cannot be told",
+    }
+}
+
+/// The journal keeps microseconds: what is compared with it must not be finer.
+fn whole_micros(at: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
+}

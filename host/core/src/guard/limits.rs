@@ -1,0 +1,252 @@
+//! The limits on effects that stand above all policies: sliding windows, per target, per
+//! action and in all. Asked in advance by the guard, and exactly by the gate.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use jiff::Timestamp;
+
+use super::settings::Window;
+use crate::duration::HumanDuration;
+use crate::id::Target;
+use crate::incident::later;
+use crate::record::{PastEffect, earlier};
+
+/// How many effects there may be in which windows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EffectLimits {
+    /// On one target.
+    pub per_target: Option<Window>,
+    /// In all.
+    pub total: Option<Window>,
+    /// By the call's name, such as `docker.restart`.
+    pub per_action: BTreeMap<String, Window>,
+}
+
+impl EffectLimits {
+    /// The longest window: what has to be known of the past.
+    #[must_use]
+    pub fn horizon(&self) -> Option<std::time::Duration> {
+        self.per_target
+            .iter()
+            .chain(&self.total)
+            .chain(self.per_action.values())
+            .map(|window| window.per)
+            .max()
+    }
+}
+
+/// A window has no room.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NoRoom {
+    /// When the oldest leaves the window.
+    pub until: Timestamp,
+    /// Which window, and what fills it.
+    pub reason: String,
+}
+
+/// The effects that the windows have seen. The same at the guard and at the gate: what
+/// the gate admits is counted here before it is done.
+#[derive(Debug, Clone, Default)]
+pub struct EffectWindows {
+    limits: EffectLimits,
+    total: Slide,
+    targets: HashMap<Target, Slide>,
+    actions: HashMap<String, Slide>,
+}
+
+/// The moments inside one sliding window, oldest first.
+#[derive(Debug, Clone, Default)]
+struct Slide(VecDeque<Timestamp>);
+
+impl Slide {
+    fn forget(&mut self, window: Window, now: Timestamp) {
+        let horizon = earlier(now, window.per);
+        while self.0.front().is_some_and(|at| *at <= horizon) {
+            self.0.pop_front();
+        }
+    }
+
+    /// When there is room; none when there is now.
+    fn full_until(&self, window: Window, now: Timestamp) -> Option<Timestamp> {
+        let max = window.max as usize;
+        let horizon = earlier(now, window.per);
+        let inside = self.0.iter().filter(|at| **at > horizon).count();
+        // Room comes when the one leaves that makes it `max - 1`.
+        let leaver = inside.checked_sub(max)?;
+        let first = self.0.len() - inside;
+        self.0.get(first + leaver).map(|at| later(*at, window.per))
+    }
+
+    fn push(&mut self, at: Timestamp) {
+        // A clock that was set back must not put them out of order.
+        let at = self.0.back().map_or(at, |last| at.max(*last));
+        self.0.push_back(at);
+    }
+}
+
+impl EffectWindows {
+    /// Windows that have seen `past`, which is in order.
+    #[must_use]
+    pub fn new(limits: EffectLimits, past: &[PastEffect]) -> Self {
+        let mut windows = Self {
+            limits,
+            ..Self::default()
+        };
+        for effect in past {
+            windows.count(&effect.target, &effect.action, effect.at);
+        }
+        windows
+    }
+
+    /// Whether any effect on `target` has room; what the guard asks.
+    pub fn check(&self, target: &Target, now: Timestamp) -> Result<(), NoRoom> {
+        if let Some(window) = self.limits.total {
+            room(&self.total, window, now, "in all")?;
+        }
+        if let (Some(window), Some(slide)) = (self.limits.per_target, self.targets.get(target)) {
+            room(slide, window, now, &format!("on {target}"))?;
+        }
+        Ok(())
+    }
+
+    /// Counts an effect if every window has room for it.
+    pub fn admit(&mut self, target: &Target, action: &str, now: Timestamp) -> Result<(), NoRoom> {
+        self.check(target, now)?;
+        if let (Some(window), Some(slide)) =
+            (self.limits.per_action.get(action), self.actions.get(action))
+        {
+            room(slide, *window, now, action)?;
+        }
+        self.count(target, action, now);
+        Ok(())
+    }
+
+    /// Counts an effect that began.
+    fn count(&mut self, target: &Target, action: &str, at: Timestamp) {
+        if let Some(window) = self.limits.total {
+            self.total.forget(window, at);
+            self.total.push(at);
+        }
+        if let Some(window) = self.limits.per_target {
+            let slide = self.targets.entry(target.clone()).or_default();
+            slide.forget(window, at);
+            slide.push(at);
+            if self.targets.len() > 10_000 {
+                let horizon = earlier(at, window.per);
+                self.targets
+                    .retain(|_, slide| slide.0.back().is_some_and(|last| *last > horizon));
+            }
+        }
+        if let Some(window) = self.limits.per_action.get(action) {
+            let slide = self.actions.entry(action.to_owned()).or_default();
+            slide.forget(*window, at);
+            slide.push(at);
+        }
+    }
+}
+
+fn room(slide: &Slide, window: Window, now: Timestamp, what: &str) -> Result<(), NoRoom> {
+    match slide.full_until(window, now) {
+        Some(until) => Err(NoRoom {
+            until,
+            reason: format!(
+                "there were {} effects {what} within {}",
+                window.max,
+                HumanDuration(window.per)
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Whether a window has room, given the moments inside it in order.
+pub(super) fn full_until(window: Window, past: &[Timestamp], now: Timestamp) -> Option<Timestamp> {
+    Slide(past.iter().copied().collect()).full_until(window, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn window(max: u32, seconds: u64) -> Window {
+        Window {
+            max,
+            per: Duration::from_secs(seconds),
+        }
+    }
+
+    fn target(name: &str) -> Target {
+        format!("docker://local/{name}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_window_slides() {
+        let limits = EffectLimits {
+            per_target: Some(window(2, 10)),
+            ..EffectLimits::default()
+        };
+        let mut windows = EffectWindows::new(limits, &[]);
+        let web = target("web");
+        let mut admit = |second| {
+            windows
+                .admit(&web, "docker.restart", at(second))
+                .map_err(|full| full.until)
+        };
+        assert_eq!(admit(0), Ok(()));
+        assert_eq!(admit(4), Ok(()));
+        assert_eq!(admit(5), Err(at(10)));
+        assert_eq!(admit(9), Err(at(10)));
+        assert_eq!(admit(10), Ok(()));
+        assert_eq!(admit(11), Err(at(14)));
+        assert_eq!(windows.check(&target("db"), at(11)), Ok(()));
+    }
+
+    #[test]
+    fn windows_know_what_was_before_a_restart() {
+        let limits = EffectLimits {
+            total: Some(window(1, 60)),
+            per_action: BTreeMap::from([("docker.stop".to_owned(), window(1, 600))]),
+            ..EffectLimits::default()
+        };
+        let past = [PastEffect {
+            at: at(0),
+            target: target("web"),
+            action: "docker.stop".to_owned(),
+        }];
+        let mut windows = EffectWindows::new(limits, &past);
+        assert_eq!(
+            windows
+                .check(&target("db"), at(59))
+                .map_err(|full| full.until),
+            Err(at(60))
+        );
+        assert_eq!(
+            windows
+                .admit(&target("db"), "docker.stop", at(60))
+                .map_err(|full| full.until),
+            Err(at(600))
+        );
+        assert_eq!(windows.admit(&target("db"), "docker.start", at(60)), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_set_back_makes_no_room() {
+        let limits = EffectLimits {
+            total: Some(window(1, 60)),
+            ..EffectLimits::default()
+        };
+        let mut windows = EffectWindows::new(limits, &[]);
+        assert_eq!(
+            windows.admit(&target("web"), "docker.stop", at(1000)),
+            Ok(())
+        );
+        assert!(windows.admit(&target("web"), "docker.stop", at(0)).is_err());
+    }
+}
