@@ -8,15 +8,15 @@
 
 #![forbid(unsafe_code)]
 
+mod history;
 mod lock;
 mod query;
 mod schema;
 mod writer;
 
-pub use query::{IncidentFilter, IncidentRow, Reader, StoredServing};
-pub use writer::{
-    Accepted, Append, DEAD_LETTER_BYTES, DeadLetter, Journal, PluginRecord, Recovered,
-};
+pub use query::{IncidentFilter, Reader, StoredServing};
+pub use sentinel_core::record::{Accepted, Append, IncidentRow, Recovered};
+pub use writer::{DEAD_LETTER_BYTES, DeadLetter, Journal, PluginRecord};
 
 /// The journal cannot be opened.
 #[derive(Debug, thiserror::Error)]

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
-use sentinel_core::alert::{Alert, Episode};
-use sentinel_core::event::Event;
-use sentinel_core::id::{Digest, IncidentId, PluginName};
+use sentinel_core::alert::Alert;
+use sentinel_core::event::EventBody;
+use sentinel_core::id::{Digest, PluginName};
+use sentinel_core::record::{Accepted, Append, Recovered};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::lock::FolderLock;
-use crate::query::{self, IncidentRow, StoredServing};
+use crate::query::{self, StoredServing};
 use crate::{OpenError, WriteError, schema};
 
 /// The file's name inside the data folder.
@@ -34,43 +35,6 @@ const DEAD_LETTERS: i64 = 1000;
 
 /// How much is kept of a delivery that could not be understood.
 pub const DEAD_LETTER_BYTES: usize = 64 << 10;
-
-/// An alert that is committed and that the engine has not dealt with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
-    /// Its place in the inbox; give it back in [`Append::done`].
-    pub seq: u64,
-    /// The alert.
-    pub alert: Alert,
-    /// When its delivery was committed.
-    pub received_at: Timestamp,
-    /// Whether the same identity had been accepted before.
-    pub repeat: bool,
-}
-
-/// What the engine made of something, committed as one.
-#[derive(Debug, Default)]
-pub struct Append {
-    /// What happened.
-    pub events: Vec<Event>,
-    /// Where the incidents stand after that.
-    pub incidents: Vec<IncidentRow>,
-    /// Which episodes led to which incidents.
-    pub episodes: Vec<(Episode, IncidentId)>,
-    /// What has been dealt with.
-    pub done: Vec<u64>,
-}
-
-impl Append {
-    /// Whether there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
-            && self.incidents.is_empty()
-            && self.episodes.is_empty()
-            && self.done.is_empty()
-    }
-}
 
 /// A delivery that could not be understood.
 #[derive(Debug)]
@@ -100,17 +64,6 @@ pub struct PluginRecord {
     pub wasm: Vec<u8>,
 }
 
-/// What an earlier daemon left.
-#[derive(Debug)]
-pub struct Recovered {
-    /// The incidents that have not ended, each with its events in order.
-    pub open: Vec<Vec<Event>>,
-    /// What was accepted and not dealt with, in order.
-    pub inbox: Vec<Accepted>,
-    /// The number of the next incident.
-    pub next_incident: IncidentId,
-}
-
 type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 
 /// Told after each commit how long it took and how many operations it held.
@@ -118,7 +71,7 @@ type CommitObserver = Box<dyn Fn(Duration, usize) + Send>;
 
 enum Op {
     Accept {
-        alerts: Vec<Alert>,
+        alerts: Vec<Arc<Alert>>,
         at: Timestamp,
         reply: Reply<Vec<Accepted>>,
     },
@@ -282,7 +235,7 @@ impl Journal {
     /// place in the queue: a sender that is told `Full` comes again.
     pub async fn accept(
         &self,
-        alerts: Vec<Alert>,
+        alerts: Vec<Arc<Alert>>,
         at: Timestamp,
     ) -> Result<Vec<Accepted>, WriteError> {
         let (reply, answer) = oneshot::channel();
@@ -462,7 +415,7 @@ fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
 
 fn accept(
     transaction: &Transaction<'_>,
-    alerts: &[Alert],
+    alerts: &[Arc<Alert>],
     at: Timestamp,
 ) -> rusqlite::Result<Vec<Accepted>> {
     let mut upsert = transaction.prepare_cached(
@@ -545,6 +498,45 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
             episode.starts_at.to_string(),
             query::number(*incident),
         ])?;
+    }
+    let mut run_row = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO runs (incident, number, at, policy, plugin, mode)
+         SELECT ?1, ?2, ?3, policy, ?4, ?5 FROM incidents WHERE id = ?1",
+    )?;
+    let mut effect_row = transaction.prepare_cached(
+        "INSERT INTO effects (at, incident, run, call, target, action)
+         SELECT ?1, ?2, ?3, ?4, target, ?5 FROM incidents WHERE id = ?2",
+    )?;
+    for event in &append.events {
+        let (incident, at) = (query::number(event.incident), event.at.as_microsecond());
+        match &event.body {
+            EventBody::RunStarted {
+                run,
+                step,
+                plugin,
+                mode,
+                ..
+            } if *step > 0 => {
+                run_row.execute(params![
+                    incident,
+                    run.number,
+                    at,
+                    plugin.as_str(),
+                    mode.as_str()
+                ])?;
+            }
+            EventBody::EffectBegan {
+                run, call, request, ..
+            } => {
+                effect_row.execute(params![at, incident, run.number, call, request.name()])?;
+            }
+            _ => {}
+        }
+    }
+    let mut control_row =
+        transaction.prepare_cached("INSERT INTO controls (at, body) VALUES (?1, ?2)")?;
+    for control in &append.controls {
+        control_row.execute(params![control.at.as_microsecond(), json(control)?])?;
     }
     let mut done = transaction.prepare_cached("DELETE FROM inbox WHERE seq = ?1")?;
     for seq in &append.done {
