@@ -18,5 +18,6 @@ pub mod id;
 pub mod incident;
 pub mod matcher;
 pub mod policy;
+pub mod recording;
 pub mod template;
 pub mod timeline;
