@@ -6,7 +6,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
-use sentinel_core::alert::Alert;
 use sentinel_core::control::ControlEvent;
 use sentinel_core::event::Event;
 use sentinel_core::id::{Digest, IncidentId};
@@ -112,6 +111,26 @@ impl Reader {
         events(&self.connection(), id)
     }
 
+    /// What waits in the inbox at these places, in their order; what has been dealt with
+    /// is left out.
+    pub fn inbox(&self, places: &[u64]) -> Result<Vec<Accepted>, ReadError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT i.seq, a.body, i.received_at, i.repeat
+             FROM inbox i JOIN alerts a ON a.id = i.alert_id WHERE i.seq = ?1",
+        )?;
+        let mut alerts = Vec::with_capacity(places.len());
+        for place in places {
+            let row = statement
+                .query_row(params![i64::try_from(*place).unwrap_or(i64::MAX)], inbox_row)
+                .optional()?;
+            if let Some(row) = row {
+                alerts.push(accepted(row)?);
+            }
+        }
+        Ok(alerts)
+    }
+
     /// What happened to the controls, in order.
     pub fn controls(&self) -> Result<Vec<ControlEvent>, ReadError> {
         controls(&self.connection())
@@ -171,27 +190,16 @@ pub(crate) fn recover(connection: &Connection) -> Result<Recovered, OpenError> {
         .into_iter()
         .map(|number| events(connection, id(number)).map_err(unreadable))
         .collect::<Result<_, _>>()?;
-    let inbox: Vec<(i64, String, i64, bool)> = connection
+    let inbox: Vec<InboxRow> = connection
         .prepare(
             "SELECT i.seq, a.body, i.received_at, i.repeat
              FROM inbox i JOIN alerts a ON a.id = i.alert_id ORDER BY i.seq",
         )?
-        .query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?
+        .query_map([], inbox_row)?
         .collect::<Result<_, _>>()?;
     let inbox = inbox
         .into_iter()
-        .map(|(seq, body, received_at, repeat)| {
-            let alert: std::sync::Arc<Alert> =
-                decode(&body, "an accepted alert").map_err(unreadable)?;
-            Ok(Accepted {
-                seq: u64::try_from(seq).unwrap_or_default(),
-                alert,
-                received_at: moment(received_at),
-                repeat,
-            })
-        })
+        .map(|row| accepted(row).map_err(unreadable))
         .collect::<Result<_, OpenError>>()?;
     let last: i64 =
         connection.query_row("SELECT coalesce(max(id), 0) FROM incidents", [], |row| {
@@ -202,6 +210,22 @@ pub(crate) fn recover(connection: &Connection) -> Result<Recovered, OpenError> {
         inbox,
         controls: controls(connection).map_err(unreadable)?,
         last_incident: u64::try_from(last).unwrap_or_default(),
+    })
+}
+
+/// A row of the inbox: its place, the alert, when it was received, whether it repeats.
+type InboxRow = (i64, String, i64, bool);
+
+fn inbox_row(row: &Row<'_>) -> rusqlite::Result<InboxRow> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+}
+
+fn accepted((seq, body, received_at, repeat): InboxRow) -> Result<Accepted, ReadError> {
+    Ok(Accepted {
+        seq: u64::try_from(seq).unwrap_or_default(),
+        alert: decode(&body, "an accepted alert")?,
+        received_at: moment(received_at),
+        repeat,
     })
 }
 

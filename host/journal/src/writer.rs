@@ -71,7 +71,7 @@ type CommitObserver = Box<dyn Fn(Duration, usize) + Send>;
 
 enum Op {
     Accept {
-        alerts: Vec<Arc<Alert>>,
+        alerts: Vec<Alert>,
         at: Timestamp,
         reply: Reply<Vec<Accepted>>,
     },
@@ -235,7 +235,7 @@ impl Journal {
     /// place in the queue: a sender that is told `Full` comes again.
     pub async fn accept(
         &self,
-        alerts: Vec<Arc<Alert>>,
+        alerts: Vec<Alert>,
         at: Timestamp,
     ) -> Result<Vec<Accepted>, WriteError> {
         let (reply, answer) = oneshot::channel();
@@ -415,7 +415,7 @@ fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
 
 fn accept(
     transaction: &Transaction<'_>,
-    alerts: &[Arc<Alert>],
+    alerts: &[Alert],
     at: Timestamp,
 ) -> rusqlite::Result<Vec<Accepted>> {
     let mut upsert = transaction.prepare_cached(
@@ -447,7 +447,7 @@ fn accept(
             let seq = enqueue.insert(params![id, at.as_microsecond(), repeat])?;
             Ok(Accepted {
                 seq: u64::try_from(seq).unwrap_or_default(),
-                alert: alert.clone(),
+                alert: Arc::new(alert.clone()),
                 received_at: at,
                 repeat,
             })
