@@ -308,17 +308,15 @@ impl Maintenance {
 /// The zone's name as the database spells it.
 fn known_zone(zone: &str) -> Result<String, MaintenanceError> {
     let found = TimeZone::get(zone).ok();
-    match found.as_ref().and_then(TimeZone::iana_name) {
-        Some(name) => Ok(name.to_owned()),
-        None => {
-            let known: Vec<_> = tz::db().available().map(|name| name.to_string()).collect();
-            let near = nearest(zone, known.iter().map(String::as_str));
-            Err(MaintenanceError::Zone {
-                zone: zone.to_owned(),
-                near: near.map(str::to_owned),
-            })
-        }
+    if let Some(name) = found.as_ref().and_then(TimeZone::iana_name) {
+        return Ok(name.to_owned());
     }
+    let known: Vec<_> = tz::db().available().map(|name| name.to_string()).collect();
+    let near = nearest(zone, known.iter().map(String::as_str));
+    Err(MaintenanceError::Zone {
+        zone: zone.to_owned(),
+        near: near.map(str::to_owned),
+    })
 }
 
 impl fmt::Display for Maintenance {
