@@ -34,10 +34,8 @@ pub(crate) struct Config {
     /// What is bounded.
     pub(crate) limits: Limits,
     /// When no policy does anything.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the guards do not ask yet"))]
     pub(crate) maintenance: Vec<Maintenance>,
     /// Which Alertmanager is asked what still fires; none is asked where it is not set.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing reconciles yet"))]
     pub(crate) alertmanager: Option<AlertmanagerConfig>,
     /// What goes to stderr.
     pub(crate) log: LogConfig,
@@ -64,7 +62,6 @@ pub(crate) struct Limits {
     /// Each run of a plugin.
     pub(crate) plugin: PluginLimits,
     /// Effects, whatever policies say.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the gate does not ask yet"))]
     pub(crate) guards: GuardLimits,
     /// How many incidents may be open.
     pub(crate) incidents: u32,
@@ -72,7 +69,6 @@ pub(crate) struct Limits {
 
 /// How many effects there may be, whatever policies and plugins say.
 #[derive(Debug, Clone)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the gate does not ask yet"))]
 pub(crate) struct GuardLimits {
     /// On one target.
     pub(crate) target_rate: Window,
@@ -85,7 +81,6 @@ pub(crate) struct GuardLimits {
 
 /// Which Alertmanager is asked what still fires.
 #[derive(Debug, Clone)]
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing reconciles yet"))]
 pub(crate) struct AlertmanagerConfig {
     /// Where it is; ends in a slash, so that a path can be joined to it.
     pub(crate) url: Url,
@@ -584,7 +579,7 @@ impl File {
                     calls: plugin.calls.unwrap_or(10_000),
                 },
                 guards: self.limits.guards.resolve()?,
-                incidents: self.limits.incidents.unwrap_or(100_000),
+                incidents: self.limits.incidents.unwrap_or(10_000),
             },
             maintenance: self
                 .maintenance

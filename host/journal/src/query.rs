@@ -122,7 +122,10 @@ impl Reader {
         let mut alerts = Vec::with_capacity(places.len());
         for place in places {
             let row = statement
-                .query_row(params![i64::try_from(*place).unwrap_or(i64::MAX)], inbox_row)
+                .query_row(
+                    params![i64::try_from(*place).unwrap_or(i64::MAX)],
+                    inbox_row,
+                )
                 .optional()?;
             if let Some(row) = row {
                 alerts.push(accepted(row)?);

@@ -134,8 +134,8 @@ fn merge(events: &[Event], entries: Vec<Entry>) -> Vec<Value> {
     entries
         .into_iter()
         .map(|entry| {
-            let of_phase = ["verification-started", "backoff-started", "ended"];
-            let fields = if of_phase.contains(&entry.kind) {
+            let of_phase = entry.of_phase;
+            let fields = if of_phase {
                 json!({})
             } else {
                 events

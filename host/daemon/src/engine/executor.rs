@@ -107,8 +107,8 @@ impl Executor {
             .reader
             .events(run.incident)
             .map_err(|error| LostError::Record(error.to_string()))?;
-        let recording = Recording::of(&events, run)
-            .map_err(|error| LostError::Record(error.to_string()))?;
+        let recording =
+            Recording::of(&events, run).map_err(|error| LostError::Record(error.to_string()))?;
         let plugin = self.plugin(&recording.plugin, recording.digest).await?;
         Ok((plugin, Some(recording)))
     }

@@ -302,10 +302,7 @@ impl Driver {
             }
         }
         self.metrics.backlog(-(dealt_with as i64));
-        let ended = turn
-            .notes
-            .iter()
-            .any(|note| matches!(note, Note::Ended(_)));
+        let ended = turn.notes.iter().any(|note| matches!(note, Note::Ended(_)));
         for note in &turn.notes {
             self.metrics.note(note);
         }

@@ -96,8 +96,7 @@ impl RunRecorder {
             Err(error) => {
                 self.metrics.journal_failed("a run's events", &error);
                 // Kept in order for the next attempt.
-                self.waiting()
-                    .splice(..0, append.events.iter().cloned());
+                self.waiting().splice(..0, append.events.iter().cloned());
                 Err(RecordError(error.to_string()))
             }
         }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use sentinel_core::capability::{
     CapabilityError, ContainerDetails, ContainerHealth, ContainerState, DockerCall, Response,
 };
-use sentinel_core::id::Target;
 use sentinel_core::engine::{Input, VerifyOrder};
+use sentinel_core::id::Target;
 use sentinel_core::incident::VerifyCheck;
 use sentinel_drivers::probe::HttpProbe;
 use sentinel_sandbox::driver::DockerDriver;
