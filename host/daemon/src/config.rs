@@ -736,7 +736,7 @@ mod tests {
         assert_eq!(guards.total_rate, window("600/1h"));
         assert!(guards.actions.is_empty());
         assert_eq!(config.limits.plugin.runs_per_plugin, 16);
-        assert_eq!(config.limits.incidents, 100_000);
+        assert_eq!(config.limits.incidents, 10_000);
         assert!(config.maintenance.is_empty());
         assert!(config.alertmanager.is_none());
         // What follows from another limit follows it down.

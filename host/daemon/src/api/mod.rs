@@ -21,7 +21,7 @@ use sentinel_journal::{Journal, Reader};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::incidents::{IncidentList, IncidentView};
+pub(crate) use self::incidents::{IncidentList, IncidentView, PlanView};
 pub(crate) use self::operate::{
     PauseBody, Pauses, PlanBody, ReasonBody, ResumeBody, Said, ScopeBody,
 };

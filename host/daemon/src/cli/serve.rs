@@ -35,7 +35,7 @@ impl From<StartError> for Failure {
             StartError::Journal(OpenError::Newer { .. }) => {
                 Self::config(message).hint("start the version that wrote it, or a later one")
             }
-            StartError::Journal(_) => Self::cannot_create(message),
+            StartError::Journal(_) | StartError::History(_) => Self::cannot_create(message),
             StartError::Folder { key, .. } => Self::config(message)
                 .hint(format!("make the folder, or set `{key}` to the right one")),
             StartError::Listen { .. } => Self::unavailable(message)

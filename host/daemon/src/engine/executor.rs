@@ -127,10 +127,8 @@ impl Executor {
             .plugin(&digest)
             .map_err(|error| LostError::Record(error.to_string()))?
             .ok_or(LostError::Plugin(digest))?;
-        let plugin = self.sandbox.load(&wasm).await;
-        plugin
-            .map(Arc::new)
-            .map_err(|error| LostError::Load(digest, error.to_string()))
+        let plugin = self.sandbox.load(wasm).await;
+        plugin.map_err(|error| LostError::Load(digest, error.to_string()))
     }
 
     async fn run(
