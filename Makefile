@@ -57,6 +57,11 @@ test: ## Run everything that checks the project: format, lints, and all tests, a
 	@stack/setup/lint.sh
 	@stack/setup/test.sh
 
+.PHONY: crash
+crash: build plugins ## Kill the daemon 500 times under load: nothing may be lost, nothing done twice
+	@SENTINEL_CRASH_ROUNDS="$${SENTINEL_CRASH_ROUNDS:-500}" \
+		cargo test --release -p sentinel-tests --test crash -- --nocapture
+
 .PHONY: clean
 clean: down ## Stop the stack and remove what was built
 	@cargo clean --quiet
