@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
 use sentinel_drivers::probe::HttpProbe;
-use sentinel_journal::{Journal, OpenError, Reader, Recovered};
+use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
 use sentinel_sandbox::{RunLimits, Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -22,7 +22,7 @@ use crate::api::{self, Api};
 use crate::config::{Config, Limits};
 use crate::engine::{self, Engine, Executor, Parts, Verifier};
 use crate::intake::Intake;
-use crate::serving::{Folders, Loader, Problem, Problems, Reloader, Serving};
+use crate::serving::{Folders, Loader, NothingServes, Problem, Problems, Reloader, Serving};
 use crate::telemetry::metrics::Metrics;
 
 /// The daemon cannot start.
@@ -61,6 +61,9 @@ pub(crate) enum StartError {
     /// The files, and there is no earlier set to fall back on.
     #[error("the plugins and policies cannot serve")]
     Files(Vec<Problem>),
+    /// The files are good and cannot be kept, and there is no earlier set.
+    #[error("the plugins and policies cannot be kept: {0}")]
+    Unkept(WriteError),
     /// What the operating system does not give.
     #[error("{what}: {source}")]
     System {
@@ -201,7 +204,10 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     reloader
         .start(&base.reader)
         .await
-        .map_err(StartError::Files)?;
+        .map_err(|nothing| match nothing {
+            NothingServes::Bad(problems) => StartError::Files(problems),
+            NothingServes::Unkept(error) => StartError::Unkept(error),
+        })?;
 
     let (handle, inputs) = engine::channel();
     let effects = TaskTracker::new();
