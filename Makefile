@@ -53,7 +53,7 @@ lint: ## Check the format and the lints
 
 .PHONY: test
 test: ## Run everything that checks the project: format, lints, and all tests, against real containers
-	@stack/setup/packages.sh build docker ansible
+	@stack/setup/packages.sh build docker ansible tests
 	@stack/setup/lint.sh
 	@stack/setup/test.sh
 

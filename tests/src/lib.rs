@@ -10,6 +10,7 @@ pub mod containers;
 pub mod daemon;
 pub mod fake_docker;
 pub mod ledger;
+pub mod machine;
 pub mod payload;
 
 use std::path::{Path, PathBuf};
