@@ -3,7 +3,7 @@
 //!
 //! Real are the daemon, its journal, the plugin and the policies. The Docker Engine is a fake that counts.
 //!
-//! `SENTINEL_CRASH_ROUNDS` says how often the daemon is killed (120; `make crash` does 500), `SENTINEL_CRASH_SEED`
+//! `SENTINEL_CRASH_ROUNDS` says how often the daemon is killed (60; `make crash` does 500), `SENTINEL_CRASH_SEED`
 //! repeats what one run sent and when it killed. What the machine makes of it differs each time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -322,7 +322,7 @@ async fn incidents(daemon: &Daemon) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_moments_it_loses_nothing_and_does_nothing_twice() {
-    let rounds = number("SENTINEL_CRASH_ROUNDS").unwrap_or(120);
+    let rounds = number("SENTINEL_CRASH_ROUNDS").unwrap_or(60);
     let seed = number("SENTINEL_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("SENTINEL_CRASH_SEED={seed} SENTINEL_CRASH_ROUNDS={rounds}");
     let mut random = Random(seed);
