@@ -15,7 +15,7 @@ use sentinel_core::record::{History as _, HistoryError, earlier};
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
 use sentinel_drivers::probe::HttpProbe;
-use sentinel_journal::{Journal, OpenError, Reader, Recovered};
+use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
 use sentinel_sandbox::{RunLimits, Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ use crate::api::{self, Api};
 use crate::config::{Config, Limits};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
-use crate::serving::{Folders, Loader, Problem, Problems, Reloader, Serving};
+use crate::serving::{Folders, Loader, NothingServes, Problem, Problems, Reloader, Serving};
 use crate::telemetry::metrics::Metrics;
 
 /// The daemon cannot start.
@@ -68,6 +68,9 @@ pub(crate) enum StartError {
     /// The files, and there is no earlier set to fall back on.
     #[error("the plugins and policies cannot serve")]
     Files(Vec<Problem>),
+    /// The files are good and cannot be kept, and there is no earlier set.
+    #[error("the plugins and policies cannot be kept: {0}")]
+    Unkept(WriteError),
     /// What the operating system does not give.
     #[error("{what}: {source}")]
     System {
@@ -239,7 +242,10 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     reloader
         .start(&base.reader)
         .await
-        .map_err(StartError::Files)?;
+        .map_err(|nothing| match nothing {
+            NothingServes::Bad(problems) => StartError::Files(problems),
+            NothingServes::Unkept(error) => StartError::Unkept(error),
+        })?;
 
     let settings = settings(&config);
     let switch = Arc::new(switch(&settings, &base)?);

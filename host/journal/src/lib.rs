@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod history;
+mod integrity;
 mod lock;
 mod query;
 mod schema;
@@ -52,6 +53,14 @@ pub enum OpenError {
         found: i64,
         /// The newest that this program knows.
         known: i64,
+    },
+    /// Something that was committed cannot be read any more.
+    #[error("the journal's file {path} is damaged: {detail}")]
+    Damaged {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What was found.
+        detail: String,
     },
     /// SQLite refuses.
     #[error("the journal cannot be opened: {0}")]

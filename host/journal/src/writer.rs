@@ -5,12 +5,13 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, InterruptHandle, OpenFlags, Transaction, params};
 use sentinel_core::alert::Alert;
 use sentinel_core::event::EventBody;
 use sentinel_core::id::{Digest, PluginName};
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::lock::FolderLock;
 use crate::query::{self, StoredServing};
-use crate::{OpenError, WriteError, schema};
+use crate::{OpenError, WriteError, integrity, schema};
 
 /// The file's name inside the data folder.
 pub(crate) const FILE: &str = "journal.sqlite";
@@ -217,6 +218,10 @@ pub struct Journal {
     folder: PathBuf,
     // Whether the last commit held.
     healthy: Arc<AtomicBool>,
+    // What looking the file through has found.
+    damage: Arc<OnceLock<String>>,
+    // Ends that early.
+    check: Option<InterruptHandle>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -247,9 +252,15 @@ impl Journal {
             path: folder.to_owned(),
             source,
         })?;
-        let mut connection = Connection::open(&file)?;
-        schema::prepare(&mut connection)?;
-        let recovered = query::recover(&connection)?;
+        let (connection, recovered) = read(&file).map_err(|error| match error {
+            OpenError::Sqlite(error) if integrity::is_damage(&error) => OpenError::Damaged {
+                path: file.clone(),
+                detail: error.to_string(),
+            },
+            error => error,
+        })?;
+        let damage = Arc::new(OnceLock::new());
+        let check = check_beside(&file, &damage)?;
         let (ops, inbox) = mpsc::channel(QUEUE);
         let healthy = Arc::new(AtomicBool::new(true));
         let writer_healthy = healthy.clone();
@@ -274,6 +285,8 @@ impl Journal {
             thread: Mutex::new(Some(thread)),
             folder: folder.to_owned(),
             healthy,
+            damage,
+            check,
         };
         Ok((journal, recovered))
     }
@@ -342,6 +355,13 @@ impl Journal {
         self.healthy.load(Ordering::Relaxed) && !self.is_closed()
     }
 
+    /// What is wrong with the file, if anything was found: its pages are looked through
+    /// once after each start.
+    #[must_use]
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
     /// Whether it takes nothing any more: it was closed, or its thread is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -355,6 +375,9 @@ impl Journal {
 
     /// Takes nothing more, and waits until what was handed in is committed. Blocks.
     pub fn close(&self) {
+        if let Some(check) = &self.check {
+            check.interrupt();
+        }
         self.ops
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -385,6 +408,60 @@ impl Journal {
             .map_err(|_| WriteError::Closed)?;
         answer.await.unwrap_or(Err(WriteError::Closed))
     }
+}
+
+/// Opens the file and reads what is in it, unless it is damaged.
+fn read(file: &Path) -> Result<(Connection, Recovered), OpenError> {
+    integrity::check_log(file)?;
+    let mut connection = Connection::open(file)?;
+    // A file that is refused stays as it is, its log too.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    schema::prepare(&mut connection)?;
+    if !is_large(file)
+        && let Some(detail) = integrity::check_pages(&connection)
+    {
+        return Err(OpenError::Damaged {
+            path: file.to_owned(),
+            detail,
+        });
+    }
+    let recovered = query::recover(&connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok((connection, recovered))
+}
+
+fn is_large(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|file| file.len() > integrity::SMALL)
+}
+
+/// Looks a large file through beside the work: a start must not wait for that.
+fn check_beside(
+    file: &Path,
+    damage: &Arc<OnceLock<String>>,
+) -> Result<Option<InterruptHandle>, OpenError> {
+    if !is_large(file) {
+        return Ok(None);
+    }
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let interrupt = connection.get_interrupt_handle();
+    let (path, damage) = (file.to_owned(), damage.clone());
+    std::thread::Builder::new()
+        .name("journal-check".to_owned())
+        .spawn(move || {
+            if let Some(detail) = integrity::check_pages(&connection) {
+                tracing::error!(
+                    file = %path.display(),
+                    detail,
+                    "the journal is damaged: stop the daemon, keep a copy, and mend it or begin a new one"
+                );
+                damage.get_or_init(|| detail);
+            }
+        })
+        .map_err(|source| OpenError::Folder {
+            path: file.to_owned(),
+            source,
+        })?;
+    Ok(Some(interrupt))
 }
 
 /// Sees to it that the file is there and nobody else can read it; SQLite gives the files

@@ -26,6 +26,7 @@ Exit codes:
   0   done
   1   found a problem in what was given (a policy, a plugin, a configuration, an id)
   2   used wrongly
+  65  the journal is damaged
   69  something needed cannot be reached (the daemon, an address in use)
   70  sentinel itself failed
   73  a file or folder cannot be written, or another daemon holds it
