@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
+use crate::clock::Clock;
 use crate::config::{Config, Limits};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
@@ -116,13 +117,13 @@ fn switch(settings: &Settings, base: &Base) -> Result<Switch, StartError> {
     let past = match settings.effects.horizon() {
         Some(horizon) => base
             .reader
-            .effects_since(earlier(Timestamp::now(), horizon))
+            .effects_since(earlier(base.clock.now(), horizon))
             .map_err(unreadable)?,
         None => Vec::new(),
     };
     let controls = Controls::fold(&base.recovered.controls);
     let effects = EffectWindows::new(settings.effects.clone(), &past);
-    Ok(Switch::new(controls, effects))
+    Ok(Switch::new(base.clock.clone(), controls, effects))
 }
 
 /// What a guest may have of memory; the configuration keeps it within a `usize`.
@@ -173,6 +174,7 @@ struct Base {
     journal: Arc<Journal>,
     recovered: Recovered,
     reader: Arc<Reader>,
+    clock: Arc<Clock>,
     listener: TcpListener,
     docker: Arc<Docker>,
     ansible: Arc<Ansible>,
@@ -198,6 +200,10 @@ impl Base {
             observer.committed(took, operations);
         })?;
         let reader = Arc::new(Reader::open(&config.data_dir)?);
+        let last = reader
+            .last_event_at()
+            .map_err(|error| StartError::History(error.to_string()))?;
+        let clock = Arc::new(Clock::after(last));
         let listener =
             TcpListener::bind(config.listen)
                 .await
@@ -216,6 +222,7 @@ impl Base {
             journal: Arc::new(journal),
             recovered,
             reader,
+            clock,
             listener,
             docker: Arc::new(Docker::new(config.docker_hosts.clone())?),
             ansible: Arc::new(ansible),
@@ -248,11 +255,13 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
         })?;
 
     let settings = settings(&config);
+    let clock = base.clock.clone();
     let switch = Arc::new(switch(&settings, &base)?);
     let (handle, inputs) = engine::channel();
     let effects = TaskTracker::new();
     let engine = Driver::new(Parts {
         settings,
+        clock: clock.clone(),
         switch: switch.clone(),
         handle: handle.clone(),
         journal: base.journal.clone(),
@@ -276,6 +285,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
             docker: base.docker.clone(),
             probe,
             engine: handle.clone(),
+            clock: clock.clone(),
             tasks: TaskTracker::new(),
         },
         metrics: base.metrics.clone(),
@@ -283,6 +293,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let engine_gone = CancellationToken::new();
     let intake = Arc::new(Intake::new(
         base.journal.clone(),
+        clock,
         handle.clone(),
         base.metrics.clone(),
         config.limits.intake.clone(),
@@ -389,6 +400,7 @@ fn router(
         problems: reloader.problems.clone(),
         metrics: base.metrics.clone(),
         docker: base.docker.clone(),
+        clock: base.clock.clone(),
         engine,
         switch,
         started_at: Timestamp::now(),

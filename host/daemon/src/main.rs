@@ -5,6 +5,7 @@
 mod api;
 mod app;
 mod cli;
+mod clock;
 mod config;
 mod engine;
 mod intake;

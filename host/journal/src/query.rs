@@ -111,6 +111,18 @@ impl Reader {
         events(&self.connection(), id)
     }
 
+    /// When the last event was written, by the clock of the daemon that wrote it.
+    pub fn last_event_at(&self) -> Result<Option<Timestamp>, ReadError> {
+        Ok(self
+            .connection()
+            .query_row(
+                "SELECT at FROM events ORDER BY seq DESC LIMIT 1",
+                [],
+                |row| row.get(0).map(moment),
+            )
+            .optional()?)
+    }
+
     /// What waits in the inbox at these places, in their order; what has been dealt with
     /// is left out.
     pub fn inbox(&self, places: &[u64]) -> Result<Vec<Accepted>, ReadError> {

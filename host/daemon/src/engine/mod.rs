@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use sentinel_core::engine::{
     Action, Engine, Input, Note, Operator, OperatorError, PluginVersion, Settings, Turn, World,
 };
@@ -33,6 +32,7 @@ pub(crate) use self::executor::Executor;
 use self::queue::Queue;
 pub(crate) use self::switch::Switch;
 pub(crate) use self::verifier::Verifier;
+use crate::clock::Clock;
 use crate::serving::Serving;
 use crate::telemetry::metrics::Metrics;
 
@@ -100,6 +100,7 @@ pub(crate) fn channel() -> (EngineHandle, Inputs) {
 /// The engine and what it works with.
 pub(crate) struct Driver {
     engine: Engine,
+    clock: Arc<Clock>,
     journal: Arc<Journal>,
     // Looked at when an alert is repeated or a guard counts: single rows by index, in
     // memory or in the page cache.
@@ -123,6 +124,7 @@ pub(crate) struct Driver {
 /// What a driver is made of.
 pub(crate) struct Parts {
     pub(crate) settings: Settings,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) reader: Arc<Reader>,
     pub(crate) serving: Arc<ArcSwap<Serving>>,
@@ -161,6 +163,7 @@ impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             engine: Engine::new(parts.settings),
+            clock: parts.clock,
             queue: Queue::new(parts.reader.clone()),
             journal: parts.journal,
             reader: parts.reader,
@@ -195,7 +198,8 @@ impl Driver {
             }
             // What waits already is taken with the next turn.
             let busy = self.queue.ready();
-            let wake = self.engine.wake_at().map(until);
+            self.clock.compare();
+            let wake = self.engine.wake_at().map(|at| self.clock.until(at));
             tokio::select! {
                 biased;
                 () = abandon.cancelled() => continue,
@@ -243,7 +247,7 @@ impl Driver {
         let turn = {
             let effects = self.switch.effects();
             self.engine
-                .recover(recovered, Timestamp::now(), &world, &effects)
+                .recover(recovered, self.clock.now(), &world, &effects)
         };
         self.carry_out(turn, abandon).await;
         // Like any other: they come in while the daemon serves.
@@ -281,7 +285,7 @@ impl Driver {
             .into_iter()
             .chain(alerts.into_iter().map(Input::Accepted));
         self.engine
-            .turn(inputs, Timestamp::now(), &world, &effects, stopping)
+            .turn(inputs, self.clock.now(), &world, &effects, stopping)
     }
 
     /// Commits a turn, then does what was waiting for the commit.
@@ -372,16 +376,10 @@ impl Driver {
     }
 }
 
-/// How long it is until `at`; nothing when it has passed.
-fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
-}
-
 /// Sleeps, or for ever when there is nothing to wait for.
 async fn sleep(duration: Option<Duration>) {
     match duration {
-        // A clock that is set forward must not be noticed late: look again now and
-        // then.
+        // Now and then the machine's clock is compared.
         Some(duration) => tokio::time::sleep(duration.min(Duration::from_secs(5))).await,
         None => std::future::pending().await,
     }
