@@ -12,6 +12,7 @@ use sentinel_core::control::Controls;
 use sentinel_core::engine::Settings;
 use sentinel_core::guard::limits::{EffectLimits, EffectWindows};
 use sentinel_core::record::{History as _, HistoryError, earlier};
+use sentinel_drivers::alertmanager::AlertmanagerClient;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
 use sentinel_drivers::probe::HttpProbe;
@@ -27,6 +28,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Limits};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
+use crate::reconcile::Reconciler;
 use crate::serving::{Folders, Loader, NothingServes, Problem, Problems, Reloader, Serving};
 use crate::telemetry::metrics::Metrics;
 
@@ -36,6 +38,9 @@ pub(crate) enum StartError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
+    /// The Alertmanager of the configuration.
+    #[error("alertmanager: {0}")]
+    Alertmanager(String),
     /// What the journal holds of the past.
     #[error("the journal cannot be read: {0}")]
     History(String),
@@ -124,6 +129,30 @@ fn switch(settings: &Settings, base: &Base) -> Result<Switch, StartError> {
     let controls = Controls::fold(&base.recovered.controls);
     let effects = EffectWindows::new(settings.effects.clone(), &past);
     Ok(Switch::new(base.clock.clone(), controls, effects))
+}
+
+/// What asks Alertmanager, if the configuration names one.
+fn reconciler(
+    config: &Config,
+    base: &Base,
+    engine: &EngineHandle,
+) -> Result<Option<Reconciler>, StartError> {
+    let Some(alertmanager) = &config.alertmanager else {
+        return Ok(None);
+    };
+    let client = AlertmanagerClient::new(alertmanager.url.clone())
+        .map_err(|error| StartError::Alertmanager(error.to_string()))?;
+    Ok(Some(Reconciler {
+        client,
+        every: alertmanager.every,
+        receiver: alertmanager.receiver.clone(),
+        journal: base.journal.clone(),
+        // A connection of its own: the engine must not wait for it.
+        reader: Arc::new(Reader::open(&config.data_dir)?),
+        engine: engine.clone(),
+        clock: base.clock.clone(),
+        metrics: base.metrics.clone(),
+    }))
 }
 
 /// What a guest may have of memory; the configuration keeps it within a `usize`.
@@ -307,12 +336,16 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
         reader,
         &reloader,
         intake.clone(),
-        (handle, switch),
+        (handle.clone(), switch),
         stopping.clone(),
         engine_gone.clone(),
     );
 
+    let reconciler = reconciler(&config, &base, &handle)?;
     let tasks = TaskTracker::new();
+    if let Some(reconciler) = reconciler {
+        tasks.spawn(reconciler.serve(stopping.clone()));
+    }
     let runs_playbooks = reloader.serving.load().runs_playbooks();
     let ansible = runs_playbooks.then(|| base.ansible.clone());
     tasks.spawn(look_around(base.docker.clone(), ansible));

@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod engine;
 mod intake;
+mod reconcile;
 mod serving;
 mod telemetry;
 

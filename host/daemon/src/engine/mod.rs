@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use sentinel_core::alert::Episode;
 use sentinel_core::engine::{
     Action, Engine, Input, Note, Operator, OperatorError, PluginVersion, Settings, Turn, World,
 };
@@ -50,6 +52,8 @@ enum Incoming {
     Operator(Operator, oneshot::Sender<Reply>),
     /// A run has come to its end, and its halt is of no use any more.
     RunGone(RunId),
+    /// Somebody wants to know which alerts of open incidents fire.
+    Firing(oneshot::Sender<Vec<(Episode, Timestamp)>>),
 }
 
 /// What an operator is told.
@@ -73,6 +77,13 @@ impl EngineHandle {
         let (reply, replied) = oneshot::channel();
         self.send(Incoming::Operator(operator, reply));
         replied.await.unwrap_or(Err(OperatorError::Stopping))
+    }
+
+    /// Which alerts of open incidents fire, and when the incident last had word of one.
+    pub(crate) async fn firing(&self) -> Vec<(Episode, Timestamp)> {
+        let (reply, replied) = oneshot::channel();
+        self.send(Incoming::Firing(reply));
+        replied.await.unwrap_or_default()
     }
 
     fn input(&self, input: Input) {
@@ -269,6 +280,11 @@ impl Driver {
             }
             Incoming::RunGone(run) => {
                 self.halts.remove(&run);
+                None
+            }
+            Incoming::Firing(reply) => {
+                // Whoever asked may be gone.
+                let _gone = reply.send(self.engine.firing());
                 None
             }
         }
