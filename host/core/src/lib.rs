@@ -14,6 +14,7 @@ pub mod duration;
 pub mod event;
 pub mod grant;
 pub mod guard;
+pub mod http;
 pub mod id;
 pub mod incident;
 pub mod matcher;
