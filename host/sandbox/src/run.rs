@@ -353,9 +353,9 @@ impl Sandbox {
         let task = async move {
             let _place = place;
             let _ticking = ticker.tick();
-            let source = match gate.begin(&limits) {
+            let source = match gate.begin(plugin.digest, &limits) {
                 Ok(source) => source,
-                Err(message) => return RunReport::failed(RunFailure::Internal { message }),
+                Err(failure) => return RunReport::failed(failure),
             };
             let sink = gate.clone();
             let log = RunLog::new(
