@@ -37,7 +37,7 @@ pub struct Recording {
     pub origin: Option<Origin>,
     /// What its clock said, in nanoseconds after it began, once for each look.
     pub readings: Vec<u64>,
-    /// When it went on after the daemon had been cut off.
+    /// When it went on after the daemon had been cut off, or after it had been stopped.
     pub resumptions: Vec<Resumption>,
     /// Its calls, in the order of their numbers, which count from 1.
     pub calls: Vec<RecordedCall>,
@@ -262,6 +262,8 @@ impl Recording {
                 self.readings.extend_from_slice(readings);
             }
             EventBody::RunResumed { run } if *run == self.run => {
+                // One that was stopped between two effects.
+                self.end = None;
                 self.resumptions.push(Resumption {
                     looks: self.readings.len(),
                     at,
@@ -729,6 +731,26 @@ mod tests {
         assert_eq!(
             of(vec![started(RUN), observed(1)]).unwrap_err(),
             RecordingError::Unseeded(RUN)
+        );
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_and_goes_on_has_no_end_yet() {
+        let stopped = EventBody::RunEnded {
+            run: RUN,
+            result: RunResult::Stopped {
+                cause: crate::event::StopCause::Paused,
+                message: "paused".to_owned(),
+            },
+        };
+        let bodies = vec![started(RUN), seeded(), observed(1), stopped.clone()];
+        assert!(of(bodies.clone()).unwrap().end.is_some());
+        let resumed = [bodies, vec![EventBody::RunResumed { run: RUN }]].concat();
+        assert_eq!(of(resumed.clone()).unwrap().end, None);
+        let twice = [resumed, vec![stopped.clone(), stopped]].concat();
+        assert_eq!(
+            of(twice).unwrap_err().to_string(),
+            "the record of run 42.2 has its end twice"
         );
     }
 

@@ -251,7 +251,10 @@ async fn a_seed_gives_the_same_numbers_for_ever() {
         report.lines[0].message,
         "random: 20cbc085788992f6 4ca034ab4ebf9766"
     );
-    assert_eq!(report.lines[1].message, "random: 0 0");
+    assert_eq!(
+        report.lines[1].message,
+        "random: bc150b6a10cde4a3 ed75cab7d75b0bd8"
+    );
 }
 
 #[tokio::test]
@@ -301,11 +304,4 @@ async fn a_run_that_applied_a_plan_in_part_is_no_divergence() {
     // A dry run is played like any other.
     let report = stage.replay(dry.recording(), &["restart nginx"]).await;
     assert_eq!(report.divergence, None);
-    assert!(
-        world
-            .events()
-            .iter()
-            .any(|event| matches!(&event.body, EventBody::RunEnded { .. }))
-    );
-    let _: Option<Divergence> = report.divergence;
 }

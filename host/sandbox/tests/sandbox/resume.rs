@@ -10,7 +10,7 @@ use sentinel_core::incident::OnInterrupt;
 use sentinel_core::recording::Recording;
 use sentinel_sandbox::Outcome;
 use sentinel_sandbox::driver::Settled;
-use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateMode};
+use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateMode, Halted};
 
 use crate::support::{Stage, World, run_id};
 
@@ -339,8 +339,8 @@ async fn only_its_own_record_is_one_to_go_on_from() {
     let script = ["inspect nginx", "restart nginx"];
     let whole = Arc::new(World::default());
     stage.run(&whole, &script, |_| {}).await;
-    let ended = whole.events();
-    let begun = &ended[..3];
+    let events = whole.events();
+    let begun = &events[..3];
     let refused = async |stage: &Stage, events: &[Event], mode: GateMode| {
         let world = after_crash(events, 0, None);
         let report = stage
@@ -357,10 +357,6 @@ async fn only_its_own_record_is_one_to_go_on_from() {
     assert_eq!(
         refused(&stage, begun, GateMode::Dry).await,
         "cannot go on from its record: the record is that of a live run, and this is a dry one"
-    );
-    assert_eq!(
-        refused(&stage, &ended, GateMode::Live).await,
-        "cannot go on from its record: the run has come to its end"
     );
 }
 
@@ -441,6 +437,45 @@ async fn a_dry_run_goes_on_with_what_it_has_planned() {
         assert_eq!(world.done(), [""; 0]);
         is_one_run(&stage, &world, &script).await;
     }
+}
+
+/// The stop switch ends a run between two effects; when it is released, the run goes on.
+#[tokio::test]
+async fn a_run_that_was_paused_goes_on_where_it_was() {
+    let stage = Stage::new("scripted").await;
+    let world = Arc::new(World::default());
+    let paused = Halted {
+        cause: StopCause::Paused,
+        message: "paused by ops".to_owned(),
+    };
+    let script = [
+        "clock",
+        "restart nginx",
+        "random",
+        "kill db",
+        "recreate nginx",
+    ];
+    for effects in 0..3 {
+        *world.refuse_after.lock().unwrap() = Some((effects, paused.clone()));
+        let report = if effects == 0 {
+            stage.run(&world, &script, |_| {}).await
+        } else {
+            stage.resume(&world, &script, |_| {}).await
+        };
+        assert!(matches!(
+            RunResult::from(&report),
+            RunResult::Stopped {
+                cause: StopCause::Paused,
+                ..
+            }
+        ));
+        assert_eq!(world.done(), EFFECTS[..effects]);
+    }
+    *world.refuse_after.lock().unwrap() = None;
+    let report = stage.resume(&world, &script, |_| {}).await;
+    assert!(report.result.is_ok(), "{report:?}");
+    assert_eq!(world.done(), EFFECTS[..3]);
+    is_one_run(&stage, &world, &script).await;
 }
 
 /// The time for which the daemon was down is not the run's, but the wall clock knows of it.
