@@ -77,8 +77,10 @@ impl Engine {
         let policy = &incident.plan.policy;
         let now = context.now;
         if let Some(exceeded) = self.fleets.exceeded.get(policy) {
+            // It ends with the next look at the earliest.
+            let until = later(*exceeded, guard.calm).max(later(now, LOOKS.0));
             return Some(Some(Radius {
-                until: later(*exceeded, guard.calm),
+                until,
                 reason: "too much of the fleet was disturbed, and the calm after that is not over"
                     .to_owned(),
             }));
