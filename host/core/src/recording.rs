@@ -498,12 +498,12 @@ mod tests {
         })
     }
 
-    fn on() -> Option<Resource> {
-        Some(Resource {
+    fn nginx() -> Resource {
+        Resource {
             id: "a".repeat(64),
             name: "nginx".to_owned(),
             labels: [].into(),
-        })
+        }
     }
 
     fn started(run: RunId) -> EventBody {
@@ -540,7 +540,7 @@ mod tests {
             run: RUN,
             call,
             request: start(),
-            on: on(),
+            on: Some(nginx()),
         }
     }
 
@@ -659,7 +659,7 @@ mod tests {
             },
             "the second begin of an effect in doubt is the one that counts"
         );
-        assert_eq!(recording.calls[2].on, on());
+        assert_eq!(recording.calls[2].on, Some(nginx()));
         assert_eq!(recording.lines.len(), 1);
         assert!(recording.evidence);
         assert!(matches!(recording.end, Some(RunResult::Changed { .. })));
@@ -758,7 +758,7 @@ mod tests {
     fn the_plan_is_what_was_planned() {
         let effect = PlannedEffect {
             request: start(),
-            on: on(),
+            on: Some(nginx()),
         };
         let planned = |call| EventBody::Planned {
             run: RUN,

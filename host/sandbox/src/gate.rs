@@ -433,8 +433,7 @@ impl Shared {
             RecordedOutcome::Planned { at, .. } => {
                 self.effects.fetch_add(1, Ordering::Relaxed);
                 if let Some(rehearsal) = &self.rehearsal {
-                    // What it answers is on record.
-                    let _answer = rehearsal.plan(request, recorded.on.as_ref(), *at);
+                    rehearsal.plan(request, recorded.on.as_ref(), *at);
                 }
             }
             RecordedOutcome::Observed(_) | RecordedOutcome::Denied(_) => {}
@@ -597,7 +596,7 @@ impl Shared {
         }
         self.flush_clock();
         let now = self.clock.get().map_or_else(Timestamp::now, RunClock::wall);
-        let result = rehearsal.plan(&request, on.as_ref(), now);
+        let result = Ok(rehearsal.plan(&request, on.as_ref(), now));
         let effect = PlannedEffect { request, on };
         let context = &self.context;
         context

@@ -146,7 +146,7 @@ async fn a_halt_after_the_end_changes_nothing() {
     let halt = Halt::new();
     let report = stage
         .run(&world, &["unchanged fine"], |context| {
-            context.halt = halt.clone()
+            context.halt = halt.clone();
         })
         .await;
     halt.stop(StopCause::Cleared, "late");

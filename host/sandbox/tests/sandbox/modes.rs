@@ -143,7 +143,7 @@ async fn apply(
 ) -> RunResult {
     let report = stage
         .run(world, script, |context| {
-            context.mode = GateMode::Apply(plan)
+            context.mode = GateMode::Apply(plan);
         })
         .await;
     RunResult::from(&report)

@@ -285,7 +285,7 @@ async fn a_run_that_applied_a_plan_in_part_is_no_divergence() {
     let dry = Arc::new(World::default());
     stage
         .run(&dry, &["restart nginx"], |context| {
-            context.mode = GateMode::Dry
+            context.mode = GateMode::Dry;
         })
         .await;
     let plan = dry.recording().plan();
@@ -293,7 +293,7 @@ async fn a_run_that_applied_a_plan_in_part_is_no_divergence() {
     let script = ["list", "unchanged fine"];
     let report = stage
         .run(&world, &script, |context| {
-            context.mode = GateMode::Apply(plan)
+            context.mode = GateMode::Apply(plan);
         })
         .await;
     assert!(
