@@ -1,6 +1,7 @@
 //! The writing side: one thread, group commit.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,11 +117,53 @@ type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 /// Told after each commit how long it took and how many operations it held.
 type CommitObserver = Box<dyn Fn(Duration, usize) + Send>;
 
+/// Where an accepted alert stands in the inbox, and whether it had been accepted before.
+type Place = (u64, bool);
+
+/// Alerts as the journal writes them. Made by whoever hands them in: the one thread that
+/// writes is what limits intake, and putting things into words is most of the work.
+struct Texts {
+    buffer: String,
+    // For each alert where its body ends and where its start does; each begins where the
+    // one before it ends.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Texts {
+    fn new(alerts: &[Alert]) -> Result<Self, WriteError> {
+        let failed = |error: &dyn std::fmt::Display| WriteError::Failed(error.to_string());
+        let mut buffer = Vec::with_capacity(alerts.len() << 10);
+        let mut ends = Vec::with_capacity(alerts.len());
+        for alert in alerts {
+            serde_json::to_writer(&mut buffer, alert).map_err(|error| failed(&error))?;
+            let body = buffer.len();
+            write!(buffer, "{}", alert.starts_at).map_err(|error| failed(&error))?;
+            ends.push((body, buffer.len()));
+        }
+        let buffer = String::from_utf8(buffer).map_err(|error| failed(&error))?;
+        Ok(Self { buffer, ends })
+    }
+
+    /// Each alert's body and start.
+    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut begin = 0;
+        self.ends.iter().filter_map(move |(body, end)| {
+            let pair = (
+                self.buffer.get(begin..*body)?,
+                self.buffer.get(*body..*end)?,
+            );
+            begin = *end;
+            Some(pair)
+        })
+    }
+}
+
 enum Op {
     Accept {
-        alerts: Vec<Alert>,
+        alerts: Arc<Vec<Alert>>,
+        texts: Texts,
         at: Timestamp,
-        reply: Reply<Vec<Accepted>>,
+        reply: Reply<Vec<Place>>,
     },
     Append {
         append: Arc<Append>,
@@ -146,7 +189,7 @@ enum Op {
 
 /// The outcome of one operation, kept until the commit decides whether it holds.
 enum Outcome {
-    Accepted(Vec<Accepted>),
+    Accepted(Vec<Place>),
     Written,
 }
 
@@ -166,9 +209,9 @@ impl Op {
 
     fn run(&self, transaction: &Transaction<'_>) -> rusqlite::Result<Outcome> {
         match self {
-            Self::Accept { alerts, at, .. } => {
-                accept(transaction, alerts, *at).map(Outcome::Accepted)
-            }
+            Self::Accept {
+                alerts, texts, at, ..
+            } => accept(transaction, alerts, texts, *at).map(Outcome::Accepted),
             Self::Append { append: batch, .. } => {
                 append(transaction, batch).map(|()| Outcome::Written)
             }
@@ -190,12 +233,16 @@ impl Op {
     /// committed stays so.
     fn answer(self, result: Result<Outcome, WriteError>) {
         let gone = match self {
-            Self::Accept { reply, .. } => reply
-                .send(result.map(|outcome| match outcome {
-                    Outcome::Accepted(accepted) => accepted,
-                    Outcome::Written => Vec::new(),
-                }))
-                .is_err(),
+            Self::Accept { reply, alerts, .. } => {
+                // Before the answer, so that they are the caller's alone again.
+                drop(alerts);
+                reply
+                    .send(result.map(|outcome| match outcome {
+                        Outcome::Accepted(places) => places,
+                        Outcome::Written => Vec::new(),
+                    }))
+                    .is_err()
+            }
             Self::Append { reply, .. }
             | Self::DeadLetter { reply, .. }
             | Self::Plugin { reply, .. }
@@ -286,12 +333,29 @@ impl Journal {
         at: Timestamp,
     ) -> Result<Vec<Accepted>, WriteError> {
         let (reply, answer) = oneshot::channel();
-        let op = Op::Accept { alerts, at, reply };
+        let alerts = Arc::new(alerts);
+        let op = Op::Accept {
+            texts: Texts::new(&alerts)?,
+            alerts: alerts.clone(),
+            at,
+            reply,
+        };
         self.sender()?.try_send(op).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => WriteError::Full,
             mpsc::error::TrySendError::Closed(_) => WriteError::Closed,
         })?;
-        answer.await.unwrap_or(Err(WriteError::Closed))
+        let places = answer.await.unwrap_or(Err(WriteError::Closed))?;
+        let accepted =
+            Arc::unwrap_or_clone(alerts)
+                .into_iter()
+                .zip(places)
+                .map(|(alert, (seq, repeat))| Accepted {
+                    seq,
+                    alert,
+                    received_at: at,
+                    repeat,
+                });
+        Ok(accepted.collect())
     }
 
     /// Commits what the engine made of something. Shared, so that a caller that must
@@ -463,8 +527,9 @@ fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
 fn accept(
     transaction: &Transaction<'_>,
     alerts: &[Alert],
+    texts: &Texts,
     at: Timestamp,
-) -> rusqlite::Result<Vec<Accepted>> {
+) -> rusqlite::Result<Vec<Place>> {
     let mut upsert = transaction.prepare_cached(
         "INSERT INTO alerts
              (source, fingerprint, starts_at, status, body, received_at, last_seen_at, deliveries)
@@ -478,28 +543,32 @@ fn accept(
         .prepare_cached("INSERT INTO inbox (alert_id, received_at, repeat) VALUES (?1, ?2, ?3)")?;
     alerts
         .iter()
-        .map(|alert| {
+        .zip(texts.iter())
+        .map(|(alert, (body, starts_at))| {
             let (id, deliveries): (i64, i64) = upsert.query_row(
                 params![
                     alert.source,
                     alert.fingerprint.0,
-                    alert.starts_at.to_string(),
+                    starts_at,
                     alert.status.as_str(),
-                    json(alert)?,
+                    body,
                     at.as_microsecond(),
                 ],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
             let repeat = deliveries > 1;
             let seq = enqueue.insert(params![id, at.as_microsecond(), repeat])?;
-            Ok(Accepted {
-                seq: u64::try_from(seq).unwrap_or_default(),
-                alert: alert.clone(),
-                received_at: at,
-                repeat,
-            })
+            Ok((u64::try_from(seq).unwrap_or_default(), repeat))
         })
         .collect()
+}
+
+/// Numbers as ranges of those that follow one another: what comes in one delivery is most
+/// often dealt with as one.
+fn ranges(numbers: &[u64]) -> impl Iterator<Item = (u64, u64)> {
+    numbers
+        .chunk_by(|a, b| a.checked_add(1) == Some(*b))
+        .filter_map(|run| Some((*run.first()?, *run.last()?)))
 }
 
 fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()> {
@@ -546,9 +615,10 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
             query::number(*incident),
         ])?;
     }
-    let mut done = transaction.prepare_cached("DELETE FROM inbox WHERE seq = ?1")?;
-    for seq in &append.done {
-        done.execute(params![i64::try_from(*seq).unwrap_or(i64::MAX)])?;
+    let mut done = transaction.prepare_cached("DELETE FROM inbox WHERE seq BETWEEN ?1 AND ?2")?;
+    let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
+    for (first, last) in ranges(&append.done) {
+        done.execute(params![number(first), number(last)])?;
     }
     Ok(())
 }

@@ -155,7 +155,10 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .with_context(|| {
-                format!("{} does not start: run `make build`", self.sentinel.display())
+                format!(
+                    "{} does not start: run `make build`",
+                    self.sentinel.display()
+                )
             })?;
         self.child = Some(child);
         loop {

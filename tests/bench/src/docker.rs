@@ -183,7 +183,10 @@ mod tests {
         let by_name = "POST /v1.41/containers/svc-00000000000000ff/restart?t=2 HTTP/1.1";
         assert!(reply(by_name, &restarts).starts_with("HTTP/1.1 204"));
         let id = format!("{:016x}{}", 7, "0".repeat(48));
-        reply(&format!("POST /containers/{id}/restart HTTP/1.1"), &restarts);
+        reply(
+            &format!("POST /containers/{id}/restart HTTP/1.1"),
+            &restarts,
+        );
         let first = restarts.first.lock().unwrap();
         assert!(first.contains_key(&255) && first.contains_key(&7));
     }
@@ -191,7 +194,10 @@ mod tests {
     #[test]
     fn it_says_that_it_is_a_fake() {
         let restarts = Restarts::default();
-        for line in ["GET /version HTTP/1.1", "GET /containers/svc-1/json HTTP/1.1"] {
+        for line in [
+            "GET /version HTTP/1.1",
+            "GET /containers/svc-1/json HTTP/1.1",
+        ] {
             assert!(reply(line, &restarts).contains("fake"), "{line}");
         }
     }

@@ -19,9 +19,11 @@ pub(crate) fn multiply(journal: &Path, incidents: u64) -> Result<()> {
     connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "cache_size", -256 * 1024)?;
     let model: i64 = connection
-        .query_row("SELECT max(id) FROM incidents WHERE ended_at IS NOT NULL", [], |row| {
-            row.get::<_, Option<i64>>(0)
-        })?
+        .query_row(
+            "SELECT max(id) FROM incidents WHERE ended_at IS NOT NULL",
+            [],
+            |row| row.get::<_, Option<i64>>(0),
+        )?
         .context("the journal has no incident that ended")?;
     let transaction = connection.transaction()?;
     let range = format!(

@@ -2,8 +2,8 @@
 //! requests at fixed moments, whatever the answers do (open loop).
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -157,9 +157,8 @@ pub(crate) fn pace(
     let threads: Vec<_> = (0..senders)
         .map(|sender| {
             let template = template.clone();
-            std::thread::Builder::new()
-                .name("load".to_owned())
-                .spawn(move || -> Result<Vec<Timed>> {
+            std::thread::Builder::new().name("load".to_owned()).spawn(
+                move || -> Result<Vec<Timed>> {
                     let mut connection = Connection::open(address)?;
                     let mut request = template.request();
                     let mut sent = Vec::new();
@@ -184,7 +183,8 @@ pub(crate) fn pace(
                         turn += senders;
                     }
                     Ok(sent)
-                })
+                },
+            )
         })
         .collect::<std::io::Result<_>>()?;
     let mut all = Vec::new();

@@ -64,7 +64,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let program = std::env::current_exe()?;
     let release = program.parent().context("this program is in no folder")?;
-    let target = release.parent().context("this program is in no target folder")?;
+    let target = release
+        .parent()
+        .context("this program is in no target folder")?;
     let bench = Bench {
         built: Built {
             sentinel: arguments

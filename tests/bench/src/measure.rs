@@ -332,10 +332,8 @@ impl Bench {
                     "peak {:.0} MiB while compiling the plugin",
                     daemon.peak()?
                 )),
-            Row::new(name, "memory at idle, PSS", pss, "MiB").by(format!(
-                "{:.1} % of a processor",
-                spent.daemon * 100.0
-            )),
+            Row::new(name, "memory at idle, PSS", pss, "MiB")
+                .by(format!("{:.1} % of a processor", spent.daemon * 100.0)),
         ])
     }
 
@@ -441,7 +439,9 @@ impl Bench {
         heal(&daemon, INCIDENTS)?;
         let events = {
             let journal = rusqlite::Connection::open(daemon.journal())?;
-            journal.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0))?
+            journal.query_row("SELECT count(*) FROM events", [], |row| {
+                row.get::<_, i64>(0)
+            })?
         };
         daemon.stop()?;
         let full = std::fs::metadata(daemon.journal())?.len();
@@ -532,7 +532,13 @@ fn heal(daemon: &Daemon, count: u64) -> Result<()> {
 fn disk_rows(disk: &Disk) -> Vec<Row> {
     let name = Measure::Disk.name();
     vec![
-        Row::new(name, "plain disk: appends of 20 KiB, each synced", disk.rate, "/s").by(format!(
+        Row::new(
+            name,
+            "plain disk: appends of 20 KiB, each synced",
+            disk.rate,
+            "/s",
+        )
+        .by(format!(
             "the disk: p50 {:.2} ms, p99 {:.2} ms",
             disk.latencies.at(0.5),
             disk.latencies.at(0.99)

@@ -20,9 +20,17 @@ fn result_word<T, E>(result: &Result<T, E>) -> &'static str {
 
 impl Metrics {
     /// A delivery was committed.
-    pub(crate) fn delivery_accepted(&self, source: &str, alerts: &[Alert]) {
-        for status in [AlertStatus::Firing, AlertStatus::Resolved] {
-            let count = alerts.iter().filter(|alert| alert.status == status).count();
+    pub(crate) fn delivery_accepted(
+        &self,
+        source: &str,
+        statuses: impl Iterator<Item = AlertStatus>,
+    ) {
+        let (firing, resolved): (Vec<_>, Vec<_>) =
+            statuses.partition(|status| *status == AlertStatus::Firing);
+        for (status, count) in [
+            (AlertStatus::Firing, firing.len()),
+            (AlertStatus::Resolved, resolved.len()),
+        ] {
             if count > 0 {
                 self.alerts
                     .get_or_create(&AlertLabels {
@@ -32,7 +40,11 @@ impl Metrics {
                     .inc_by(count as u64);
             }
         }
-        tracing::debug!(source, alerts = alerts.len(), "delivery accepted");
+        tracing::debug!(
+            source,
+            alerts = firing.len() + resolved.len(),
+            "delivery accepted"
+        );
     }
 
     /// Alertmanager left alerts out of a delivery; they are never sent.
