@@ -186,10 +186,7 @@ mod tests {
             .map(|alert| alert["fingerprint"].as_str().unwrap())
             .collect();
         assert_eq!(prints.len(), 3);
-        assert_eq!(
-            alerts[2]["labels"]["container"],
-            format!("svc-{:016x}", 9)
-        );
+        assert_eq!(alerts[2]["labels"]["container"], format!("svc-{:016x}", 9));
         assert!(!text.contains('%') || !text.contains("%%%"), "{text}");
     }
 
