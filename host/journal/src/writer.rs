@@ -36,9 +36,6 @@ const GROUP_ROWS: usize = 8_000;
 /// keep it waiting.
 const URGENT_ROWS: usize = 400;
 
-/// Alerts that say so of themselves go before others that wait.
-const URGENT: [&str; 3] = ["critical", "page", "emergency"];
-
 /// How many deliveries that could not be understood are kept.
 const DEAD_LETTERS: i64 = 1000;
 
@@ -266,11 +263,7 @@ impl Op {
 
 /// Whether somebody may be waiting for what comes of one of them.
 fn lane(alerts: &[Alert]) -> Lane {
-    let urgent = |alert: &Alert| {
-        let severity = alert.labels.get("severity");
-        severity.is_some_and(|severity| URGENT.contains(&severity.as_str()))
-    };
-    if alerts.iter().any(urgent) {
+    if alerts.iter().any(Alert::is_urgent) {
         Lane::Urgent
     } else {
         Lane::Bulk
