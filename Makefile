@@ -29,7 +29,7 @@ setup: ## Install what is missing for the build and the stack (Debian), or say w
 	@stack/setup/packages.sh build docker
 
 .PHONY: build
-build: ## Build the daemon and the drill
+build: ## Build the daemon, the drill and the benchmark
 	@printf '==> building sentinel (some minutes the first time)\n' >&2
 	@cargo build --release --bins
 
@@ -56,6 +56,10 @@ test: ## Run everything that checks the project: format, lints, and all tests, a
 	@stack/setup/packages.sh build docker ansible
 	@stack/setup/lint.sh
 	@stack/setup/test.sh
+
+.PHONY: bench
+bench: build plugins ## Measure what sentinel costs, beside the plain disk; ARGS='--only effect' for a part
+	@target/release/sentinel-bench $(ARGS)
 
 .PHONY: clean
 clean: down ## Stop the stack and remove what was built

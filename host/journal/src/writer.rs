@@ -34,7 +34,7 @@ const GROUP_ROWS: usize = 8_000;
 
 /// The same once something urgent is among them: a burst goes on beside it, and does not
 /// keep it waiting.
-const URGENT_ROWS: usize = 400;
+const URGENT_ROWS: usize = 500;
 
 /// How many deliveries that could not be understood are kept.
 const DEAD_LETTERS: i64 = 1000;

@@ -20,7 +20,12 @@ pub(crate) struct Disk {
     pub(crate) rate: f64,
     /// How long they take.
     pub(crate) latencies: Latencies,
+    /// How long they take when the disk is idle in between, as it is for single alerts.
+    pub(crate) idle: Latencies,
 }
+
+/// How many appends with a pause before each.
+const PAUSED: u32 = 75;
 
 /// Appends and syncs for a while, one at a time, in `folder`.
 pub(crate) fn measure(folder: &Path, time: Duration) -> Result<Disk> {
@@ -33,17 +38,26 @@ pub(crate) fn measure(folder: &Path, time: Duration) -> Result<Disk> {
         .append(true)
         .open(folder.path().join("log"))?;
     let bytes = vec![0x5a; COMMIT];
-    let mut times = Vec::new();
-    let begun = Instant::now();
-    while begun.elapsed() < time {
+    let mut append = || -> Result<Duration> {
         let before = Instant::now();
         file.write_all(&bytes)?;
         file.sync_data()?;
-        times.push(before.elapsed());
+        Ok(before.elapsed())
+    };
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        times.push(append()?);
     }
     let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
+    let mut paused = Vec::new();
+    for _ in 0..PAUSED {
+        std::thread::sleep(Duration::from_millis(20));
+        paused.push(append()?);
+    }
     Ok(Disk {
         rate,
         latencies: Latencies::new(times)?,
+        idle: Latencies::new(paused)?,
     })
 }
