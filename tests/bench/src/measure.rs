@@ -542,7 +542,7 @@ fn disk_rows(disk: &Disk) -> Vec<Row> {
     vec![
         Row::new(
             name,
-            "plain disk: appends of 20 KiB, each synced",
+            "plain disk: writes of 20 KiB, each synced",
             disk.rate,
             "/s",
         )
