@@ -378,8 +378,16 @@ impl Journal {
     /// Commits what the engine made of something. Shared, so that a caller that must
     /// get it written can try again.
     pub async fn append(&self, append: Arc<Append>) -> Result<(), WriteError> {
-        self.write(Lane::Urgent, |reply| Op::Append { append, reply })
-            .await
+        let Append {
+            events,
+            incidents,
+            episodes,
+            done: _,
+        } = &*append;
+        // That alerts led to nothing is no news that anybody waits for.
+        let idle = events.is_empty() && incidents.is_empty() && episodes.is_empty();
+        let lane = if idle { Lane::Bulk } else { Lane::Urgent };
+        self.write(lane, |reply| Op::Append { append, reply }).await
     }
 
     /// Keeps a delivery that could not be understood.
