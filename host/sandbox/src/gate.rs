@@ -263,7 +263,9 @@ impl Gate {
             return;
         };
         if let RecordedOutcome::Effect { began_at, .. } = recorded.outcome {
-            let settled = shared.ask_driver(&recorded.request, recorded, began_at).await;
+            let settled = shared
+                .ask_driver(&recorded.request, recorded, began_at)
+                .await;
             shared.doubt.get_or_init(|| settled);
         }
     }
