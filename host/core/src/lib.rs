@@ -21,5 +21,6 @@ pub mod incident;
 pub mod matcher;
 pub mod policy;
 pub mod record;
+pub mod rehearsal;
 pub mod template;
 pub mod timeline;
