@@ -53,9 +53,14 @@ lint: ## Check the format and the lints
 
 .PHONY: test
 test: ## Run everything that checks the project: format, lints, and all tests, against real containers
-	@stack/setup/packages.sh build docker ansible
+	@stack/setup/packages.sh build docker ansible tests
 	@stack/setup/lint.sh
 	@stack/setup/test.sh
+
+.PHONY: crash
+crash: build plugins ## Kill the daemon 500 times under load: nothing may be lost, nothing done twice
+	@SENTINEL_CRASH_ROUNDS="$${SENTINEL_CRASH_ROUNDS:-500}" \
+		cargo test --release -p sentinel-tests --test crash -- --nocapture
 
 .PHONY: clean
 clean: down ## Stop the stack and remove what was built

@@ -21,6 +21,7 @@ pub mod incident;
 pub mod matcher;
 pub mod policy;
 pub mod record;
+pub mod recording;
 pub mod rehearsal;
 pub mod template;
 pub mod timeline;

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use sentinel_core::control::Controls;
+use sentinel_core::engine::Settings;
+use sentinel_core::guard::limits::{EffectLimits, EffectWindows};
+use sentinel_core::record::{History as _, HistoryError, earlier};
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
 use sentinel_drivers::probe::HttpProbe;
-use sentinel_journal::{Journal, OpenError, Reader, Recovered};
+use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
 use sentinel_sandbox::{RunLimits, Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -20,9 +24,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
 use crate::config::{Config, Limits};
-use crate::engine::{self, Engine, Executor, Parts, Verifier};
+use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
-use crate::serving::{Folders, Loader, Problem, Problems, Reloader, Serving};
+use crate::serving::{Folders, Loader, NothingServes, Problem, Problems, Reloader, Serving};
 use crate::telemetry::metrics::Metrics;
 
 /// The daemon cannot start.
@@ -31,6 +35,9 @@ pub(crate) enum StartError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
+    /// What the journal holds of the past.
+    #[error("the journal cannot be read: {0}")]
+    History(String),
     /// The address.
     #[error("{address} cannot be listened on: {source}")]
     Listen {
@@ -61,6 +68,9 @@ pub(crate) enum StartError {
     /// The files, and there is no earlier set to fall back on.
     #[error("the plugins and policies cannot serve")]
     Files(Vec<Problem>),
+    /// The files are good and cannot be kept, and there is no earlier set.
+    #[error("the plugins and policies cannot be kept: {0}")]
+    Unkept(WriteError),
     /// What the operating system does not give.
     #[error("{what}: {source}")]
     System {
@@ -82,6 +92,37 @@ fn run_limits(limits: &Limits) -> RunLimits {
         calls: limits.plugin.calls,
         ..RunLimits::default()
     }
+}
+
+/// What stands above all policies, as the engine takes it.
+pub(crate) fn settings(config: &Config) -> Settings {
+    let limits = &config.limits;
+    Settings {
+        places: limits.plugin.runs,
+        plugin_places: limits.plugin.runs_per_plugin,
+        incidents: limits.incidents as usize,
+        effects: EffectLimits {
+            per_target: Some(limits.guards.target_rate),
+            total: Some(limits.guards.total_rate),
+            per_action: limits.guards.actions.clone(),
+        },
+        maintenance: config.maintenance.clone(),
+    }
+}
+
+/// The stop switch as it was left, and the limits on effects with what they have seen.
+fn switch(settings: &Settings, base: &Base) -> Result<Switch, StartError> {
+    let unreadable = |error: HistoryError| StartError::History(error.to_string());
+    let past = match settings.effects.horizon() {
+        Some(horizon) => base
+            .reader
+            .effects_since(earlier(Timestamp::now(), horizon))
+            .map_err(unreadable)?,
+        None => Vec::new(),
+    };
+    let controls = Controls::fold(&base.recovered.controls);
+    let effects = EffectWindows::new(settings.effects.clone(), &past);
+    Ok(Switch::new(controls, effects))
 }
 
 /// What a guest may have of memory; the configuration keeps it within a `usize`.
@@ -201,11 +242,19 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     reloader
         .start(&base.reader)
         .await
-        .map_err(StartError::Files)?;
+        .map_err(|nothing| match nothing {
+            NothingServes::Bad(problems) => StartError::Files(problems),
+            NothingServes::Unkept(error) => StartError::Unkept(error),
+        })?;
 
+    let settings = settings(&config);
+    let switch = Arc::new(switch(&settings, &base)?);
     let (handle, inputs) = engine::channel();
     let effects = TaskTracker::new();
-    let engine = Engine::new(Parts {
+    let engine = Driver::new(Parts {
+        settings,
+        switch: switch.clone(),
+        handle: handle.clone(),
         journal: base.journal.clone(),
         reader: base.reader.clone(),
         serving: reloader.serving.clone(),
@@ -214,6 +263,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
             docker: base.docker.clone(),
             ansible: base.ansible.clone(),
             journal: base.journal.clone(),
+            reader: base.reader.clone(),
+            serving: reloader.serving.clone(),
+            switch: switch.clone(),
             metrics: base.metrics.clone(),
             engine: handle.clone(),
             limits: run_limits(&config.limits),
@@ -227,12 +279,11 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
             tasks: TaskTracker::new(),
         },
         metrics: base.metrics.clone(),
-        places: config.limits.plugin.runs as usize,
     });
     let engine_gone = CancellationToken::new();
     let intake = Arc::new(Intake::new(
         base.journal.clone(),
-        handle,
+        handle.clone(),
         base.metrics.clone(),
         config.limits.intake.clone(),
         stopping.clone(),
@@ -245,6 +296,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
         reader,
         &reloader,
         intake.clone(),
+        (handle, switch),
         stopping.clone(),
         engine_gone.clone(),
     );
@@ -326,6 +378,7 @@ fn router(
     reader: Arc<Reader>,
     reloader: &Reloader,
     intake: Arc<Intake>,
+    (engine, switch): (EngineHandle, Arc<Switch>),
     stopping: CancellationToken,
     engine_gone: CancellationToken,
 ) -> axum::Router {
@@ -336,6 +389,8 @@ fn router(
         problems: reloader.problems.clone(),
         metrics: base.metrics.clone(),
         docker: base.docker.clone(),
+        engine,
+        switch,
         started_at: Timestamp::now(),
         stopping,
         engine_gone,

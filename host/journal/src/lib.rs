@@ -8,15 +8,16 @@
 
 #![forbid(unsafe_code)]
 
+mod history;
+mod integrity;
 mod lock;
 mod query;
 mod schema;
 mod writer;
 
-pub use query::{IncidentFilter, IncidentRow, Reader, StoredServing};
-pub use writer::{
-    Accepted, Append, DEAD_LETTER_BYTES, DeadLetter, Journal, PluginRecord, Recovered,
-};
+pub use query::{IncidentFilter, Reader, StoredServing};
+pub use sentinel_core::record::{Accepted, Append, IncidentRow, Recovered};
+pub use writer::{DEAD_LETTER_BYTES, DeadLetter, Journal, PluginRecord};
 
 /// The journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,14 @@ pub enum OpenError {
         found: i64,
         /// The newest that this program knows.
         known: i64,
+    },
+    /// Something that was committed cannot be read any more.
+    #[error("the journal's file {path} is damaged: {detail}")]
+    Damaged {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What was found.
+        detail: String,
     },
     /// SQLite refuses.
     #[error("the journal cannot be opened: {0}")]

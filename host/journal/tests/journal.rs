@@ -310,3 +310,97 @@ fn a_folder_that_cannot_be_made_is_told() {
         Err(OpenError::Missing { .. })
     ));
 }
+
+/// A journal that has been killed: what was committed is in its log.
+async fn killed(folder: &Path) -> std::path::PathBuf {
+    let live = tempfile::tempdir().unwrap();
+    let (journal, _) = open(live.path());
+    for name in ["A", "B", "C", "D"] {
+        let accepted = journal.accept(vec![alert(name)], Timestamp::now()).await;
+        accepted.unwrap();
+    }
+    for entry in std::fs::read_dir(live.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    folder.join("journal.sqlite-wal")
+}
+
+#[tokio::test]
+async fn a_commit_that_a_loss_of_power_cut_off_is_dropped_and_the_rest_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = killed(folder.path()).await;
+    let whole = std::fs::metadata(&log).unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
+    file.set_len(whole - 1).unwrap();
+    let (_journal, recovered) = open(folder.path());
+    let names: Vec<&str> = recovered.inbox.iter().map(|a| a.alert.name()).collect();
+    assert_eq!(names, ["A", "B", "C"]);
+}
+
+#[tokio::test]
+async fn a_log_that_has_lost_what_was_committed_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = killed(folder.path()).await;
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    std::fs::write(&log, &bytes).unwrap();
+    for _ in 0..2 {
+        let error = Journal::open(folder.path(), |_, _| {}).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("journal.sqlite-wal"), "{error}");
+        assert_eq!(std::fs::read(&log).unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_found_at_the_start_or_soon_after() {
+    for large in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("journal.sqlite");
+        let (journal, _) = open(folder.path());
+        // Events of incidents that have ended: nothing that a start has to read.
+        for id in 1..=if large { 120 } else { 1 } {
+            let line = Event {
+                body: EventBody::Refused {
+                    reason: "x".repeat(3000),
+                },
+                ..opened(id)
+            };
+            let mut events = vec![opened(id)];
+            events.resize(100, line);
+            let append = Append {
+                incidents: vec![row(&events)],
+                events,
+                ..Append::default()
+            };
+            journal.append(Arc::new(append)).await.unwrap();
+        }
+        drop(journal);
+        let mut bytes = std::fs::read(&file).unwrap();
+        let pages = bytes.len() / 4096;
+        let page = if large { pages / 2 } else { pages - 1 };
+        bytes[page * 4096..][..4096].fill(0xff);
+        std::fs::write(&file, &bytes).unwrap();
+        match Journal::open(folder.path(), |_, _| {}) {
+            Err(error) => {
+                assert!(
+                    !large && matches!(error, OpenError::Damaged { .. }),
+                    "{error}"
+                );
+                assert_eq!(std::fs::read(&file).unwrap(), bytes, "left as it is");
+            }
+            Ok((journal, _)) => {
+                assert!(large, "a small file is looked through before it serves");
+                for _ in 0..200 {
+                    if journal.damage().is_some() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                assert!(journal.damage().is_some());
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use sentinel_core::alert::Labels;
 use sentinel_core::capability::{
     AnsibleRequest, CapabilityError, DockerCall, PlaybookReport, Response,
@@ -18,6 +19,17 @@ pub struct ContainerIdentity {
     pub name: String,
     /// The labels.
     pub labels: Labels,
+}
+
+/// What became of an effect that began and has no end on record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// It was carried out; this is what it would have answered.
+    Done(Response),
+    /// It was not carried out, or not to its end; carrying out the same call is right.
+    NotDone,
+    /// Nothing tells; why, for people.
+    Unknown(String),
 }
 
 /// Docker hosts by name.
@@ -40,6 +52,18 @@ pub trait DockerDriver: Send + Sync {
         call: &DockerCall,
         timeout: Duration,
     ) -> Result<Response, CapabilityError>;
+
+    /// Says whether `call` was carried out: an effect that began at `began_at` by the
+    /// daemon's clock, and was cut off because the daemon was killed. Only looks, and
+    /// waits as long as Docker may still be at work on it. Answers within `timeout`;
+    /// what is not told by then is unknown.
+    async fn settle(
+        &self,
+        host: &str,
+        call: &DockerCall,
+        began_at: Timestamp,
+        timeout: Duration,
+    ) -> Result<Settled, CapabilityError>;
 }
 
 /// Ansible, on the machine that the daemon runs on.

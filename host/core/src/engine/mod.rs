@@ -788,10 +788,6 @@ impl Engine {
             Phase::Escalating { reason, .. } => Some(reason.clone()),
             _ => None,
         };
-        let mut alert = (*incident.alert).clone();
-        if incident.resolved() {
-            alert.status = AlertStatus::Resolved;
-        }
         Some(Order {
             run,
             rung,
@@ -801,7 +797,7 @@ impl Engine {
             digest,
             policy: incident.plan.policy.clone(),
             target: incident.target.clone(),
-            alert,
+            alert: incident.alert.clone(),
             params,
             timeout,
             on_interrupt,

@@ -1,7 +1,9 @@
 //! The command line. Data goes to stdout, everything else to stderr.
 
 mod check;
+mod client;
 mod incidents;
+mod operate;
 mod output;
 mod plugin;
 mod reference;
@@ -11,9 +13,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sentinel_core::duration::HumanDuration;
 use sentinel_core::id::IncidentId;
 use sentinel_core::incident::Phase;
 
+use self::operate::{ByArgs, DaemonArgs, ScopeArgs};
 use self::output::Failure;
 
 /// Exit codes, as `--help` lists them.
@@ -22,6 +26,7 @@ Exit codes:
   0   done
   1   found a problem in what was given (a policy, a plugin, a configuration, an id)
   2   used wrongly
+  65  the journal is damaged
   69  something needed cannot be reached (the daemon, an address in use)
   70  sentinel itself failed
   73  a file or folder cannot be written, or another daemon holds it
@@ -68,6 +73,83 @@ enum Command {
     /// Look at plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Throw the stop switch: no effect begins any more until `resume`.
+    ///
+    /// It holds from the very next effect on, also of runs that are under way: these are ended
+    /// between two effects, and go on from there when the pause is over. It survives a restart.
+    #[command(after_help = EXIT_CODES)]
+    Pause {
+        #[command(flatten)]
+        scope: ScopeArgs,
+        /// For how long, such as `2h`; until `resume` without it.
+        #[arg(long = "for", value_name = "DURATION")]
+        duration: Option<HumanDuration>,
+        /// Why; it goes on record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Release the stop switch.
+    #[command(after_help = EXIT_CODES)]
+    Resume {
+        #[command(flatten)]
+        scope: ScopeArgs,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// List what is paused, and which policies are in a storm.
+    Pauses {
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Approve the plan that an incident waits with: exactly this plan is carried out.
+    ///
+    /// Without --plan the plan is shown and asked about.
+    #[command(after_help = EXIT_CODES)]
+    Approve {
+        /// The incident's number.
+        id: IncidentId,
+        /// The plan that you saw, by its digest or at least the first 8 digits of it.
+        #[arg(long, value_name = "DIGEST")]
+        plan: Option<String>,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Deny the plan that an incident waits with: the incident is cancelled.
+    #[command(after_help = EXIT_CODES)]
+    Deny {
+        /// The incident's number.
+        id: IncidentId,
+        /// Why; it goes on record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// End an incident: a run that is under way is ended between two effects.
+    #[command(after_help = EXIT_CODES)]
+    Cancel {
+        /// The incident's number.
+        id: IncidentId,
+        /// Why; it goes on record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
     /// Print a completion script for a shell.
     ///
     /// For example: `sentinel completions bash > /etc/bash_completion.d/sentinel`
@@ -192,6 +274,33 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Plugin(PluginCommand::Inspect { file, output }) => {
             plugin::inspect(&file, output.output)
         }
+        Command::Pause {
+            scope,
+            duration,
+            reason,
+            by,
+            daemon,
+        } => operate::pause(&config, daemon, scope, duration, by, reason),
+        Command::Resume { scope, by, daemon } => operate::resume(&config, daemon, scope, by),
+        Command::Pauses { daemon, output } => operate::pauses(&config, daemon, output.output),
+        Command::Approve {
+            id,
+            plan,
+            by,
+            daemon,
+        } => operate::approve(&config, daemon, id, plan.as_deref(), by),
+        Command::Deny {
+            id,
+            reason,
+            by,
+            daemon,
+        } => operate::deny(&config, daemon, id, by, reason),
+        Command::Cancel {
+            id,
+            reason,
+            by,
+            daemon,
+        } => operate::cancel(&config, daemon, id, by, reason),
         Command::Completions { shell } => reference::completions(shell),
         Command::Man { out } => reference::man(out.as_deref()),
     }

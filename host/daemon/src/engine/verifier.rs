@@ -7,14 +7,15 @@ use jiff::Timestamp;
 use sentinel_core::capability::{
     CapabilityError, ContainerDetails, ContainerHealth, ContainerState, DockerCall, Response,
 };
+use sentinel_core::engine::{Input, VerifyOrder};
 use sentinel_core::id::Target;
-use sentinel_core::incident::{Incident, VerifyCheck};
+use sentinel_core::incident::VerifyCheck;
 use sentinel_drivers::probe::HttpProbe;
 use sentinel_sandbox::driver::DockerDriver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{EngineHandle, Input};
+use super::EngineHandle;
 
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(5);
@@ -29,25 +30,17 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    /// Looks until it holds or `deadline` has passed; the answer comes back to the
+    /// Looks until it holds or the deadline has passed; the answer comes back to the
     /// engine as an input.
-    pub(super) fn start(
-        &self,
-        incident: &Incident,
-        deadline: Timestamp,
-        cancelled: CancellationToken,
-    ) {
-        let id = incident.id;
-        let check = incident.plan.verify.check.clone();
-        let every = incident.plan.verify.every;
-        let target = incident.target.clone();
+    pub(super) fn start(&self, order: VerifyOrder, cancelled: CancellationToken) {
         let verifier = self.clone();
         self.tasks.spawn(async move {
-            let look = verifier.until_it_holds(&check, &target, every, deadline);
+            let look =
+                verifier.until_it_holds(&order.check, &order.target, order.every, order.deadline);
             if let Some(result) = cancelled.run_until_cancelled(look).await {
-                verifier.engine.send(Input::Verified {
-                    incident: id,
-                    deadline,
+                verifier.engine.input(Input::Verified {
+                    incident: order.incident,
+                    deadline: order.deadline,
                     result,
                 });
             }

@@ -2,7 +2,7 @@
 //! Mimir's. Unknown fields are ignored, because new ones came under the same version.
 
 use jiff::Timestamp;
-use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
+use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels, identifying_start};
 use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
@@ -75,7 +75,7 @@ impl WireAlert {
             status: self.status,
             labels,
             annotations: self.annotations.unwrap_or_default(),
-            starts_at: self.starts_at,
+            starts_at: identifying_start(self.starts_at),
             // Alertmanager writes the zero time while the alert fires.
             ends_at: self.ends_at.filter(|at| !is_zero(*at)),
             generator_url: self.generator_url.filter(|url| !url.is_empty()),
@@ -146,6 +146,14 @@ mod tests {
             resolved.ends_at.unwrap().to_string(),
             "2026-01-01T07:00:00.5Z"
         );
+    }
+
+    #[test]
+    fn a_start_is_as_precise_as_alertmanagers_api_tells_it() {
+        let alert = parse_one(
+            r#"{"status":"firing","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00.123987654Z"}"#,
+        );
+        assert_eq!(alert.starts_at.to_string(), "2026-01-01T00:00:00.123Z");
     }
 
     #[test]

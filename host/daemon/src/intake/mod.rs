@@ -181,9 +181,10 @@ impl Intake {
             return Ok(0);
         }
         self.metrics.backlog(count as i64);
-        match self.journal.accept(delivery.alerts.clone(), at).await {
+        match self.journal.accept(delivery.alerts, at).await {
             Ok(accepted) => {
-                self.metrics.delivery_accepted(source, &delivery.alerts);
+                let statuses = accepted.iter().map(|accepted| accepted.alert.status);
+                self.metrics.delivery_accepted(source, statuses);
                 self.engine.accepted(accepted);
                 Ok(count)
             }

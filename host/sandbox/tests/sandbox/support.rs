@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
 use sentinel_core::capability::{
     AnsibleRequest, CapabilityError, ContainerDetails, ContainerHealth, ContainerState,
@@ -17,7 +18,7 @@ use sentinel_core::capability::{
 use sentinel_core::event::{CallResult, LogLevel};
 use sentinel_core::grant::Grants;
 use sentinel_core::id::{IncidentId, RunId};
-use sentinel_sandbox::driver::{AnsibleDriver, ContainerIdentity, DockerDriver};
+use sentinel_sandbox::driver::{AnsibleDriver, ContainerIdentity, DockerDriver, Settled};
 use sentinel_sandbox::gate::{GateContext, GateLimits, RecordError, Recorder};
 use sentinel_sandbox::{Gate, IncidentInput};
 use serde_json::json;
@@ -131,6 +132,21 @@ impl DockerDriver for World {
             }
             _ => Response::Done,
         })
+    }
+
+    async fn settle(
+        &self,
+        host: &str,
+        call: &DockerCall,
+        _began_at: Timestamp,
+        _timeout: Duration,
+    ) -> Result<Settled, CapabilityError> {
+        let container = call.container().unwrap_or("-");
+        self.story.tell(format!(
+            "driver settle {} {host}/{container}",
+            call.action().as_str()
+        ));
+        Ok(Settled::NotDone)
     }
 }
 
