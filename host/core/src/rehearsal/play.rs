@@ -42,6 +42,8 @@ pub struct Rehearsal<'o> {
     // Notifications that there was no room for.
     waiting: Vec<Accepted>,
     known: HashMap<IncidentId, (PolicyName, Target)>,
+    // The incidents that are open, as their events say.
+    open: HashMap<IncidentId, Incident>,
     trace: Trace,
 }
 
@@ -179,6 +181,7 @@ impl<'o> Rehearsal<'o> {
             asked: HashSet::new(),
             waiting: Vec::new(),
             known: HashMap::new(),
+            open: HashMap::new(),
             trace: Trace::default(),
         }
     }
@@ -408,14 +411,7 @@ impl<'o> Rehearsal<'o> {
                         self.person(at, which, by, Verdict::Cancel(reason));
                     }
                 }
-                Note::Ended(incident) => {
-                    if let Phase::Ended { end, reason, .. } = &incident.phase {
-                        let what = What::Ended {
-                            end: *end,
-                            reason: reason.clone(),
-                        };
-                        self.say(Some(incident.id), what);
-                    }
+                Note::Ended(_) => {
                     for accepted in std::mem::take(&mut self.waiting) {
                         self.put(self.now, Stimulus::Again(accepted));
                     }
@@ -653,16 +649,26 @@ impl<'o> Rehearsal<'o> {
         });
     }
 
-    /// Puts an event on the trace.
+    /// Puts an event on the trace, and the end that it brings about.
     fn tell(&mut self, event: &Event) {
         let id = event.incident;
         if let EventBody::Opened { plan, target, .. } = &event.body {
-            self.known.insert(id, (plan.policy.clone(), target.clone()));
+            let known = (plan.policy.clone(), target.clone());
+            self.known.insert(id, known);
         }
         let events = self.trace.incidents.entry(id).or_default();
         events.push(event.clone());
         if let Some(what) = what(&event.body) {
             self.say(Some(id), what);
+        }
+        if let Some(incident) = self.open.get_mut(&id) {
+            incident.apply(event);
+            if let Phase::Ended { end, reason, .. } = incident.phase.clone() {
+                self.open.remove(&id);
+                self.say(Some(id), What::Ended { end, reason });
+            }
+        } else if let Ok((incident, _)) = Incident::open(event) {
+            self.open.insert(id, incident);
         }
     }
 }

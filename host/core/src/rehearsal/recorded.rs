@@ -11,7 +11,7 @@ use crate::engine::{Member, Order, VerifyOrder};
 use crate::event::{Event, EventBody, PlannedEffect, RunMode, RunResult};
 use crate::guard::settings::Fleet;
 use crate::id::{IncidentId, PluginName, PolicyName, RunId, Target};
-use crate::incident::Incident;
+use crate::incident::{Incident, Phase};
 
 /// Outcomes as they were: a run of the same plugin on the same target about the same
 /// episode of an alert goes as it went, and people answer as they answered. What is not
@@ -65,25 +65,33 @@ impl Recorded {
     }
 
     fn learn(&mut self, events: &[Event]) {
-        let Some(Event {
-            body:
-                EventBody::Opened {
-                    plan,
-                    target,
-                    alert,
-                    ..
-                },
+        let Some(first) = events.first() else {
+            return;
+        };
+        let EventBody::Opened {
+            plan,
+            target,
+            alert,
             ..
-        }) = events.first()
+        } = &first.body
         else {
             return;
         };
         let episode = alert.episode();
         let mut runs: Vec<Record> = Vec::new();
         let mut people = People::default();
+        let Ok((mut incident, _)) = Incident::open(first) else {
+            return;
+        };
         let mut waits_since = None;
         for event in events {
             let at = event.at;
+            let waited = waits(&incident);
+            incident.apply(event);
+            if waits(&incident) && !waited {
+                waits_since = Some(at);
+                people.answers.push_back(Vec::new());
+            }
             match &event.body {
                 EventBody::RunStarted {
                     run, plugin, mode, ..
@@ -131,10 +139,6 @@ impl Recorded {
                             RunResult::Stopped { .. } => record.stopped = Some(at),
                             _ => record.result = Some(result.clone()),
                         }
-                        if record.dry {
-                            waits_since = Some(at);
-                            people.answers.push_back(Vec::new());
-                        }
                     }
                 }
                 EventBody::VerificationPassed { detail } => {
@@ -172,6 +176,10 @@ impl People {
             });
         }
     }
+}
+
+fn waits(incident: &Incident) -> bool {
+    matches!(incident.phase, Phase::AwaitingApproval { .. })
 }
 
 fn of(runs: &mut [Record], run: RunId) -> Option<&mut Record> {
