@@ -107,7 +107,18 @@ pub struct Alert {
     pub generator_url: Option<String>,
 }
 
+/// Values of the label `severity` that say that somebody should be woken.
+const URGENT: [&str; 3] = ["critical", "page", "emergency"];
+
 impl Alert {
+    /// Whether its label `severity` says that somebody should be woken: then it goes before
+    /// others that wait.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        let severity = self.labels.get("severity");
+        severity.is_some_and(|severity| URGENT.contains(&severity.as_str()))
+    }
+
     /// The label `alertname`, or the fingerprint where there is none.
     #[must_use]
     pub fn name(&self) -> &str {

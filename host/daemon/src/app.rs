@@ -12,6 +12,7 @@ use sentinel_core::control::Controls;
 use sentinel_core::engine::Settings;
 use sentinel_core::guard::limits::{EffectLimits, EffectWindows};
 use sentinel_core::record::{History as _, HistoryError, earlier};
+use sentinel_drivers::alertmanager::AlertmanagerClient;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
 use sentinel_drivers::probe::HttpProbe;
@@ -23,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
+use crate::clock::Clock;
 use crate::config::{Config, Limits};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
+use crate::reconcile::Reconciler;
 use crate::serving::{Folders, Loader, NothingServes, Problem, Problems, Reloader, Serving};
 use crate::telemetry::metrics::Metrics;
 
@@ -35,6 +38,9 @@ pub(crate) enum StartError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
+    /// The Alertmanager of the configuration.
+    #[error("alertmanager: {0}")]
+    Alertmanager(String),
     /// What the journal holds of the past.
     #[error("the journal cannot be read: {0}")]
     History(String),
@@ -116,13 +122,37 @@ fn switch(settings: &Settings, base: &Base) -> Result<Switch, StartError> {
     let past = match settings.effects.horizon() {
         Some(horizon) => base
             .reader
-            .effects_since(earlier(Timestamp::now(), horizon))
+            .effects_since(earlier(base.clock.now(), horizon))
             .map_err(unreadable)?,
         None => Vec::new(),
     };
     let controls = Controls::fold(&base.recovered.controls);
     let effects = EffectWindows::new(settings.effects.clone(), &past);
-    Ok(Switch::new(controls, effects))
+    Ok(Switch::new(base.clock.clone(), controls, effects))
+}
+
+/// What asks Alertmanager, if the configuration names one.
+fn reconciler(
+    config: &Config,
+    base: &Base,
+    engine: &EngineHandle,
+) -> Result<Option<Reconciler>, StartError> {
+    let Some(alertmanager) = &config.alertmanager else {
+        return Ok(None);
+    };
+    let client = AlertmanagerClient::new(alertmanager.url.clone())
+        .map_err(|error| StartError::Alertmanager(error.to_string()))?;
+    Ok(Some(Reconciler {
+        client,
+        every: alertmanager.every,
+        receiver: alertmanager.receiver.clone(),
+        journal: base.journal.clone(),
+        // A connection of its own: the engine must not wait for it.
+        reader: Arc::new(Reader::open(&config.data_dir)?),
+        engine: engine.clone(),
+        clock: base.clock.clone(),
+        metrics: base.metrics.clone(),
+    }))
 }
 
 /// What a guest may have of memory; the configuration keeps it within a `usize`.
@@ -173,6 +203,7 @@ struct Base {
     journal: Arc<Journal>,
     recovered: Recovered,
     reader: Arc<Reader>,
+    clock: Arc<Clock>,
     listener: TcpListener,
     docker: Arc<Docker>,
     ansible: Arc<Ansible>,
@@ -198,6 +229,10 @@ impl Base {
             observer.committed(took, operations);
         })?;
         let reader = Arc::new(Reader::open(&config.data_dir)?);
+        let last = reader
+            .last_event_at()
+            .map_err(|error| StartError::History(error.to_string()))?;
+        let clock = Arc::new(Clock::after(last));
         let listener =
             TcpListener::bind(config.listen)
                 .await
@@ -216,6 +251,7 @@ impl Base {
             journal: Arc::new(journal),
             recovered,
             reader,
+            clock,
             listener,
             docker: Arc::new(Docker::new(config.docker_hosts.clone())?),
             ansible: Arc::new(ansible),
@@ -248,11 +284,13 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
         })?;
 
     let settings = settings(&config);
+    let clock = base.clock.clone();
     let switch = Arc::new(switch(&settings, &base)?);
     let (handle, inputs) = engine::channel();
     let effects = TaskTracker::new();
     let engine = Driver::new(Parts {
         settings,
+        clock: clock.clone(),
         switch: switch.clone(),
         handle: handle.clone(),
         journal: base.journal.clone(),
@@ -276,6 +314,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
             docker: base.docker.clone(),
             probe,
             engine: handle.clone(),
+            clock: clock.clone(),
             tasks: TaskTracker::new(),
         },
         metrics: base.metrics.clone(),
@@ -283,6 +322,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let engine_gone = CancellationToken::new();
     let intake = Arc::new(Intake::new(
         base.journal.clone(),
+        clock,
         handle.clone(),
         base.metrics.clone(),
         config.limits.intake.clone(),
@@ -296,12 +336,16 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
         reader,
         &reloader,
         intake.clone(),
-        (handle, switch),
+        (handle.clone(), switch),
         stopping.clone(),
         engine_gone.clone(),
     );
 
+    let reconciler = reconciler(&config, &base, &handle)?;
     let tasks = TaskTracker::new();
+    if let Some(reconciler) = reconciler {
+        tasks.spawn(reconciler.serve(stopping.clone()));
+    }
     let runs_playbooks = reloader.serving.load().runs_playbooks();
     let ansible = runs_playbooks.then(|| base.ansible.clone());
     tasks.spawn(look_around(base.docker.clone(), ansible));
@@ -389,6 +433,7 @@ fn router(
         problems: reloader.problems.clone(),
         metrics: base.metrics.clone(),
         docker: base.docker.clone(),
+        clock: base.clock.clone(),
         engine,
         switch,
         started_at: Timestamp::now(),

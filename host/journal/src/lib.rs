@@ -3,15 +3,19 @@
 //!
 //! One thread writes. It takes whatever has been handed in since the last commit and
 //! commits it as one transaction (group commit), so that a burst of deliveries costs
-//! few `fsync`s; each caller gets its answer after the commit that holds its part.
+//! few `fsync`s; each caller gets its answer after the commit that holds its part. What
+//! the engine, a run or a critical alert hands in goes before a burst of other alerts.
+//! Another thread folds the log into the file meanwhile.
 //! Readers have connections of their own and never wait for the writer (WAL).
 
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 mod history;
 mod integrity;
 mod lock;
 mod query;
+mod queue;
 mod schema;
 mod writer;
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+use sentinel_core::alert::{Alert, Episode};
 use sentinel_core::control::ControlEvent;
 use sentinel_core::event::Event;
 use sentinel_core::id::{Digest, IncidentId};
@@ -109,6 +110,39 @@ impl Reader {
     /// The events of an incident, in order; none when there is no such incident.
     pub fn events(&self, id: IncidentId) -> Result<Vec<Event>, ReadError> {
         events(&self.connection(), id)
+    }
+
+    /// The firing notification of an episode as it was accepted last, if one was.
+    pub fn alert(&self, episode: &Episode) -> Result<Option<Alert>, ReadError> {
+        let body: Option<String> = self
+            .connection()
+            .prepare_cached(
+                "SELECT body FROM alerts WHERE source = ?1 AND fingerprint = ?2
+                     AND starts_at = ?3 AND status = 'firing'",
+            )?
+            .query_row(
+                params![
+                    episode.source,
+                    episode.fingerprint.0,
+                    episode.starts_at.to_string(),
+                ],
+                |row| row.get(0),
+            )
+            .optional()?;
+        body.map(|body| decode(&body, "an accepted alert"))
+            .transpose()
+    }
+
+    /// When the last event was written, by the clock of the daemon that wrote it.
+    pub fn last_event_at(&self) -> Result<Option<Timestamp>, ReadError> {
+        Ok(self
+            .connection()
+            .query_row(
+                "SELECT at FROM events ORDER BY seq DESC LIMIT 1",
+                [],
+                |row| row.get(0).map(moment),
+            )
+            .optional()?)
     }
 
     /// What waits in the inbox at these places, in their order; what has been dealt with

@@ -159,17 +159,21 @@ pub(crate) fn version(connection: &Connection) -> Result<i64, OpenError> {
     Ok(found)
 }
 
+/// Sees to it that a commit that was answered is on the disk, also after a loss of power.
+pub(crate) fn durable(connection: &mut Connection) -> Result<(), OpenError> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(())
+}
+
 /// Sets a writing connection up and brings the file to the newest schema.
 pub(crate) fn prepare(connection: &mut Connection) -> Result<(), OpenError> {
     // Before anything is written: a file of a later version stays as it is.
     let found = version(connection)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A commit that was answered is on the disk, also after a loss of power.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
-    // In KiB, taken as it is needed: what a burst touches is not read back in its midst.
-    connection.pragma_update(None, "cache_size", -(24 << 10))?;
+    durable(connection)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // In KiB, taken as it is needed: what a burst touches is not read back in its midst.
+    connection.pragma_update(None, "cache_size", -(16 << 10))?;
     let applied = usize::try_from(found).unwrap_or(0);
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(applied) {
         let transaction = connection.transaction()?;

@@ -16,21 +16,27 @@ use sentinel_core::alert::Alert;
 use sentinel_core::event::EventBody;
 use sentinel_core::id::{Digest, PluginName};
 use sentinel_core::record::{Accepted, Append, Recovered};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use crate::checkpoint::Checkpointer;
 use crate::lock::FolderLock;
 use crate::query::{self, StoredServing};
+use crate::queue::{Lane, Queue, Refused};
 use crate::{OpenError, WriteError, integrity, schema};
 
 /// The file's name inside the data folder.
 pub(crate) const FILE: &str = "journal.sqlite";
 
-/// How many operations may wait for the writer before intake is told that it is full.
+/// How many deliveries may wait for the writer before intake is told that it is full.
 const QUEUE: usize = 8192;
 
 /// How many rows one transaction takes at most, so that one huge burst does not keep
 /// everybody else waiting for its `fsync`.
-const GROUP_ROWS: usize = 20_000;
+const GROUP_ROWS: usize = 8_000;
+
+/// The same once something urgent is among them: a burst goes on beside it, and does not
+/// keep it waiting.
+const URGENT_ROWS: usize = 400;
 
 /// How many deliveries that could not be understood are kept.
 const DEAD_LETTERS: i64 = 1000;
@@ -209,11 +215,19 @@ impl Op {
     }
 }
 
+/// Whether somebody may be waiting for what comes of one of them.
+fn lane(alerts: &[Alert]) -> Lane {
+    if alerts.iter().any(Alert::is_urgent) {
+        Lane::Urgent
+    } else {
+        Lane::Bulk
+    }
+}
+
 /// The journal, open for writing. Closing it, or dropping it, waits for everything that
 /// was handed in.
 pub struct Journal {
-    // `None` once the journal is closing.
-    ops: Mutex<Option<mpsc::Sender<Op>>>,
+    queue: Arc<Queue<Op>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     folder: PathBuf,
     // Whether the last commit held.
@@ -252,7 +266,7 @@ impl Journal {
             path: folder.to_owned(),
             source,
         })?;
-        let (connection, recovered) = read(&file).map_err(|error| match error {
+        let (mut connection, recovered) = read(&file).map_err(|error| match error {
             OpenError::Sqlite(error) if integrity::is_damage(&error) => OpenError::Damaged {
                 path: file.clone(),
                 detail: error.to_string(),
@@ -261,7 +275,9 @@ impl Journal {
         })?;
         let damage = Arc::new(OnceLock::new());
         let check = check_beside(&file, &damage)?;
-        let (ops, inbox) = mpsc::channel(QUEUE);
+        let checkpointer = Checkpointer::start(&file, &mut connection)?;
+        let queue = Arc::new(Queue::new());
+        let waiting = queue.clone();
         let healthy = Arc::new(AtomicBool::new(true));
         let writer_healthy = healthy.clone();
         let observe: CommitObserver = Box::new(observe);
@@ -269,19 +285,21 @@ impl Journal {
             .name("journal".to_owned())
             .spawn(move || {
                 Writer {
+                    queue: waiting,
                     connection,
+                    checkpointer: Some(checkpointer),
                     observe,
                     healthy: writer_healthy,
                     _lock: lock,
                 }
-                .serve(inbox);
+                .serve();
             })
             .map_err(|source| OpenError::Folder {
                 path: folder.to_owned(),
                 source,
             })?;
         let journal = Self {
-            ops: Mutex::new(Some(ops)),
+            queue,
             thread: Mutex::new(Some(thread)),
             folder: folder.to_owned(),
             healthy,
@@ -306,10 +324,9 @@ impl Journal {
             at,
             reply,
         };
-        self.sender()?.try_send(op).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => WriteError::Full,
-            mpsc::error::TrySendError::Closed(_) => WriteError::Closed,
-        })?;
+        self.queue
+            .push(lane(&alerts), QUEUE, op)
+            .map_err(WriteError::from)?;
         let places = answer.await.unwrap_or(Err(WriteError::Closed))?;
         let accepted =
             Arc::unwrap_or_clone(alerts)
@@ -327,17 +344,20 @@ impl Journal {
     /// Commits what the engine made of something. Shared, so that a caller that must
     /// get it written can try again.
     pub async fn append(&self, append: Arc<Append>) -> Result<(), WriteError> {
-        self.write(|reply| Op::Append { append, reply }).await
+        self.write(Lane::Urgent, |reply| Op::Append { append, reply })
+            .await
     }
 
     /// Keeps a delivery that could not be understood.
     pub async fn dead_letter(&self, letter: DeadLetter) -> Result<(), WriteError> {
-        self.write(|reply| Op::DeadLetter { letter, reply }).await
+        self.write(Lane::Bulk, |reply| Op::DeadLetter { letter, reply })
+            .await
     }
 
     /// Keeps a plugin version, so that what acted can be looked at and run again.
     pub async fn keep_plugin(&self, record: PluginRecord) -> Result<(), WriteError> {
-        self.write(|reply| Op::Plugin { record, reply }).await
+        self.write(Lane::Urgent, |reply| Op::Plugin { record, reply })
+            .await
     }
 
     /// Notes the set of plugins and policies that serves from now on.
@@ -346,7 +366,8 @@ impl Journal {
         at: Timestamp,
         serving: StoredServing,
     ) -> Result<(), WriteError> {
-        self.write(|reply| Op::Serving { at, serving, reply }).await
+        self.write(Lane::Urgent, |reply| Op::Serving { at, serving, reply })
+            .await
     }
 
     /// Whether the last write held.
@@ -365,12 +386,12 @@ impl Journal {
     /// Whether it takes nothing any more: it was closed, or its thread is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.sender().map_or(true, |ops| ops.is_closed())
+        self.queue.is_closed()
     }
 
     /// Writes something that changes nothing, to find out whether it can be written.
     pub async fn probe(&self) -> Result<(), WriteError> {
-        self.write(|reply| Op::Probe { reply }).await
+        self.write(Lane::Urgent, |reply| Op::Probe { reply }).await
     }
 
     /// Takes nothing more, and waits until what was handed in is committed. Blocks.
@@ -378,10 +399,7 @@ impl Journal {
         if let Some(check) = &self.check {
             check.interrupt();
         }
-        self.ops
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.queue.close();
         let thread = self
             .thread
             .lock()
@@ -392,20 +410,10 @@ impl Journal {
         }
     }
 
-    fn sender(&self) -> Result<mpsc::Sender<Op>, WriteError> {
-        self.ops
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or(WriteError::Closed)
-    }
-
-    async fn write(&self, op: impl FnOnce(Reply<()>) -> Op) -> Result<(), WriteError> {
+    /// Never refused for want of room: there are no more of these than runs and people.
+    async fn write(&self, lane: Lane, op: impl FnOnce(Reply<()>) -> Op) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.sender()?
-            .send(op(reply))
-            .await
-            .map_err(|_| WriteError::Closed)?;
+        self.queue.push(lane, usize::MAX, op(reply))?;
         answer.await.unwrap_or(Err(WriteError::Closed))
     }
 }
@@ -464,6 +472,15 @@ fn check_beside(
     Ok(Some(interrupt))
 }
 
+impl From<Refused> for WriteError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::Full,
+            Refused::Closed => Self::Closed,
+        }
+    }
+}
+
 /// Sees to it that the file is there and nobody else can read it; SQLite gives the files
 /// beside it the same permissions.
 fn private(file: &Path) -> std::io::Result<()> {
@@ -482,24 +499,27 @@ impl Drop for Journal {
 }
 
 struct Writer {
+    queue: Arc<Queue<Op>>,
     connection: Connection,
+    checkpointer: Option<Checkpointer>,
     observe: CommitObserver,
     healthy: Arc<AtomicBool>,
     _lock: FolderLock,
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Also when it ends in a panic: whoever waits is told that nobody writes any more.
+        self.queue.abandon();
+    }
+}
+
 impl Writer {
-    fn serve(mut self, mut inbox: mpsc::Receiver<Op>) {
-        while let Some(first) = inbox.blocking_recv() {
-            let mut rows = first.rows();
-            let mut group = vec![first];
-            while rows < GROUP_ROWS {
-                let Ok(op) = inbox.try_recv() else { break };
-                rows += op.rows();
-                group.push(op);
-            }
-            self.commit(group);
+    fn serve(mut self) {
+        while let Some((lane, first)) = self.queue.wait() {
+            self.commit(Group::new(lane, first));
         }
+        self.checkpointer.take();
         // The next start then finds a small file and no log to read back.
         if let Err(error) = self
             .connection
@@ -509,43 +529,99 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, group: Vec<Op>) {
+    fn commit(&mut self, mut group: Group) {
         let begun = Instant::now();
-        let count = group.len();
-        match self.attempt(&group) {
+        match self.attempt(&mut group) {
             Ok(outcomes) => {
                 self.healthy.store(true, Ordering::Relaxed);
-                (self.observe)(begun.elapsed(), count);
-                for (op, outcome) in group.into_iter().zip(outcomes) {
+                (self.observe)(begun.elapsed(), group.ops.len());
+                for (op, outcome) in group.ops.into_iter().zip(outcomes) {
                     op.answer(Ok(outcome));
                 }
             }
             // One bad operation must not take the others with it.
-            Err(error) if count > 1 => {
+            Err(error) if group.ops.len() > 1 => {
+                let count = group.ops.len();
                 tracing::debug!(%error, count, "a group commit failed; trying one by one");
-                for op in group {
-                    self.commit(vec![op]);
+                for op in group.ops {
+                    self.commit(Group::alone(op));
                 }
             }
             Err(error) => {
                 self.healthy.store(false, Ordering::Relaxed);
-                for op in group {
+                for op in group.ops {
                     op.answer(Err(WriteError::Failed(error.to_string())));
                 }
             }
         }
     }
 
-    fn attempt(&mut self, group: &[Op]) -> rusqlite::Result<Vec<Outcome>> {
+    /// One transaction: what the group holds, and what waits or comes while it is being
+    /// written.
+    fn attempt(&mut self, group: &mut Group) -> rusqlite::Result<Vec<Outcome>> {
         let transaction = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let outcomes = group
-            .iter()
-            .map(|op| op.run(&transaction))
-            .collect::<rusqlite::Result<_>>()?;
+        let mut outcomes = Vec::new();
+        for op in &group.ops {
+            outcomes.push(op.run(&transaction)?);
+        }
+        while let Some(op) = group.next(&self.queue) {
+            let outcome = op.run(&transaction);
+            group.ops.push(op);
+            outcomes.push(outcome?);
+        }
         transaction.commit()?;
         Ok(outcomes)
+    }
+}
+
+/// What is committed as one.
+struct Group {
+    ops: Vec<Op>,
+    rows: usize,
+    // How many rows it may have. What is urgent closes it early.
+    limit: usize,
+}
+
+impl Group {
+    fn new(lane: Lane, first: Op) -> Self {
+        let mut group = Self {
+            rows: first.rows(),
+            ops: vec![first],
+            limit: GROUP_ROWS,
+        };
+        group.admit(lane);
+        group
+    }
+
+    /// An operation that goes without others.
+    fn alone(op: Op) -> Self {
+        Self {
+            ops: vec![op],
+            rows: 0,
+            limit: 0,
+        }
+    }
+
+    fn admit(&mut self, lane: Lane) {
+        if lane == Lane::Urgent {
+            self.limit = self.limit.min(URGENT_ROWS);
+        }
+    }
+
+    /// What else goes into it: whatever is urgent, and of the rest what still fits.
+    fn next(&mut self, queue: &Queue<Op>) -> Option<Op> {
+        let (lane, op) = if self.limit == 0 || self.rows >= GROUP_ROWS {
+            return None;
+        } else if self.rows >= self.limit {
+            (Lane::Urgent, queue.take_urgent()?)
+        } else {
+            queue.take()?
+        };
+        self.rows += op.rows();
+        self.admit(lane);
+        Some(op)
     }
 }
 

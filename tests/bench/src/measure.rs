@@ -361,6 +361,7 @@ impl Bench {
         let mut connection = Connection::open(address)?;
         let mut request = critical.request();
         let mut delays = Vec::new();
+        let mut answers = Vec::new();
         for turn in 1..=CRITICAL {
             // Spread over the storm's second half, when its backlog is there.
             let due = requests / 2 + (requests / 2) * (turn - 1) / CRITICAL;
@@ -371,6 +372,7 @@ impl Bench {
             let bytes = request.patch(number);
             let sent = Instant::now();
             let (status, _) = connection.send(bytes)?;
+            answers.push(sent.elapsed());
             if status != 202 {
                 bail!("a critical alert was answered {status} in the storm");
             }
@@ -402,6 +404,7 @@ impl Bench {
         let (rss, pss) = daemon.memory()?;
         let peak = daemon.peak()?;
         let delays = Latencies::new(delays)?;
+        let answers = Latencies::new(answers)?;
         let name = measure.name();
         let what = match measure {
             Measure::StormGroups => "storm in deliveries of 20 000",
@@ -419,7 +422,12 @@ impl Bench {
                 "ms",
             )
             .aim(Aim::AtMost(50.0))
-            .by(format!("median {:.1} ms", delays.at(0.5))),
+            .by(format!(
+                "median {:.1} ms; answered after {:.1} ms, worst {:.1} ms",
+                delays.at(0.5),
+                answers.at(0.5),
+                answers.at(1.0)
+            )),
             Row::new(name, "  all dealt with after", took.as_secs_f64(), "s").by(format!(
                 "accepted after {:.1} s ({} refused); {}",
                 accepted_in.as_secs_f64(),

@@ -31,7 +31,7 @@ use self::news::{News, news};
 pub use self::operator::{Operator, OperatorError};
 use self::places::Places;
 pub use self::settings::Settings;
-use crate::alert::AlertStatus;
+use crate::alert::{AlertStatus, Episode};
 use crate::control::{ControlBody, ControlEvent, Controls};
 use crate::event::{Event, EventBody, FailureClass, RunMode, RunResult, StopCause};
 use crate::guard::limits::EffectWindows;
@@ -123,6 +123,29 @@ impl Engine {
     #[must_use]
     pub fn incident(&self, id: IncidentId) -> Option<&Incident> {
         self.incidents.get(&id)
+    }
+
+    /// Which alerts of open incidents fire, and when the incident last had word of one.
+    #[must_use]
+    pub fn firing(&self) -> Vec<(Episode, Timestamp)> {
+        let of_incident = |incident: &Incident| {
+            let last = incident.last_word_at;
+            let firing = incident
+                .alerts
+                .iter()
+                .filter(|(_, seen)| seen.resolved_at.is_none());
+            firing
+                .map(|(key, seen)| {
+                    let episode = Episode {
+                        source: key.source.clone(),
+                        fingerprint: key.fingerprint.clone(),
+                        starts_at: seen.starts_at,
+                    };
+                    (episode, last)
+                })
+                .collect::<Vec<_>>()
+        };
+        self.incidents.values().flat_map(of_incident).collect()
     }
 
     /// The stop switch and the storms.
@@ -283,7 +306,7 @@ impl Engine {
     fn alert(&mut self, work: &mut Work, context: &Context<'_>, accepted: Accepted) {
         match accepted.alert.status {
             AlertStatus::Firing => {
-                if !self.firing(work, context, &accepted) {
+                if !self.fires(work, context, &accepted) {
                     work.turn.deferred.push(accepted);
                     return;
                 }
@@ -311,7 +334,7 @@ impl Engine {
 
     /// Takes a firing notification in; false when it has to wait, because no more
     /// incidents may be open.
-    fn firing(&mut self, work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
+    fn fires(&mut self, work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
         let policies = context.world.policies();
         for matched in matching::matches(policies, &accepted.alert) {
             let key = (matched.plan.policy.clone(), matched.target.clone());

@@ -26,6 +26,7 @@ pub(crate) use self::operate::{
     PauseBody, Pauses, PlanBody, ReasonBody, ResumeBody, Said, ScopeBody,
 };
 pub(crate) use self::server::serve;
+use crate::clock::Clock;
 use crate::engine::{EngineHandle, Switch};
 use crate::intake::{self, Intake};
 use crate::serving::{Problems, Serving};
@@ -42,6 +43,7 @@ pub(crate) struct Api {
     pub(crate) problems: Arc<Problems>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) docker: Arc<Docker>,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) engine: EngineHandle,
     pub(crate) switch: Arc<Switch>,
     pub(crate) started_at: Timestamp,

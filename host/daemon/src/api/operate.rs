@@ -203,7 +203,7 @@ pub(super) async fn pause(
     }
     let operator = Operator::Pause {
         scope,
-        until: duration.map(|duration| later(Timestamp::now(), duration)),
+        until: duration.map(|duration| later(api.clock.now(), duration)),
         by: text("by", &body.by)?,
         reason: text("reason", &body.reason)?,
     };
@@ -225,7 +225,7 @@ pub(super) async fn resume(
 pub(super) async fn pauses(State(api): State<Arc<Api>>) -> Json<Pauses> {
     let controls = api.switch.controls();
     Json(Pauses {
-        pauses: controls.pauses(Timestamp::now()).cloned().collect(),
+        pauses: controls.pauses(api.clock.now()).cloned().collect(),
         storms: controls
             .storms()
             .map(|(policy, since)| Storm {

@@ -45,7 +45,7 @@ impl From<StartError> for Failure {
                 .hint(format!("make the folder, or set `{key}` to the right one")),
             StartError::Listen { .. } => Self::unavailable(message)
                 .hint("stop what listens there, or set `listen` to another address"),
-            StartError::Docker(_) => Self::config(message),
+            StartError::Docker(_) | StartError::Alertmanager(_) => Self::config(message),
             StartError::Sandbox(_) | StartError::Probe(_) | StartError::System { .. } => {
                 Self::software(message)
             }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use sentinel_core::alert::Episode;
 use sentinel_core::engine::{
     Action, Engine, Input, Note, Operator, OperatorError, PluginVersion, Settings, Turn, World,
 };
@@ -33,6 +34,7 @@ pub(crate) use self::executor::Executor;
 use self::queue::Queue;
 pub(crate) use self::switch::Switch;
 pub(crate) use self::verifier::Verifier;
+use crate::clock::Clock;
 use crate::serving::Serving;
 use crate::telemetry::metrics::Metrics;
 
@@ -50,6 +52,8 @@ enum Incoming {
     Operator(Operator, oneshot::Sender<Reply>),
     /// A run has come to its end, and its halt is of no use any more.
     RunGone(RunId),
+    /// Somebody wants to know which alerts of open incidents fire.
+    Firing(oneshot::Sender<Vec<(Episode, Timestamp)>>),
 }
 
 /// What an operator is told.
@@ -73,6 +77,13 @@ impl EngineHandle {
         let (reply, replied) = oneshot::channel();
         self.send(Incoming::Operator(operator, reply));
         replied.await.unwrap_or(Err(OperatorError::Stopping))
+    }
+
+    /// Which alerts of open incidents fire, and when the incident last had word of one.
+    pub(crate) async fn firing(&self) -> Vec<(Episode, Timestamp)> {
+        let (reply, replied) = oneshot::channel();
+        self.send(Incoming::Firing(reply));
+        replied.await.unwrap_or_default()
     }
 
     fn input(&self, input: Input) {
@@ -100,6 +111,7 @@ pub(crate) fn channel() -> (EngineHandle, Inputs) {
 /// The engine and what it works with.
 pub(crate) struct Driver {
     engine: Engine,
+    clock: Arc<Clock>,
     journal: Arc<Journal>,
     // Looked at when an alert is repeated or a guard counts: single rows by index, in
     // memory or in the page cache.
@@ -123,6 +135,7 @@ pub(crate) struct Driver {
 /// What a driver is made of.
 pub(crate) struct Parts {
     pub(crate) settings: Settings,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) reader: Arc<Reader>,
     pub(crate) serving: Arc<ArcSwap<Serving>>,
@@ -161,6 +174,7 @@ impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             engine: Engine::new(parts.settings),
+            clock: parts.clock,
             queue: Queue::new(parts.reader.clone()),
             journal: parts.journal,
             reader: parts.reader,
@@ -195,7 +209,8 @@ impl Driver {
             }
             // What waits already is taken with the next turn.
             let busy = self.queue.ready();
-            let wake = self.engine.wake_at().map(until);
+            self.clock.compare();
+            let wake = self.engine.wake_at().map(|at| self.clock.until(at));
             tokio::select! {
                 biased;
                 () = abandon.cancelled() => continue,
@@ -243,7 +258,7 @@ impl Driver {
         let turn = {
             let effects = self.switch.effects();
             self.engine
-                .recover(recovered, Timestamp::now(), &world, &effects)
+                .recover(recovered, self.clock.now(), &world, &effects)
         };
         self.carry_out(turn, abandon).await;
         // Like any other: they come in while the daemon serves.
@@ -267,6 +282,11 @@ impl Driver {
                 self.halts.remove(&run);
                 None
             }
+            Incoming::Firing(reply) => {
+                // Whoever asked may be gone.
+                let _gone = reply.send(self.engine.firing());
+                None
+            }
         }
     }
 
@@ -281,7 +301,7 @@ impl Driver {
             .into_iter()
             .chain(alerts.into_iter().map(Input::Accepted));
         self.engine
-            .turn(inputs, Timestamp::now(), &world, &effects, stopping)
+            .turn(inputs, self.clock.now(), &world, &effects, stopping)
     }
 
     /// Commits a turn, then does what was waiting for the commit.
@@ -372,16 +392,10 @@ impl Driver {
     }
 }
 
-/// How long it is until `at`; nothing when it has passed.
-fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
-}
-
 /// Sleeps, or for ever when there is nothing to wait for.
 async fn sleep(duration: Option<Duration>) {
     match duration {
-        // A clock that is set forward must not be noticed late: look again now and
-        // then.
+        // Now and then the machine's clock is compared.
         Some(duration) => tokio::time::sleep(duration.min(Duration::from_secs(5))).await,
         None => std::future::pending().await,
     }

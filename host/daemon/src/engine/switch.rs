@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use sentinel_core::capability::Request;
 use sentinel_core::control::Controls;
 use sentinel_core::event::{Resource, StopCause};
@@ -12,17 +11,21 @@ use sentinel_core::guard::limits::EffectWindows;
 use sentinel_core::id::{PolicyName, RunId, Target};
 use sentinel_sandbox::gate::{EffectGuard, Halted};
 
+use crate::clock::Clock;
+
 /// What every effect of every run has to pass.
 #[derive(Debug)]
 pub(crate) struct Switch {
+    clock: Arc<Clock>,
     controls: ArcSwap<Controls>,
     effects: Mutex<EffectWindows>,
 }
 
 impl Switch {
     /// A switch with what was before the start.
-    pub(crate) fn new(controls: Controls, effects: EffectWindows) -> Self {
+    pub(crate) fn new(clock: Arc<Clock>, controls: Controls, effects: EffectWindows) -> Self {
         Self {
+            clock,
             controls: ArcSwap::from_pointee(controls),
             effects: Mutex::new(effects),
         }
@@ -54,7 +57,7 @@ pub(super) struct RunSwitch {
 
 impl EffectGuard for RunSwitch {
     fn admit(&self, _run: RunId, request: &Request, _on: Option<&Resource>) -> Result<(), Halted> {
-        let now = Timestamp::now();
+        let now = self.switch.clock.now();
         let controls = self.switch.controls.load();
         if let Some(pause) = controls.paused(&self.policy, &self.target, now) {
             return Err(Halted {

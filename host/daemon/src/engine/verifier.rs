@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::EngineHandle;
+use crate::clock::Clock;
 
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(5);
@@ -26,6 +27,7 @@ pub(crate) struct Verifier {
     pub(crate) docker: Arc<dyn DockerDriver>,
     pub(crate) probe: HttpProbe,
     pub(crate) engine: EngineHandle,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -56,7 +58,7 @@ impl Verifier {
     ) -> Result<String, String> {
         let mut looks = 0_u32;
         loop {
-            let last = Timestamp::now() >= deadline;
+            let last = self.clock.now() >= deadline;
             looks += 1;
             let seen = self.look(check, target).await;
             match seen {
@@ -67,7 +69,7 @@ impl Verifier {
                 Err(seen) if last => return Err(seen),
                 Err(seen) => {
                     tracing::debug!(%target, seen, "not verified yet");
-                    tokio::time::sleep(every.min(super::until(deadline))).await;
+                    tokio::time::sleep(every.min(self.clock.until(deadline))).await;
                 }
             }
         }

@@ -39,11 +39,11 @@ struct WireAlert {
     fingerprint: Option<String>,
 }
 
-pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery, Malformed> {
+pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery<'_>, Malformed> {
     let webhook: Webhook<'_> = serde_json::from_slice(body)?;
     // The group's own status says nothing of each alert: resolved alerts ride inside
     // a firing group.
-    let (alerts, bad) = sift(body, webhook.alerts, WireAlert::normalise)?;
+    let alerts = sift(body, webhook.alerts, WireAlert::normalise);
     let truncated = webhook
         .truncated_alerts
         .filter(|count| *count > 0)
@@ -52,11 +52,7 @@ pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery, Malformed>
             group: webhook.group_key.unwrap_or_default(),
             count,
         });
-    Ok(Delivery {
-        alerts,
-        truncated,
-        bad,
-    })
+    Ok(Delivery { alerts, truncated })
 }
 
 impl WireAlert {
@@ -117,7 +113,7 @@ mod tests {
     fn parse_one(alert: &str) -> Alert {
         let body = format!(r#"{{"version":"4","alerts":[{alert}]}}"#);
         let mut delivery = parse(body.as_bytes(), Timestamp::UNIX_EPOCH).unwrap();
-        delivery.alerts.remove(0)
+        delivery.alerts.next().unwrap().unwrap()
     }
 
     #[test]
@@ -162,7 +158,7 @@ mod tests {
             {"status":"resolved","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00Z"},
             {"status":"firing","labels":{"a":"2"},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
         let delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
-        let statuses: Vec<_> = delivery.alerts.iter().map(|alert| alert.status).collect();
+        let statuses: Vec<_> = delivery.alerts.map(|alert| alert.unwrap().status).collect();
         assert_eq!(statuses, [AlertStatus::Resolved, AlertStatus::Firing]);
     }
 
@@ -194,14 +190,15 @@ mod tests {
             {"status":"firing","labels":{},"startsAt":"2026-01-01T00:00:00Z"},
             {"status":"firing","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
         let delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(delivery.alerts.len(), 1);
-        assert_eq!(delivery.bad.len(), 1);
-        assert_eq!(delivery.bad[0].line, 2);
+        let alerts: Vec<_> = delivery.alerts.collect();
+        assert_eq!(alerts[0].as_ref().unwrap_err().line, 2);
+        assert!(alerts[1].is_ok());
     }
 
     #[test]
     fn an_alert_without_labels_is_refused() {
         let body = br#"{"alerts":[{"status":"firing","labels":{"a":""},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
-        assert!(parse(body, Timestamp::UNIX_EPOCH).is_err());
+        let mut delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
+        assert!(delivery.alerts.next().unwrap().is_err());
     }
 }

@@ -286,6 +286,23 @@ impl Metrics {
         }
     }
 
+    /// Alertmanager was asked, and knew of something that no notification had told.
+    pub(crate) fn reconciled(&self, missed: usize, ended: usize) {
+        self.missed.inc_by(missed as u64);
+        self.ends_missed.inc_by(ended as u64);
+        tracing::warn!(
+            missed,
+            ended,
+            "alertmanager knows of alerts that no notification told of, or that have ended since"
+        );
+    }
+
+    /// Alertmanager did not say what fires.
+    pub(crate) fn reconcile_failed(&self, error: &str) {
+        self.reconcile_errors.inc();
+        tracing::warn!(error, "alertmanager does not say what fires");
+    }
+
     /// A dry run asked for an effect.
     pub(crate) fn effect_planned(&self, run: RunId, request: &Request) {
         self.planned

@@ -91,6 +91,9 @@ pub(crate) struct Metrics {
     pub(super) planned: Family<CallLabels, Counter>,
     pub(super) denied: Family<CallLabels, Counter>,
     pub(super) resumed: Counter,
+    pub(super) missed: Counter,
+    pub(super) ends_missed: Counter,
+    pub(super) reconcile_errors: Counter,
     pub(super) storms: Family<PolicyLabels, Counter>,
     pub(super) reloads: Family<ReloadLabels, Counter>,
     pub(super) commits: Histogram,
@@ -203,6 +206,21 @@ impl Metrics {
             "Runs that went on from their record",
             Counter::default()
         );
+        let missed = register!(
+            "alerts_missed",
+            "Alerts that Alertmanager held for firing and that no notification had told of",
+            Counter::default()
+        );
+        let ends_missed = register!(
+            "alert_ends_missed",
+            "Alerts of open incidents that Alertmanager did not hold for firing any more",
+            Counter::default()
+        );
+        let reconcile_errors = register!(
+            "reconcile_errors",
+            "Times that Alertmanager began not to say what fires",
+            Counter::default()
+        );
         let storms = register!(
             "storms",
             "Times that more of a policy's fleet was disturbed than may be",
@@ -263,6 +281,9 @@ impl Metrics {
             planned,
             denied,
             resumed,
+            missed,
+            ends_missed,
+            reconcile_errors,
             storms,
             reloads,
             commits,
