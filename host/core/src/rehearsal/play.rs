@@ -23,7 +23,7 @@ use crate::guard::settings::Fleet;
 use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
 use crate::incident::{Incident, Phase, Rung, later};
 use crate::policy::PolicySet;
-use crate::record::{Accepted, History, Recovered};
+use crate::record::{Accepted, History, Priority, Recovered};
 
 /// The engine on a stage; see the module.
 pub struct Rehearsal<'o> {
@@ -102,12 +102,20 @@ enum Stimulus {
 }
 
 impl Stimulus {
-    // Of what happens at one moment people come first and then the monitoring.
+    // Of what happens at one moment people come first, then the monitoring as the daemon
+    // takes it: ends, then by severity.
     fn rank(&self) -> u8 {
+        let told = |alert: &Alert| match (alert.status, Priority::of(alert)) {
+            (AlertStatus::Resolved, _) => 1,
+            (_, Priority::Urgent) => 2,
+            (_, Priority::Normal) => 3,
+            (_, Priority::Low) => 4,
+        };
         match self {
             Self::Operator(_) | Self::Person { .. } => 0,
-            Self::Alert(_) | Self::Again(_) => 1,
-            Self::Go { .. } | Self::Stop { .. } | Self::Looked { .. } | Self::Fleet(_) => 2,
+            Self::Alert(alert) => told(alert),
+            Self::Again(accepted) => told(&accepted.alert),
+            Self::Go { .. } | Self::Stop { .. } | Self::Looked { .. } | Self::Fleet(_) => 5,
         }
     }
 }
