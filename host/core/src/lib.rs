@@ -23,5 +23,7 @@ pub mod matcher;
 pub mod policy;
 pub mod record;
 pub mod recording;
+pub mod rehearsal;
+pub mod report;
 pub mod template;
 pub mod timeline;

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod checkpoint;
+mod heard;
 mod history;
 mod integrity;
 mod lock;
@@ -19,6 +20,7 @@ mod queue;
 mod schema;
 mod writer;
 
+pub use heard::Acted;
 pub use query::{IncidentFilter, Reader, StoredServing};
 pub use sentinel_core::record::{Accepted, Append, IncidentRow, Recovered};
 pub use writer::{DEAD_LETTER_BYTES, DeadLetter, Journal, PluginRecord};

@@ -277,7 +277,10 @@ fn events(connection: &Connection, incident: IncidentId) -> Result<Vec<Event>, R
         .collect()
 }
 
-fn decode<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, ReadError> {
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(
+    text: &str,
+    what: &str,
+) -> Result<T, ReadError> {
     serde_json::from_str(text).map_err(|source| ReadError::Decode {
         what: what.to_owned(),
         source,
@@ -303,7 +306,7 @@ pub(crate) fn number(id: IncidentId) -> i64 {
     i64::try_from(id.0).unwrap_or(i64::MAX)
 }
 
-fn id(number: i64) -> IncidentId {
+pub(crate) fn id(number: i64) -> IncidentId {
     IncidentId(u64::try_from(number).unwrap_or_default())
 }
 

@@ -71,7 +71,7 @@ impl Engine {
         }
     }
 
-    fn view<'a>(
+    pub(super) fn view<'a>(
         &'a self,
         work: &mut Work,
         context: &Context<'_>,

@@ -10,6 +10,7 @@
 //! ([`History`]), so nothing has to be loaded at a start and nothing is forgotten by a
 //! restart.
 
+mod ask;
 mod fleet;
 mod guards;
 mod input;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub use self::ask::{Considered, Course};
 use self::fleet::Fleets;
 pub use self::fleet::Member;
 pub use self::input::{Action, Input, Note, Order, PluginVersion, Turn, VerifyOrder, World};

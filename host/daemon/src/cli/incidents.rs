@@ -51,7 +51,8 @@ pub(super) fn show(
     print_as(output, &view, || show_text(&view))
 }
 
-fn reader(config: &Path) -> Result<Reader, Failure> {
+/// The journal in the configuration's data folder.
+pub(super) fn reader(config: &Path) -> Result<Reader, Failure> {
     let config = Config::read(config, &super::variable)?;
     Reader::open(&config.data_dir).map_err(|error| match error {
         OpenError::Missing { .. } => Failure::given(error.to_string())
@@ -146,6 +147,6 @@ pub(super) fn second(at: Timestamp) -> String {
 }
 
 /// The time from one moment to another, to the millisecond.
-fn seconds(from: Timestamp, to: Timestamp) -> String {
+pub(super) fn seconds(from: Timestamp, to: Timestamp) -> String {
     format!("{:+.3} s", to.duration_since(from).as_secs_f64())
 }

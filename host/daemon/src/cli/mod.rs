@@ -1,11 +1,16 @@
 //! The command line. Data goes to stdout, everything else to stderr.
 
+mod backtest;
 mod check;
 mod client;
+mod explain;
 mod incidents;
 mod operate;
 mod output;
+mod past;
 mod plugin;
+mod policy_report;
+mod policy_test;
 mod reference;
 mod serve;
 
@@ -14,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sentinel_core::duration::HumanDuration;
-use sentinel_core::id::IncidentId;
+use sentinel_core::id::{IncidentId, PolicyName};
 use sentinel_core::incident::Phase;
 
 use self::operate::{ByArgs, DaemonArgs, ScopeArgs};
@@ -73,6 +78,38 @@ enum Command {
     /// Look at plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Test policies, and look at what they did.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Say why something was done about an alert, or was not.
+    ///
+    /// Holds the alert against every policy of `policies_dir` and names the first matcher that
+    /// fails; says whether a notification of it would be taken for a repetition, and of what; and asks
+    /// each guard now, with the journal's memory: which hold, and when they let go. Of an incident it
+    /// also shows what was decided, guard by guard.
+    ///
+    /// For example:
+    ///   sentinel explain 17
+    ///   sentinel explain NginxDown
+    ///   sentinel explain 'alertname="NginxDown", instance=~"web-.*"'
+    ///   sentinel explain alert.json
+    #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
+    Explain {
+        /// An incident by its number; an alert by its fingerprint, its alertname, matchers in
+        /// quotes, or a `.json` file with its labels, as in Alertmanager's webhook. Of several alerts the
+        /// one that was told of last.
+        #[arg(value_name = "ALERT|INCIDENT")]
+        what: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Run candidate policies over the alerts of the journal, and say what would be different.
+    ///
+    /// The notifications are played to the daemon's own engine at their times, and its decisions
+    /// are held against what happened: incidents that would be new, gone, or changed in policy,
+    /// target, mode, steps, guards or end. The same policies over what they did change nothing.
+    #[command(after_help = backtest::LIMITS)]
+    Backtest(backtest::BacktestArgs),
     /// Throw the stop switch: no effect begins any more until `resume`.
     ///
     /// It holds from the very next effect on, also of runs that are under way: these are ended
@@ -220,6 +257,47 @@ enum PluginCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Run unit tests of policies: alerts in, decisions expected.
+    ///
+    /// Each FILE names policy files and lists tests; see docs/policy-tests.md. Needs no
+    /// configuration, no daemon and no plugins, takes no real time, and says the same every time. Exits
+    /// with 1 when a test fails or a file has a mistake.
+    #[command(after_help = EXIT_CODES)]
+    Test {
+        /// Files of tests.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Only the tests whose name contains this.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Print everything that led to the decisions.
+        #[arg(long)]
+        trace: bool,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Say what a policy did, or as a shadow would have done: the evidence for promoting it.
+    ///
+    /// Of a shadow: the effects that it planned, how often the alert cleared by itself and after how
+    /// long, how often guards held it, failed dry runs, what other policies did on its targets meanwhile,
+    /// and a verdict. It is ready when there were at least 5 incidents, no dry run failed, something was
+    /// planned, nothing conflicts, and fewer than 80% of the alerts cleared by themselves within the time
+    /// of its verification. Of a policy that acts: how its incidents ended, how long healing took, and
+    /// what it did.
+    #[command(after_help = EXIT_CODES)]
+    Report {
+        /// The policy; all of them without it.
+        policy: Option<PolicyName>,
+        /// Since when: so long ago, or a date.
+        #[arg(long, value_name = "WHEN", default_value = "4w")]
+        since: past::Moment,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
 #[derive(Debug, Args)]
 struct OutputArgs {
     /// How to print.
@@ -274,6 +352,19 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Plugin(PluginCommand::Inspect { file, output }) => {
             plugin::inspect(&file, output.output)
         }
+        Command::Policy(PolicyCommand::Test {
+            files,
+            only,
+            trace,
+            output,
+        }) => policy_test::run(&files, only.as_deref(), trace, output.output),
+        Command::Policy(PolicyCommand::Report {
+            policy,
+            since,
+            output,
+        }) => policy_report::run(&config, policy.as_ref(), since, output.output),
+        Command::Explain { what, output } => explain::run(&config, &what, output.output),
+        Command::Backtest(args) => backtest::run(&config, &args),
         Command::Pause {
             scope,
             duration,

@@ -13,7 +13,7 @@ use sentinel_journal::StoredServing;
 use sentinel_sandbox::{Plugin, Plugins};
 use serde::Serialize;
 
-pub(crate) use self::load::{Folders, Loader};
+pub(crate) use self::load::{Folders, Loader, policies_in};
 pub(crate) use self::watch::{NothingServes, Reloader};
 
 /// The plugins and policies that serve. Every policy has been checked against these
