@@ -388,7 +388,7 @@ impl End {
 }
 
 /// What the engine has to do about an incident.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Ask the guards, and apply `GuardHeld`, `Suppressed` or `GuardsPassed`.
     AskGuards,

@@ -30,6 +30,17 @@ pub struct Member {
     pub well: bool,
 }
 
+/// What the blast radius says.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// Nothing yet: the fleet is being looked at.
+    Later,
+    /// There is room.
+    Within,
+    /// It holds.
+    Beyond(Radius),
+}
+
 /// What is known of fleets.
 #[derive(Debug, Default)]
 pub(super) struct Fleets {
@@ -65,25 +76,27 @@ impl Fleets {
 }
 
 impl Engine {
-    /// What the blast radius says of an incident; none when the fleet has to be looked at
-    /// first, which is then asked for.
+    /// What the blast radius says of an incident. When the fleet has to be looked at first,
+    /// that is asked for.
     pub(super) fn radius(
         &mut self,
         work: &mut Work,
         context: &Context<'_>,
         incident: &Incident,
-    ) -> Option<Option<Radius>> {
-        let guard = incident.plan.guards.blast_radius.as_ref()?;
+    ) -> Told {
+        let Some(guard) = incident.plan.guards.blast_radius.as_ref() else {
+            return Told::Within;
+        };
         let policy = &incident.plan.policy;
         let now = context.now;
         if let Some(exceeded) = self.fleets.exceeded.get(policy) {
             // It ends with the next look at the earliest.
             let until = later(*exceeded, guard.calm).max(later(now, LOOKS.0));
-            return Some(Some(Radius {
+            return Told::Beyond(Radius {
                 until,
                 reason: "too much of the fleet was disturbed, and the calm after that is not over"
                     .to_owned(),
-            }));
+            });
         }
         let Some(view) = self.fleets.fresh(&guard.of, now) else {
             let waiting = self.fleets.waiting.entry(guard.of.clone()).or_default();
@@ -93,20 +106,20 @@ impl Engine {
                 let look = Action::LookAtFleet(guard.of.clone());
                 work.turn.actions.push(look);
             }
-            return None;
+            return Told::Later;
         };
         let members = match &view.members {
             Ok(members) => members,
             Err(error) => {
-                return Some(Some(Radius {
+                return Told::Beyond(Radius {
                     until: later(now, RETRY),
                     reason: format!("the fleet cannot be counted: {error}"),
-                }));
+                });
             }
         };
         let (disturbed, bound) = self.disturbed(guard, members, Some(&incident.target));
         if disturbed <= bound {
-            return Some(None);
+            return Told::Within;
         }
         let reason = format!(
             "{disturbed} of {} members of the fleet would be disturbed at once, {bound} may be",
@@ -114,7 +127,7 @@ impl Engine {
         );
         let until = later(now, guard.calm);
         self.storm(work, context, policy, reason.clone());
-        Some(Some(Radius { until, reason }))
+        Told::Beyond(Radius { until, reason })
     }
 
     fn storm(
@@ -167,12 +180,12 @@ impl Engine {
         &mut self,
         work: &mut Work,
         context: &Context<'_>,
-        fleet: Fleet,
+        fleet: &Fleet,
         members: Result<Vec<Member>, String>,
     ) {
         let now = context.now;
         for (policy, guard) in self.stormy(context) {
-            if guard.of != fleet {
+            if guard.of != *fleet {
                 continue;
             }
             let calm = match &members {
@@ -197,7 +210,7 @@ impl Engine {
         }
         let view = View { at: now, members };
         self.fleets.seen.insert(fleet.clone(), view);
-        let waiting = self.fleets.waiting.remove(&fleet).unwrap_or_default();
+        let waiting = self.fleets.waiting.remove(fleet).unwrap_or_default();
         work.commands
             .extend(waiting.into_iter().map(|id| (id, Command::AskGuards)));
     }

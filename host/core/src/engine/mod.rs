@@ -296,7 +296,7 @@ impl Engine {
                 deadline,
                 result,
             } => self.verified(work, context, incident, deadline, result),
-            Input::Fleet { fleet, members } => self.fleet_seen(work, context, fleet, members),
+            Input::Fleet { fleet, members } => self.fleet_seen(work, context, &fleet, members),
             Input::Operator { token, operator } => {
                 let reply = self.operate(work, context, operator);
                 work.turn.replies.push((token, reply));
@@ -350,7 +350,7 @@ impl Engine {
                 self.see(work, context, id, accepted);
                 continue;
             }
-            let matched = match self.judge(work, context, accepted, &matched) {
+            let matched = match Self::judge(work, context, accepted, &matched) {
                 News::Episode => matched,
                 News::StillFiring(reason) => matching::Matched {
                     refused: Some(reason),
@@ -376,7 +376,6 @@ impl Engine {
     /// journal it is nothing: it is better to leave something to the next repetition than
     /// to do it twice.
     fn judge(
-        &self,
         work: &mut Work,
         context: &Context<'_>,
         accepted: &Accepted,
@@ -728,8 +727,8 @@ impl Engine {
         };
         self.record(work, context, id, body);
         if rung.step > 0 {
-            let runs = self.fresh.runs.entry(policy).or_default();
-            runs.push(context.now);
+            let begun = self.fresh.runs.entry(policy).or_default();
+            begun.push(context.now);
         }
         match order {
             Some(order) if served => work.turn.actions.push(Action::Run(Box::new(order))),

@@ -9,6 +9,7 @@ use sentinel_core::capability::{
 use sentinel_core::engine::{Input, Member};
 use sentinel_core::guard::settings::Fleet;
 use sentinel_sandbox::driver::DockerDriver;
+use tokio_util::task::TaskTracker;
 
 use super::EngineHandle;
 
@@ -16,8 +17,13 @@ use super::EngineHandle;
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Looks; the answer comes back to the engine as an input.
-pub(super) fn look(fleet: Fleet, docker: Arc<dyn DockerDriver>, engine: EngineHandle) {
-    tokio::spawn(async move {
+pub(super) fn look(
+    fleet: Fleet,
+    docker: Arc<dyn DockerDriver>,
+    engine: EngineHandle,
+    tasks: &TaskTracker,
+) {
+    tasks.spawn(async move {
         let call = DockerCall::List {
             all: true,
             labels: fleet.labels.clone(),
