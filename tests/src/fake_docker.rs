@@ -679,6 +679,7 @@ fn info(state: &State) -> Value {
         "ID": "fake",
         "Name": "fake",
         "ServerVersion": "20.10.24",
+        "SystemTime": Timestamp::now(),
         "OperatingSystem": "a fake for tests",
         "Containers": state.containers.len(),
         "ContainersRunning": running,

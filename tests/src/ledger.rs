@@ -128,6 +128,10 @@ impl Ledger {
         let mut lost = Vec::new();
         for accepted in &self.accepted {
             let starts_at: Timestamp = accepted.alert.starts_at.parse().expect("a time");
+            // As fine as Alertmanager's own API tells it; what is finer is no part of an
+            // alert's identity.
+            let starts_at =
+                Timestamp::from_millisecond(starts_at.as_millisecond()).expect("a time");
             for policy in &accepted.policies {
                 let key = (
                     (*policy).to_owned(),

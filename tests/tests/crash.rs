@@ -135,7 +135,7 @@ fn policy_of(policy: &str, alert: &str) -> String {
         timeout: 3s
         attempts: 1
     verify: {{ {verify} }}
-    guards: {{ cooldown: 1s }}
+    guards: {{ cooldown: 1s, concurrency: 64 }}
     grants:
       docker: {{ containers: ['crash-*'], actions: [inspect, restart, start] }}
 "#
@@ -337,6 +337,10 @@ async fn killed_at_random_moments_it_loses_nothing_and_does_nothing_twice() {
     }
     let mut progress = fake.progress();
     let mut daemon = Daemon::prepare(&["docker-restart"], &policies());
+    // More than an hour has in earnest.
+    daemon.write_config(
+        "limits: { guards: { target_rate: 1000/1h, total_rate: 10000/1h }, plugin: { runs_per_plugin: 64 } }\n",
+    );
     daemon.set("SENTINEL_DOCKER_HOSTS", &fake.hosts());
     daemon.set("SENTINEL_LOG_LEVEL", "info");
     daemon.serve().await;

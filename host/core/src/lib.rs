@@ -16,6 +16,7 @@ pub mod engine;
 pub mod event;
 pub mod grant;
 pub mod guard;
+pub mod http;
 pub mod id;
 pub mod incident;
 pub mod matcher;

@@ -37,7 +37,7 @@ pub struct Recording {
     pub origin: Option<Origin>,
     /// What its clock said, in nanoseconds after it began, once for each look.
     pub readings: Vec<u64>,
-    /// When it went on after the daemon had been cut off.
+    /// When it went on after the daemon had been cut off, or after it had been stopped.
     pub resumptions: Vec<Resumption>,
     /// Its calls, in the order of their numbers, which count from 1.
     pub calls: Vec<RecordedCall>,
@@ -464,4 +464,340 @@ fn from_hex(hex: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
     Some(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::capability::{AnsibleRequest, DockerCall, DockerRequest, Response};
+    use crate::id::IncidentId;
+
+    const RUN: RunId = RunId {
+        incident: IncidentId(42),
+        number: 2,
+    };
+
+    fn docker(call: DockerCall) -> Request {
+        Request::Docker(DockerRequest {
+            host: "local".to_owned(),
+            call,
+        })
+    }
+
+    fn inspect() -> Request {
+        docker(DockerCall::Inspect {
+            container: "nginx".to_owned(),
+        })
+    }
+
+    fn start() -> Request {
+        docker(DockerCall::Start {
+            container: "nginx".to_owned(),
+        })
+    }
+
+    fn nginx() -> Resource {
+        Resource {
+            id: "a".repeat(64),
+            name: "nginx".to_owned(),
+            labels: [].into(),
+        }
+    }
+
+    fn started(run: RunId) -> EventBody {
+        EventBody::RunStarted {
+            run,
+            step: 1,
+            attempt: 2,
+            plugin: "docker-restart".parse().unwrap(),
+            version: "0.1.0".to_owned(),
+            digest: Digest::of(b"plugin"),
+            mode: RunMode::Live,
+        }
+    }
+
+    fn seeded() -> EventBody {
+        EventBody::RunSeeded {
+            run: RUN,
+            seed: "0a".repeat(32),
+            clock: at(1),
+        }
+    }
+
+    fn observed(call: u32) -> EventBody {
+        EventBody::Observed {
+            run: RUN,
+            call,
+            request: inspect(),
+            result: Ok(Response::Done),
+        }
+    }
+
+    fn began(call: u32) -> EventBody {
+        EventBody::EffectBegan {
+            run: RUN,
+            call,
+            request: start(),
+            on: Some(nginx()),
+        }
+    }
+
+    fn ended(call: u32) -> EventBody {
+        EventBody::EffectEnded {
+            run: RUN,
+            call,
+            name: "docker.start".to_owned(),
+            result: Ok(Response::Done),
+            settled: false,
+        }
+    }
+
+    fn read(readings: &[u64]) -> EventBody {
+        EventBody::ClockRead {
+            run: RUN,
+            readings: readings.to_vec(),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// The events, a second apart, as the journal gives them back.
+    fn journal(bodies: Vec<EventBody>) -> Vec<Event> {
+        let events: Vec<Event> = bodies
+            .into_iter()
+            .zip(0..)
+            .map(|(body, second)| Event {
+                at: at(second),
+                incident: RUN.incident,
+                body,
+            })
+            .collect();
+        serde_json::from_str(&serde_json::to_string(&events).unwrap()).unwrap()
+    }
+
+    fn of(bodies: Vec<EventBody>) -> Result<Recording, RecordingError> {
+        Recording::of(&journal(bodies), RUN)
+    }
+
+    /// A run among the events of its incident.
+    fn whole() -> Vec<EventBody> {
+        let other = RunId { number: 1, ..RUN };
+        vec![
+            started(other),
+            EventBody::GuardsPassed,
+            started(RUN),
+            seeded(),
+            read(&[3, 4]),
+            observed(1),
+            EventBody::Logged {
+                run: RUN,
+                level: LogLevel::Info,
+                message: "one".to_owned(),
+            },
+            EventBody::Logged {
+                run: other,
+                level: LogLevel::Info,
+                message: "of another".to_owned(),
+            },
+            EventBody::Denied {
+                run: RUN,
+                call: 2,
+                request: start(),
+                error: CapabilityError::Denied("no".to_owned()),
+            },
+            EventBody::RunResumed { run: RUN },
+            read(&[7]),
+            EventBody::EvidenceCaptured {
+                run: RUN,
+                container: None,
+                log: String::new(),
+                problem: None,
+            },
+            began(3),
+            EventBody::RunResumed { run: RUN },
+            began(3),
+            ended(3),
+            EventBody::RunEnded {
+                run: RUN,
+                result: RunResult::Changed {
+                    message: "done".to_owned(),
+                },
+            },
+        ]
+    }
+
+    #[test]
+    fn a_record_has_everything_in_its_order() {
+        let recording = of(whole()).unwrap();
+        assert_eq!((recording.step, recording.attempt), (1, 2));
+        assert_eq!(recording.digest, Digest::of(b"plugin"));
+        let origin = recording.origin.unwrap();
+        assert_eq!((origin.seed, origin.clock), ([10; 32], at(1)));
+        assert_eq!(to_hex(&origin.seed), "0a".repeat(32));
+        assert_eq!(recording.readings, [3, 4, 7]);
+        let resumptions: Vec<_> = recording
+            .resumptions
+            .iter()
+            .map(|resumed| (resumed.looks, resumed.at))
+            .collect();
+        assert_eq!(resumptions, [(2, at(9)), (3, at(13))]);
+        let calls: Vec<_> = recording
+            .calls
+            .iter()
+            .map(|call| (call.number, call.looks, call.answer().is_some()))
+            .collect();
+        assert_eq!(calls, [(1, 2, true), (2, 2, true), (3, 3, true)]);
+        assert_eq!(
+            recording.calls[2].outcome,
+            RecordedOutcome::Effect {
+                began_at: at(14),
+                ended: Some(Ok(Response::Done))
+            },
+            "the second begin of an effect in doubt is the one that counts"
+        );
+        assert_eq!(recording.calls[2].on, Some(nginx()));
+        assert_eq!(recording.lines.len(), 1);
+        assert!(recording.evidence);
+        assert!(matches!(recording.end, Some(RunResult::Changed { .. })));
+        assert_eq!(recording.in_doubt(), None);
+    }
+
+    #[test]
+    fn every_beginning_of_a_record_is_one() {
+        let whole = whole();
+        let mut last = 0;
+        for cut in 3..=whole.len() {
+            let recording = of(whole[..cut].to_vec()).unwrap();
+            assert!(recording.calls.len() >= last);
+            last = recording.calls.len();
+            let doubt = matches!(cut, 13..=15);
+            assert_eq!(recording.in_doubt().is_some(), doubt, "{cut}");
+        }
+        let error = of(whole[..2].to_vec()).unwrap_err();
+        assert_eq!(error.to_string(), "the journal knows of no run 42.2");
+    }
+
+    #[test]
+    fn what_is_not_a_whole_record_is_none() {
+        let wrong = |bodies: Vec<EventBody>| {
+            let begin = vec![started(RUN), seeded()];
+            of([begin, bodies].concat()).unwrap_err().to_string()
+        };
+        assert_eq!(
+            wrong(vec![observed(1), observed(3)]),
+            "the record of run 42.2 goes from call 1 to call 3"
+        );
+        assert_eq!(
+            wrong(vec![observed(2)]),
+            "the record of run 42.2 goes from call 0 to call 2"
+        );
+        assert_eq!(
+            wrong(vec![began(1), observed(2)]),
+            "the record of run 42.2 goes on after call 1, which has no end"
+        );
+        for bodies in [vec![ended(1)], vec![observed(1), ended(1)]] {
+            assert_eq!(
+                wrong(bodies),
+                "call 1 of run 42.2 has an end on record and no begin"
+            );
+        }
+        for (bodies, what) in [
+            (vec![observed(1), observed(1)], "call 1"),
+            (vec![began(1), ended(1), ended(1)], "the end of call 1"),
+            (vec![began(1), ended(1), began(1)], "call 1"),
+            (vec![seeded()], "its seed"),
+            (vec![started(RUN)], "its start"),
+        ] {
+            assert_eq!(
+                wrong(bodies),
+                format!("the record of run 42.2 has {what} twice")
+            );
+        }
+        let bad = EventBody::RunSeeded {
+            run: RUN,
+            seed: "0x".repeat(32),
+            clock: at(0),
+        };
+        assert_eq!(
+            of(vec![started(RUN), bad]).unwrap_err(),
+            RecordingError::BadSeed(RUN)
+        );
+        // One of an older version, which began and did nothing, and one that did.
+        assert_eq!(of(vec![started(RUN)]).unwrap().origin, None);
+        assert_eq!(
+            of(vec![started(RUN), observed(1)]).unwrap_err(),
+            RecordingError::Unseeded(RUN)
+        );
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_and_goes_on_has_no_end_yet() {
+        let stopped = EventBody::RunEnded {
+            run: RUN,
+            result: RunResult::Stopped {
+                cause: crate::event::StopCause::Paused,
+                message: "paused".to_owned(),
+            },
+        };
+        let bodies = vec![started(RUN), seeded(), observed(1), stopped.clone()];
+        assert!(of(bodies.clone()).unwrap().end.is_some());
+        let resumed = [bodies, vec![EventBody::RunResumed { run: RUN }]].concat();
+        assert_eq!(of(resumed.clone()).unwrap().end, None);
+        let twice = [resumed, vec![stopped.clone(), stopped]].concat();
+        assert_eq!(
+            of(twice).unwrap_err().to_string(),
+            "the record of run 42.2 has its end twice"
+        );
+    }
+
+    #[test]
+    fn the_plan_is_what_was_planned() {
+        let effect = PlannedEffect {
+            request: start(),
+            on: Some(nginx()),
+        };
+        let planned = |call| EventBody::Planned {
+            run: RUN,
+            call,
+            effect: effect.clone(),
+            result: Ok(Response::Done),
+        };
+        let bodies = vec![started(RUN), seeded(), planned(1), observed(2), planned(3)];
+        let plan = of(bodies).unwrap().plan();
+        assert_eq!(plan, [effect.clone(), effect.clone()]);
+        let digest = plan_digest(&plan);
+        assert_eq!(digest, plan_digest(&plan.clone()));
+        assert_ne!(digest, plan_digest(&[effect]));
+        assert_ne!(digest, plan_digest(&[]));
+    }
+
+    #[test]
+    fn a_request_is_the_recorded_one_after_its_way_through_the_journal() {
+        let asked = |number: f64| {
+            Request::Ansible(AnsibleRequest {
+                playbook: "a.yml".to_owned(),
+                extra_vars: json!({ "number": number }).as_object().unwrap().clone(),
+                limit: None,
+                tags: Vec::new(),
+                timeout_ms: None,
+            })
+        };
+        // Among these are some whose text is read back as their neighbour.
+        let mut neighbours = 0;
+        for step in 0..20_000_u32 {
+            let number = 1.0 / (f64::from(step) + 3.0) * 1.0e-7;
+            let asked = asked(number);
+            let text = serde_json::to_string(&asked).unwrap();
+            let recorded: Request = serde_json::from_str(&text).unwrap();
+            neighbours += u32::from(recorded != asked);
+            assert!(is_same(&recorded, &asked), "{number}");
+        }
+        println!("{neighbours} numbers lost their last bit");
+        assert!(!is_same(&asked(0.5), &asked(0.25)));
+        assert!(!is_same(&start(), &inspect()));
+    }
 }

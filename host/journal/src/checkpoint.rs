@@ -5,14 +5,20 @@
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
 use crate::{OpenError, schema};
 
-/// How many pages the log gains before it is looked at: 4 MiB.
+/// How many pages the log gains before it is looked at: 4 MiB. Many, and the syncs of
+/// those that commit meanwhile stand behind them.
 const STEP: u32 = 1_000;
+
+/// How long it is left alone after that: in a burst the same pages are written again and
+/// again, and need to be copied only once.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the log may be before the writer itself folds in what is left of it, because
 /// it can only begin anew when nothing is added meanwhile: 64 MiB.
@@ -86,6 +92,10 @@ impl Shared {
                 // The writer meets the same trouble, and says so.
                 Err(error) => tracing::debug!(%error, "the journal's log is not folded in"),
             }
+            let (_state, _) = self
+                .changed
+                .wait_timeout_while(self.state(), PAUSE, |state| !state.closed)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -36,7 +36,7 @@ const GROUP_ROWS: usize = 8_000;
 
 /// The same once something urgent is among them: a burst goes on beside it, and does not
 /// keep it waiting.
-const URGENT_ROWS: usize = 400;
+const URGENT_ROWS: usize = 500;
 
 /// How many deliveries that could not be understood are kept.
 const DEAD_LETTERS: i64 = 1000;
@@ -344,8 +344,18 @@ impl Journal {
     /// Commits what the engine made of something. Shared, so that a caller that must
     /// get it written can try again.
     pub async fn append(&self, append: Arc<Append>) -> Result<(), WriteError> {
-        self.write(Lane::Urgent, |reply| Op::Append { append, reply })
-            .await
+        let Append {
+            events,
+            incidents,
+            episodes,
+            controls,
+            done: _,
+        } = &*append;
+        // That alerts led to nothing is no news that anybody waits for.
+        let idle =
+            events.is_empty() && incidents.is_empty() && episodes.is_empty() && controls.is_empty();
+        let lane = if idle { Lane::Bulk } else { Lane::Urgent };
+        self.write(lane, |reply| Op::Append { append, reply }).await
     }
 
     /// Keeps a delivery that could not be understood.

@@ -190,6 +190,73 @@ async fn concurrent_deliveries_share_commits_and_each_is_answered() {
 }
 
 #[tokio::test]
+async fn a_critical_alert_overtakes_a_burst_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    // After each commit the writer waits, for as long as the sender is there.
+    let (burst_is_there, wait) = std::sync::mpsc::channel::<()>();
+    let (committed, commits) = std::sync::mpsc::channel();
+    let (journal, _) = Journal::open(folder.path(), move |_, operations| {
+        committed.send(operations).unwrap();
+        wait.recv().unwrap_err();
+    })
+    .unwrap();
+    let mut critical = alert("Critical");
+    critical
+        .labels
+        .insert("severity".to_owned(), "critical".to_owned());
+    let deliver = |alerts| journal.accept(alerts, Timestamp::now());
+    let first = deliver(vec![alert("First")]);
+    let busy = async {
+        while commits.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let rest = async {
+        busy.await;
+        let burst = (0..20).map(|n| {
+            let alerts = (0..100).map(|m| alert(&format!("A{n}-{m}"))).collect();
+            deliver(alerts)
+        });
+        let burst = futures_util::future::join_all(burst);
+        let release = async { drop(burst_is_there) };
+        tokio::join!(burst, deliver(vec![critical]), release)
+    };
+    let (first, (burst, critical, ())) = tokio::join!(first, rest);
+    let (first, critical) = (first.unwrap()[0].seq, critical.unwrap()[0].seq);
+    assert_eq!(critical, first + 1, "nothing stood before it");
+    for accepted in burst {
+        let accepted = accepted.unwrap();
+        assert_eq!(accepted.len(), 100);
+        assert!(accepted.iter().all(|accepted| accepted.seq > critical));
+    }
+    // It closed the group that it came into: the burst took more than one other commit.
+    journal.close();
+    let rest: Vec<usize> = commits.try_iter().collect();
+    assert!(rest.len() > 1, "{rest:?}");
+    assert_eq!(rest.iter().sum::<usize>(), 21);
+}
+
+#[tokio::test]
+async fn what_is_dealt_with_leaves_the_inbox_and_what_stands_between_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let alerts = (0..6).map(|n| alert(&format!("A{n}"))).collect();
+    let accepted = journal.accept(alerts, Timestamp::now()).await.unwrap();
+    let done = [0, 1, 3, 5]
+        .map(|index: usize| accepted[index].seq)
+        .to_vec();
+    let append = Append {
+        done,
+        ..Append::default()
+    };
+    journal.append(Arc::new(append)).await.unwrap();
+    drop(journal);
+    let (_journal, recovered) = open(folder.path());
+    let left: Vec<u64> = recovered.inbox.iter().map(|left| left.seq).collect();
+    assert_eq!(left, [accepted[2].seq, accepted[4].seq]);
+}
+
+#[tokio::test]
 async fn one_daemon_for_each_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (_journal, _) = open(folder.path());

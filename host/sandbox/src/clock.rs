@@ -358,7 +358,7 @@ impl Pollable for Timer {
         if armed.is_earliest() {
             self.clock.sleep_until(self.due).await;
         } else {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -401,5 +401,108 @@ impl Armed<'_> {
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
         self.clock.lock().armed.retain(|timer| *timer != self.timer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn clock(max_polls: u32) -> (RunClock, Arc<Mutex<Vec<u64>>>) {
+        let recorded = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&recorded);
+        let clock = RunClock::real(
+            "2026-01-02T03:04:05Z".parse().unwrap(),
+            Duration::from_secs(30),
+            None,
+            max_polls,
+            Some(Box::new(move |readings: &[u64]| {
+                sink.lock().unwrap().extend_from_slice(readings);
+            })),
+        );
+        (clock, recorded)
+    }
+
+    /// Waits as `poll` of WASI does: for any of them, and says which are ready then.
+    async fn poll(timers: &mut [Timer]) -> Vec<usize> {
+        let mut waits: Vec<_> = timers.iter_mut().map(Timer::ready).collect();
+        std::future::poll_fn(|context| {
+            let ready: Vec<usize> = waits
+                .iter_mut()
+                .enumerate()
+                .filter_map(|(at, wait)| wait.as_mut().poll(context).is_ready().then_some(at))
+                .collect();
+            if ready.is_empty() {
+                Poll::Pending
+            } else {
+                Poll::Ready(ready)
+            }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn of_the_timers_of_a_poll_the_earliest_is_ready_and_no_other() {
+        let (clock, recorded) = clock(100);
+        // They are so close that the host's timer finds all of them due at once.
+        let due = |nanos: u64| Timer {
+            clock: clock.clone(),
+            due: 100_000_000 + nanos,
+        };
+        let mut timers = [due(7), due(5), due(5), due(6)];
+        assert_eq!(poll(&mut timers).await, [1]);
+        assert!(clock.look().elapsed >= 100_000_005);
+        clock.flush();
+        assert_eq!(
+            recorded.lock().unwrap().len(),
+            5,
+            "one look for each timer, however often it was woken, and one to see"
+        );
+        assert_eq!(poll(&mut timers).await, [0, 1, 2, 3], "all are past");
+        assert!(clock.lock().armed.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_timer_that_is_only_asked_says_whether_it_is_due() {
+        let (clock, _) = clock(3);
+        let mut timer = Timer {
+            clock: clock.clone(),
+            due: 100_000_000,
+        };
+        let mut is_due = || {
+            let mut context = Context::from_waker(Waker::noop());
+            pin!(timer.ready()).poll(&mut context).is_ready()
+        };
+        assert!(!is_due());
+        tokio::time::sleep(Duration::from_millis(110)).await;
+        assert!(is_due() && is_due());
+        assert!(!is_due(), "too often");
+        clock.polled_too_often().await;
+    }
+
+    #[tokio::test]
+    async fn looks_are_recorded_in_order_and_in_batches() {
+        let (clock, recorded) = clock(0);
+        let mut looks = Vec::new();
+        for _ in 0..BATCH {
+            assert_eq!(*recorded.lock().unwrap(), [0_u64; 0]);
+            looks.push(clock.look().elapsed);
+        }
+        assert_eq!(*recorded.lock().unwrap(), looks);
+        assert!(looks.is_sorted());
+        let look = clock.look();
+        looks.push(look.elapsed);
+        clock.flush();
+        clock.flush();
+        assert_eq!(*recorded.lock().unwrap(), looks);
+        assert_eq!(clock.looks(), BATCH + 1);
+        let elapsed = Duration::from_nanos(look.elapsed);
+        assert_eq!(clock.left(look) + elapsed, Duration::from_secs(30));
+        let began: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        assert_eq!(look.wall, began + elapsed);
     }
 }

@@ -9,6 +9,7 @@ use sentinel_core::alert::Labels;
 use sentinel_core::capability::{
     AnsibleRequest, CapabilityError, DockerCall, PlaybookReport, Response,
 };
+use sentinel_core::http::{HttpMethod, HttpRequest, HttpResponse, HttpUrl};
 
 /// A container as the host knows it, whatever the plugin called it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,4 +77,21 @@ pub trait AnsibleDriver: Send + Sync {
         request: &AnsibleRequest,
         timeout: Duration,
     ) -> Result<PlaybookReport, CapabilityError>;
+}
+
+/// Whether a redirect may be followed: the method and the URL that it leads to.
+pub type MayFollow = dyn Fn(HttpMethod, &HttpUrl) -> bool + Send + Sync;
+
+/// HTTP, with the secrets that the host fills in.
+#[async_trait]
+pub trait HttpDriver: Send + Sync {
+    /// Sends `request`, whose URL and secrets are granted, and returns whatever is
+    /// answered. A redirect is followed where `may_follow` says so, and is the answer
+    /// where not. Takes no longer than `timeout`, nor than the request allows.
+    async fn send(
+        &self,
+        request: &HttpRequest,
+        may_follow: &MayFollow,
+        timeout: Duration,
+    ) -> Result<HttpResponse, CapabilityError>;
 }

@@ -35,9 +35,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng as _;
 use sentinel_core::capability::{CapabilityError, DockerCall, DockerRequest, Request, Response};
-use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource, StopCause};
+use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource, RunMode, StopCause};
 use sentinel_core::grant::Grants;
-use sentinel_core::id::RunId;
+use sentinel_core::id::{Digest, RunId};
 use sentinel_core::incident::OnInterrupt;
 use sentinel_core::recording::{RecordedCall, RecordedOutcome, Recording, to_hex};
 use tokio::runtime::Handle;
@@ -56,7 +56,7 @@ use crate::clock::RunClock;
 use crate::driver::{AnsibleDriver, ContainerIdentity, DockerDriver, Settled};
 use crate::guest::Source;
 use crate::playback::Playback;
-use crate::run::RunLimits;
+use crate::run::{RunFailure, RunLimits};
 
 /// What holds at the gate whatever a policy grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,18 @@ pub enum GateMode {
     /// Carries them out as long as each is the next one of this plan, which a dry run
     /// made and a person approved. Any other ends the run.
     Apply(Vec<PlannedEffect>),
+}
+
+impl GateMode {
+    /// The mode as the run's events have it.
+    #[must_use]
+    pub fn run_mode(&self) -> RunMode {
+        match self {
+            Self::Live => RunMode::Live,
+            Self::Dry => RunMode::Dry,
+            Self::Apply(_) => RunMode::Apply,
+        }
+    }
 }
 
 /// What a gate is made of.
@@ -147,6 +159,7 @@ pub struct Gate {
 struct Shared {
     /// Without the record and the plan, which are in `playback` and `plan`.
     context: GateContext,
+    mode: RunMode,
     playback: Option<Arc<Playback>>,
     plan: Option<ApprovedPlan>,
     rehearsal: Option<Rehearsal>,
@@ -157,6 +170,8 @@ struct Shared {
     first: AtomicBool,
     /// This run's effects that are under way.
     under_way: TaskTracker,
+    /// What the driver says of the effect in doubt.
+    doubt: OnceLock<Result<Settled, CapabilityError>>,
 }
 
 impl Gate {
@@ -164,8 +179,8 @@ impl Gate {
     #[must_use]
     pub fn new(mut context: GateContext) -> Self {
         let playback = context.record.take().map(Playback::new).map(Arc::new);
-        let mode = std::mem::replace(&mut context.mode, GateMode::Live);
-        let (plan, rehearsal) = match mode {
+        let mode = context.mode.run_mode();
+        let (plan, rehearsal) = match std::mem::replace(&mut context.mode, GateMode::Live) {
             GateMode::Live => (None, None),
             GateMode::Dry => (None, Some(Rehearsal::default())),
             GateMode::Apply(effects) => (Some(ApprovedPlan::new(effects)), None),
@@ -176,6 +191,7 @@ impl Gate {
         Self {
             shared: Arc::new(Shared {
                 context,
+                mode,
                 playback,
                 plan,
                 rehearsal,
@@ -184,6 +200,7 @@ impl Gate {
                 effects: AtomicU32::new(0),
                 first: AtomicBool::new(!captured),
                 under_way: TaskTracker::new(),
+                doubt: OnceLock::new(),
             }),
         }
     }
@@ -234,11 +251,33 @@ impl Gate {
         self.shared.under_way.wait().await;
     }
 
-    /// Begins the run: from here on its time counts. What its clock and randomness come
-    /// from is on record before the guest is given any of it.
-    pub(crate) fn begin(&self, limits: &RunLimits) -> Result<Source, String> {
+    /// Asks the driver about the effect in doubt, if the record ends with one. Done before
+    /// the run's time begins: Docker may still be at work on it for longer than the run
+    /// has left.
+    pub(crate) async fn look_into_doubt(&self) {
+        let shared = &self.shared;
+        let Some(playback) = &shared.playback else {
+            return;
+        };
+        let Some(recorded) = playback.recording().in_doubt() else {
+            return;
+        };
+        if let RecordedOutcome::Effect { began_at, .. } = recorded.outcome {
+            let settled = shared
+                .ask_driver(&recorded.request, recorded, began_at)
+                .await;
+            shared.doubt.get_or_init(|| settled);
+        }
+    }
+
+    /// Begins the run of this plugin: from here on its time counts. What its clock and
+    /// randomness come from is on record before the guest is given any of it.
+    pub(crate) fn begin(&self, plugin: Digest, limits: &RunLimits) -> Result<Source, RunFailure> {
         let shared = &self.shared;
         let context = &shared.context;
+        if let Some(playback) = &shared.playback {
+            shared.check_record(playback.recording(), plugin)?;
+        }
         let origin = shared
             .playback
             .as_ref()
@@ -259,7 +298,9 @@ impl Gate {
         shared
             .clock
             .set(clock.clone())
-            .map_err(|_| "a gate serves one run, and this one was used before".to_owned())?;
+            .map_err(|_| RunFailure::Internal {
+                message: "a gate serves one run, and this one was used before".to_owned(),
+            })?;
         if origin.is_none() {
             context
                 .recorder
@@ -330,6 +371,32 @@ impl Gate {
 }
 
 impl Shared {
+    /// Whether this is a record that the run of this plugin can go on from.
+    fn check_record(&self, record: &Recording, plugin: Digest) -> Result<(), Halted> {
+        let wrong = if record.run != self.context.run {
+            format!("the record is that of run {}", record.run)
+        } else if record.digest != plugin {
+            format!(
+                "the record is that of plugin {}, and this is {plugin}",
+                record.digest
+            )
+        } else if record.mode != self.mode {
+            format!(
+                "the record is that of a {} run, and this is a {} one",
+                record.mode.as_str(),
+                self.mode.as_str()
+            )
+        } else if record.end.is_some() {
+            "the run has come to its end".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(self.halt(Halted::new(
+            StopCause::Nondeterministic,
+            format!("cannot go on from its record: {wrong}"),
+        )))
+    }
+
     /// Step 1: the call, if it is on record.
     fn played(&self, request: &Request) -> Result<Option<&RecordedCall>, Halted> {
         let Some(playback) = &self.playback else {
@@ -368,8 +435,7 @@ impl Shared {
             RecordedOutcome::Planned { at, .. } => {
                 self.effects.fetch_add(1, Ordering::Relaxed);
                 if let Some(rehearsal) = &self.rehearsal {
-                    // What it answers is on record.
-                    let _answer = rehearsal.plan(request, recorded.on.as_ref(), *at);
+                    rehearsal.plan(request, recorded.on.as_ref(), *at);
                 }
             }
             RecordedOutcome::Observed(_) | RecordedOutcome::Denied(_) => {}
@@ -532,7 +598,7 @@ impl Shared {
         }
         self.flush_clock();
         let now = self.clock.get().map_or_else(Timestamp::now, RunClock::wall);
-        let result = rehearsal.plan(&request, on.as_ref(), now);
+        let result = Ok(rehearsal.plan(&request, on.as_ref(), now));
         let effect = PlannedEffect { request, on };
         let context = &self.context;
         context
@@ -669,7 +735,12 @@ impl Shared {
                 .halt(in_doubt(call, &request, "its record is damaged"))
                 .into());
         };
-        let doubt = match self.ask_driver(&request, recorded, began_at).await {
+        // Most often asked before the run's time began.
+        let asked = match self.doubt.get() {
+            Some(settled) => settled.clone(),
+            None => self.ask_driver(&request, recorded, began_at).await,
+        };
+        let doubt = match asked {
             Ok(Settled::Done(response)) => {
                 let result = Ok(response);
                 if let Some(plan) = &self.plan {
@@ -717,7 +788,8 @@ impl Shared {
         };
         let docker = Arc::clone(&self.context.docker);
         let call = with_container(asked.call, recorded.on.as_ref().map(|on| on.id.clone()));
-        let timeout = self.docker_timeout();
+        // Not bounded by the run's time: what is not told now is done twice or never.
+        let timeout = self.context.limits.docker_timeout + grace(&call);
         self.look(async move { docker.settle(&asked.host, &call, began_at, timeout).await })
             .await
     }
@@ -803,6 +875,16 @@ fn in_doubt(call: u32, request: &Request, why: &str) -> Halted {
             in_full(request)
         ),
     )
+}
+
+/// The time that the container is given to end by itself.
+fn grace(call: &DockerCall) -> Duration {
+    match call {
+        DockerCall::Stop { grace_ms, .. }
+        | DockerCall::Restart { grace_ms, .. }
+        | DockerCall::Recreate { grace_ms, .. } => Duration::from_millis(*grace_ms),
+        _ => Duration::ZERO,
+    }
 }
 
 fn driver_broke() -> CapabilityError {

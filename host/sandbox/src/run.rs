@@ -338,6 +338,7 @@ impl Sandbox {
         limits: RunLimits,
     ) -> RunReport {
         let limits = self.bounded(limits);
+        gate.look_into_doubt().await;
         let asked = Instant::now();
         let place = tokio::select! {
             biased;
@@ -353,9 +354,9 @@ impl Sandbox {
         let task = async move {
             let _place = place;
             let _ticking = ticker.tick();
-            let source = match gate.begin(&limits) {
+            let source = match gate.begin(plugin.digest, &limits) {
                 Ok(source) => source,
-                Err(message) => return RunReport::failed(RunFailure::Internal { message }),
+                Err(failure) => return RunReport::failed(failure),
             };
             let sink = gate.clone();
             let log = RunLog::new(

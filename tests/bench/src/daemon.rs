@@ -25,35 +25,36 @@ const TICKS: f64 = 100.0;
 /// The policies: three that act, and fifty that every alert is compared with in vain, as
 /// in a real set.
 fn policies() -> String {
-    let mut text = String::from("policies:\n");
-    for (name, alert) in [
+    let acting = [
         ("effect", "BenchEffect"),
         ("storm", "BenchStorm"),
         ("critical", "BenchCritical"),
-    ] {
-        text.push_str(&format!(
-            r#"  - name: {name}
+    ];
+    let acting = acting.map(|(name, alert)| {
+        format!(
+            r#"
+  - name: {name}
     match: ['alertname="{alert}"']
     target: 'docker://local/{{{{ labels.container }}}}'
     mode: auto
     steps: [{{ plugin: docker-restart, timeout: 30s }}]
     verify: {{ alert: resolved, within: 1h }}
-    grants: {{ docker: {{ containers: ['svc-*'], actions: [inspect, restart, start] }} }}
-"#
-        ));
-    }
-    for number in 0..50 {
-        text.push_str(&format!(
-            r#"  - name: other-{number}
+    grants: {{ docker: {{ containers: ['svc-*'], actions: [inspect, restart, start] }} }}"#
+        )
+    });
+    let others = (0..50).map(|number| {
+        format!(
+            r#"
+  - name: other-{number}
     match: ['alertname="Other{number}"', 'severity=~"critical|page"', 'namespace!="test"']
     target: 'docker://local/{{{{ labels.container }}}}'
     mode: auto
     steps: [{{ plugin: docker-restart }}]
-    grants: {{ docker: {{ containers: ['other-*'], actions: [inspect, restart, start] }} }}
-"#
-        ));
-    }
-    text
+    grants: {{ docker: {{ containers: ['other-*'], actions: [inspect, restart, start] }} }}"#
+        )
+    });
+    let list: String = acting.into_iter().chain(others).collect();
+    format!("policies:{list}\n")
 }
 
 /// Where the things are that a daemon is made of.

@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use rusqlite::{Connection, params_from_iter};
 
-/// How many of the newest incidents keep all of their events; older ones keep their
-/// rows, and the event that opened and the one that ended them. What has ended is not read
-/// at the start, and a million full stories would take a minute and gigabytes.
+/// How many of the newest incidents keep all of their events and alerts; the older ones keep
+/// their row, their episode and the event that ended them. What has ended is not read at the
+/// start, and a million full stories would take a minute and eight gigabytes.
 const FULL: u64 = 20_000;
 
 /// Copies the one ended incident of a stopped daemon's journal until there are
@@ -30,29 +30,37 @@ pub(crate) fn multiply(journal: &Path, incidents: u64) -> Result<()> {
         "WITH RECURSIVE copies (n) AS
              (SELECT {model} + 1 UNION ALL SELECT n + 1 FROM copies WHERE n < {model} + {incidents} - 1)"
     );
-    let numbered = |n: &str| format!("printf('%016x', {n} * 2654435761)");
+    let numbered = "printf('%016x', n * 2654435761)";
+    let recent = format!("n > {model} + {}", incidents.saturating_sub(FULL));
+    let alerts = format!(
+        "{recent} AND m.fingerprint IN (SELECT fingerprint FROM episodes WHERE incident = ?1)"
+    );
     for (table, own, which) in [
         ("incidents", vec![("id", "n".to_owned())], "m.id = ?1"),
         (
             "episodes",
-            vec![("fingerprint", numbered("n")), ("incident", "n".to_owned())],
+            vec![
+                ("fingerprint", numbered.to_owned()),
+                ("incident", "n".to_owned()),
+            ],
             "m.incident = ?1",
         ),
         (
             "alerts",
-            vec![("id", "NULL".to_owned()), ("fingerprint", numbered("n"))],
-            "m.fingerprint IN (SELECT fingerprint FROM episodes WHERE incident = ?1)",
+            vec![
+                ("id", "NULL".to_owned()),
+                ("fingerprint", numbered.to_owned()),
+            ],
+            alerts.as_str(),
         ),
     ] {
         copy(&transaction, &range, table, &own, which, model)?;
     }
     let own = [("seq", "NULL".to_owned()), ("incident", "n".to_owned())];
-    let few = format!(
-        "m.incident = ?1 AND (n > {model} + {} OR m.seq IN (SELECT min(seq) FROM events WHERE incident = ?1
-             UNION SELECT max(seq) FROM events WHERE incident = ?1))",
-        incidents.saturating_sub(FULL)
+    let events = format!(
+        "m.incident = ?1 AND ({recent} OR m.seq = (SELECT max(seq) FROM events WHERE incident = ?1))"
     );
-    copy(&transaction, &range, "events", &own, &few, model)?;
+    copy(&transaction, &range, "events", &own, &events, model)?;
     transaction.commit()?;
     connection.pragma_update(None, "wal_checkpoint", "TRUNCATE")?;
     Ok(())

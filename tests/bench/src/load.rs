@@ -203,9 +203,7 @@ pub(crate) fn pace(
 fn wait_until(moment: Instant) {
     const SPIN: Duration = Duration::from_micros(100);
     let left = moment.saturating_duration_since(Instant::now());
-    if left > SPIN {
-        std::thread::sleep(left - SPIN);
-    }
+    std::thread::sleep(left.saturating_sub(SPIN));
     while Instant::now() < moment {
         std::hint::spin_loop();
     }

@@ -187,7 +187,7 @@ impl Bench {
             Until::Elapsed(SATURATION),
             &progress,
         )?;
-        let spent = daemon.spent(&before)?;
+        let used = daemon.spent(&before)?;
         let drained = daemon.settle("sentinel_alerts_backlog", 0.0)?;
         let received = daemon.metric("sentinel_alerts_received_total")?;
         let accepted = sent.accepted * template.alerts();
@@ -201,8 +201,8 @@ impl Bench {
         } else {
             format!("{alerts} alerts")
         };
-        let in_a_commit = rate / spent.commits;
-        let used = spent.daemon / rate * 1e3;
+        let in_a_commit = rate / used.commits;
+        let each_thousand = used.daemon / rate * 1e3;
         Ok(vec![
             Row::new(
                 name,
@@ -214,14 +214,14 @@ impl Bench {
             .limit(disk.rate * in_a_commit)
             .by(format!(
                 "{}; {:.0} commits/s of {in_a_commit:.0} alerts",
-                processors(&spent),
-                spent.commits
+                processors(&used),
+                used.commits
             )),
             Row::new(name, "  and dealt with, backlog included", {
                 accepted as f64 / (sent.took + drained).as_secs_f64()
             }, "/s")
             .by(format!(
-                "{} refused (503); {} bytes a delivery; {used:.3} processor seconds for 1 000 alerts",
+                "{} refused (503); {} bytes a delivery; {each_thousand:.3} processor seconds for 1 000 alerts",
                 sent.refused,
                 template.len()
             )),
@@ -240,7 +240,7 @@ impl Bench {
         load::pace(daemon.address(), &template, RATE, 250, 16)?;
         let before = daemon.usage()?;
         let timed = load::pace(daemon.address(), &template, RATE, 4000, 16)?;
-        let spent = daemon.spent(&before)?;
+        let used = daemon.spent(&before)?;
         let latencies = Latencies::new(
             timed
                 .iter()
@@ -248,7 +248,7 @@ impl Bench {
                 .collect(),
         )?;
         let name = Measure::Latency.name();
-        let floor = &disk.latencies;
+        let floor = &disk.idle;
         Ok(vec![
             Row::new(name, "answer at 500/s, p50", latencies.at(0.5), "ms")
                 .limit(floor.at(0.5))
@@ -258,7 +258,7 @@ impl Bench {
                 .by(format!(
                     "max {:.1} ms; {}",
                     latencies.at(1.0),
-                    processors(&spent)
+                    processors(&used)
                 )),
         ])
     }
@@ -271,16 +271,16 @@ impl Bench {
         load::pace(daemon.address(), &template, RATE, 25, 8)?;
         let before = daemon.usage()?;
         let timed = load::pace(daemon.address(), &template, RATE, 500, 8)?;
-        let mut times = Vec::with_capacity(timed.len());
+        let mut delays = Vec::with_capacity(timed.len());
         for delivery in &timed {
             let at = daemon
                 .docker()
                 .restarted(delivery.number, Duration::from_secs(10))
                 .context("a container was not restarted within 10 s")?;
-            times.push(at.saturating_duration_since(delivery.due));
+            delays.push(at.saturating_duration_since(delivery.due));
         }
-        let spent = daemon.spent(&before)?;
-        let latencies = Latencies::new(times)?;
+        let used = daemon.spent(&before)?;
+        let latencies = Latencies::new(delays)?;
         let answers = Latencies::new(
             timed
                 .iter()
@@ -288,7 +288,7 @@ impl Bench {
                 .collect(),
         )?;
         let name = Measure::Effect.name();
-        let floor = &disk.latencies;
+        let floor = &disk.idle;
         Ok(vec![
             Row::new(
                 name,
@@ -311,7 +311,7 @@ impl Bench {
                 "max {:.1} ms; answer p50 {:.2} ms; {}",
                 latencies.at(1.0),
                 answers.at(0.5),
-                processors(&spent)
+                processors(&used)
             )),
         ])
     }
@@ -322,7 +322,7 @@ impl Bench {
         std::thread::sleep(Duration::from_secs(1));
         let before = daemon.usage()?;
         std::thread::sleep(Duration::from_secs(2));
-        let spent = daemon.spent(&before)?;
+        let used = daemon.spent(&before)?;
         let (rss, pss) = daemon.memory()?;
         let name = Measure::Idle.name();
         Ok(vec![
@@ -333,7 +333,7 @@ impl Bench {
                     daemon.peak()?
                 )),
             Row::new(name, "memory at idle, PSS", pss, "MiB")
-                .by(format!("{:.1} % of a processor", spent.daemon * 100.0)),
+                .by(format!("{:.1} % of a processor", used.daemon * 100.0)),
         ])
     }
 
@@ -399,7 +399,7 @@ impl Bench {
             );
         }
         let took = begun.elapsed();
-        let spent = daemon.spent(&before)?;
+        let used = daemon.spent(&before)?;
         std::thread::sleep(Duration::from_secs(1));
         let (rss, pss) = daemon.memory()?;
         let peak = daemon.peak()?;
@@ -432,7 +432,7 @@ impl Bench {
                 "accepted after {:.1} s ({} refused); {}",
                 accepted_in.as_secs_f64(),
                 sent.refused,
-                processors(&spent)
+                processors(&used)
             )),
         ])
     }
@@ -542,25 +542,27 @@ fn disk_rows(disk: &Disk) -> Vec<Row> {
     vec![
         Row::new(
             name,
-            "plain disk: appends of 20 KiB, each synced",
+            "plain disk: writes of 20 KiB, each synced",
             disk.rate,
             "/s",
         )
         .by(format!(
-            "the disk: p50 {:.2} ms, p99 {:.2} ms",
+            "the disk: p50 {:.2} ms, p99 {:.2} ms; with pauses p50 {:.2} ms, p99 {:.2} ms",
             disk.latencies.at(0.5),
-            disk.latencies.at(0.99)
+            disk.latencies.at(0.99),
+            disk.idle.at(0.5),
+            disk.idle.at(0.99)
         )),
     ]
 }
 
 /// Who kept the processors busy.
-fn processors(spent: &Spent) -> String {
-    let (name, share) = &spent.busiest;
+fn processors(used: &Spent) -> String {
+    let (name, share) = &used.busiest;
     format!(
         "processors: daemon {:.2}, load {:.2} (busiest thread {name} {:.0} %)",
-        spent.daemon,
-        spent.load,
+        used.daemon,
+        used.load,
         share * 100.0
     )
 }

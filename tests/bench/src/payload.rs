@@ -131,7 +131,7 @@ fn alert(kind: Kind, container: &str) -> String {
         "2026-01-01T00:10:00.000Z"
     };
     format!(
-        r#"{{"status":"{status}","labels":{{"alertname":"{name}","cluster":"bench-eu-west-1","container":"svc-{container}","datacenter":"eu-west-1a","device":"/dev/nvme0n1p1","instance":"host-{NUMBER}.example:9100","job":"node-exporter","namespace":"production","prometheus":"monitoring/k8s","service":"checkout-frontend","severity":"{severity}","team":"platform"}},"annotations":{{"description":"The service on host-{NUMBER}.example has not answered its health check for more than five minutes. Requests are being served by the remaining replicas.","runbook_url":"https://runbooks.example/services/checkout-frontend/not-answering","summary":"checkout-frontend does not answer"}},"startsAt":"2026-01-01T00:00:00.000Z","endsAt":"{ends_at}","generatorURL":"http://prometheus.example:9090/graph?g0.expr=probe_success%7Bjob%3D%22blackbox%22%7D+%3D%3D+0&g0.tab=1","fingerprint":"{FINGERPRINT}"}}"#
+        r#"{{"status":"{status}","labels":{{"alertname":"{name}","cluster":"bench-eu-west-1","container":"svc-{container}","datacenter":"eu-west-1a","device":"/dev/nvme0n1p1","instance":"host-{NUMBER}.example:9100","job":"node-exporter","namespace":"production","prometheus":"monitoring/k8s","service":"checkout-frontend","severity":"{severity}","team":"platform"}},"annotations":{{"description":"The service on this host has not answered any of its health checks for more than five minutes. Requests are being served by the remaining replicas.","runbook_url":"https://runbooks.example/services/checkout-frontend/not-answering","summary":"checkout-frontend does not answer"}},"startsAt":"2026-01-01T00:00:00.000Z","endsAt":"{ends_at}","generatorURL":"http://prometheus.example:9090/graph?g0.expr=probe_success%7Bjob%3D%22blackbox%22%7D+%3D%3D+0&g0.tab=1","fingerprint":"{FINGERPRINT}"}}"#
     )
 }
 
@@ -187,7 +187,7 @@ mod tests {
             .collect();
         assert_eq!(prints.len(), 3);
         assert_eq!(alerts[2]["labels"]["container"], format!("svc-{:016x}", 9));
-        assert!(!text.contains('%') || !text.contains("%%%"), "{text}");
+        assert!(!text.contains("%%%"), "{text}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn number(value: f64) -> String {
     if magnitude < 100.0 {
         return format!("{value:.1}");
     }
-    let digits = format!("{:.0}", magnitude);
+    let digits = format!("{magnitude:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {

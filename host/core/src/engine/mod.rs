@@ -557,11 +557,10 @@ impl Engine {
 
     fn fire_timers(&mut self, work: &mut Work, context: &Context<'_>) {
         let now = context.now;
-        while let Some((at, id)) = self.timers.first().copied() {
-            if at > now {
-                break;
-            }
-            self.timers.pop_first();
+        // Those that are set meanwhile are for a later turn, whatever they are set to.
+        let later = self.timers.split_off(&(now, IncidentId(u64::MAX)));
+        let due = std::mem::replace(&mut self.timers, later);
+        for (_, id) in due {
             let Some(incident) = self.incidents.get(&id) else {
                 continue;
             };

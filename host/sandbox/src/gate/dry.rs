@@ -8,7 +8,7 @@ use sentinel_core::capability::{
     ContainerDetails, ContainerHealth, ContainerState, DockerCall, PlaybookReport, Request,
     Response,
 };
-use sentinel_core::event::{CallResult, Resource};
+use sentinel_core::event::Resource;
 
 use super::plan::stand_in;
 
@@ -47,24 +47,19 @@ enum Change {
 impl Rehearsal {
     /// Takes an effect into the plan and says what it would have answered. `on` may be a
     /// container that the plan itself makes.
-    pub(crate) fn plan(
-        &self,
-        request: &Request,
-        on: Option<&Resource>,
-        at: Timestamp,
-    ) -> CallResult {
+    pub(crate) fn plan(&self, request: &Request, on: Option<&Resource>, at: Timestamp) -> Response {
         let mut state = self.lock();
         state.planned += 1;
         let asked = match request {
             Request::Docker(asked) => asked,
             Request::Ansible(asked) => {
-                return Ok(Response::Playbook(Box::new(PlaybookReport {
+                return Response::Playbook(Box::new(PlaybookReport {
                     exit_code: 0,
                     hosts: [].into(),
                     tasks: Vec::new(),
                     output: format!("dry run: {} was not run", asked.playbook),
                     duration_ms: 0,
-                })));
+                }));
             }
         };
         let (change, response) = match &asked.call {
@@ -92,7 +87,7 @@ impl Rehearsal {
                 change,
             });
         }
-        Ok(response)
+        response
     }
 
     /// The container that is really there, for one that the plan makes; else what was

@@ -66,17 +66,16 @@ async fn look(
     request: &Request,
     on: Option<&Resource>,
 ) -> Evidence {
-    let (host, container) = match (request, on) {
-        (Request::Docker(asked), Some(on)) => (asked.host.as_str(), on.id.clone()),
-        _ => {
-            let target = &plan.target;
-            if target.kind() != "docker" {
-                return Evidence::missing(format!("the target {target} is no container"));
-            }
-            match docker.resolve(target.host(), target.name()).await {
-                Ok(found) => (target.host(), found.id),
-                Err(error) => return Evidence::missing(error.to_string()),
-            }
+    let (host, container) = if let (Request::Docker(asked), Some(on)) = (request, on) {
+        (asked.host.as_str(), on.id.clone())
+    } else {
+        let target = &plan.target;
+        if target.kind() != "docker" {
+            return Evidence::missing(format!("the target {target} is no container"));
+        }
+        match docker.resolve(target.host(), target.name()).await {
+            Ok(found) => (target.host(), found.id),
+            Err(error) => return Evidence::missing(error.to_string()),
         }
     };
     let inspect = DockerCall::Inspect {
