@@ -11,13 +11,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
-use sentinel_core::engine::Settings;
-use sentinel_core::event::{Event, RunMode};
+use sentinel_core::control::{ControlBody, ControlEvent, Scope};
+use sentinel_core::engine::{Considered, Course, Engine, PluginVersion, Settings, World};
+use sentinel_core::event::{Event, Guard, RunMode};
+use sentinel_core::guard::Verdict;
+use sentinel_core::guard::limits::EffectWindows;
+use sentinel_core::incident::{End, Incident};
 use sentinel_core::policy::{Environment, PolicySet};
+use sentinel_core::record::{Accepted, Append, History, IncidentRow};
 use sentinel_core::rehearsal::suite::{Outcome, Side, Suite};
 use sentinel_core::rehearsal::{
-    Assumed, Found, Kind, Recorded, Rehearsal, Summary, Trace, What, compare, look, summary,
+    Assumed, Found, Kind, Past, Recorded, Rehearsal, Summary, Trace, What, compare, look, summary,
 };
+use sentinel_core::report::{OtherEffect, report};
 
 const NGINX: &str = include_str!("../../../stack/sentinel/policies/nginx.yaml");
 const NGINX_TESTS: &str = include_str!("../../../stack/sentinel/policies-tests/nginx.yaml");
@@ -660,4 +666,164 @@ fn the_first_matcher_that_failed_is_named() {
             },
         ]
     );
+}
+
+#[test]
+fn a_report_counts_what_a_shadow_would_have_done() {
+    let was = rehearse(&web("mode: shadow"), &mut Stubborn(Assumed::default(), 1));
+    let events = || was.incidents.values().map(Vec::as_slice);
+    let other = |second, target: &str| OtherEffect {
+        at: at(second),
+        incident: sentinel_core::id::IncidentId(77),
+        policy: "other".to_owned(),
+        target: target.parse().unwrap(),
+        effect: "docker.stop".to_owned(),
+    };
+    let others = [
+        // On `a` while the shadow watched it, after that, and elsewhere.
+        other(30, "docker://local/a"),
+        other(90, "docker://local/a"),
+        other(30, "docker://local/x"),
+    ];
+    let report = report("web".parse().unwrap(), events(), &others);
+    assert_eq!(report.acting, None);
+    let shadow = report.shadow.unwrap();
+    assert_eq!((shadow.incidents, shadow.open), (3, 0));
+    // The dry run on `b` failed, and a person would have been asked to look.
+    assert_eq!(shadow.dry_runs, 3);
+    assert_eq!(shadow.failures[0].text, "retryable: stubborn");
+    let planned: Vec<_> = shadow
+        .planned
+        .iter()
+        .map(|planned| {
+            (
+                planned.effect.as_str(),
+                planned.target.name(),
+                planned.count,
+            )
+        })
+        .collect();
+    assert_eq!(
+        planned,
+        [
+            ("docker.restart", "a", 1),
+            ("docker.restart", "b", 1),
+            ("docker.restart", "c", 1)
+        ]
+    );
+    assert_eq!(shadow.cleared.count, 2);
+    assert_eq!(shadow.cleared.p50, Some(Duration::from_secs(60)));
+    assert_eq!(shadow.conflicts.len(), 1);
+    assert_eq!(shadow.conflicts[0].at, at(30));
+    assert!(!shadow.verdict.ready);
+}
+
+#[test]
+fn a_report_counts_what_a_policy_did() {
+    let was = rehearse(&web("mode: auto"), &mut Stubborn(Assumed::default(), 1));
+    let events = was.incidents.values().map(Vec::as_slice);
+    let report = report("web".parse().unwrap(), events, &[]);
+    assert_eq!(report.shadow, None);
+    let acting = report.acting.unwrap();
+    assert_eq!((acting.incidents, acting.runs), (3, 3));
+    assert_eq!(acting.ends.get(&End::Healed), Some(&2));
+    assert_eq!(acting.ends.get(&End::Escalated), Some(&1));
+    assert_eq!(acting.healed.p90, Some(Duration::from_secs(2)));
+    assert_eq!(acting.effects.get("docker.restart"), Some(&3));
+    assert_eq!(acting.escalations[0].count, 1);
+}
+
+/// What each guard would say of the alert for `a`, and what would become of it.
+fn considered(
+    policies_text: &str,
+    open: Vec<Incident>,
+    controls: &[ControlEvent],
+    past: &Past,
+    now: i64,
+) -> Considered {
+    struct Asked<'a>(&'a PolicySet, &'a Past);
+    impl World for Asked<'_> {
+        fn policies(&self) -> &PolicySet {
+            self.0
+        }
+        fn plugin(&self, _name: &sentinel_core::id::PluginName) -> Option<PluginVersion> {
+            None
+        }
+        fn history(&self) -> &dyn History {
+            self.1
+        }
+    }
+    let set = policies(policies_text);
+    let engine = Engine::knowing(Settings::default(), open, controls);
+    let accepted = Accepted {
+        seq: 1,
+        alert: alert("a", 0, AlertStatus::Firing),
+        received_at: at(now),
+        repeat: true,
+    };
+    let effects = EffectWindows::default();
+    let mut considered = engine.consider(&accepted, at(now), &Asked(&set, past), &effects);
+    assert_eq!(considered.len(), 1);
+    considered.remove(0)
+}
+
+fn holding(considered: &Considered) -> Vec<Guard> {
+    let holding = considered
+        .guards
+        .iter()
+        .filter(|(_, verdict)| *verdict != Verdict::Pass);
+    holding.map(|(guard, _)| *guard).collect()
+}
+
+#[test]
+fn the_engine_can_be_asked_without_being_driven() {
+    let text = web("mode: auto\nguards: { cooldown: 10m }");
+    let past = Past::default();
+    let free = considered(&text, Vec::new(), &[], &past, 0);
+    assert_eq!(free.course, Course::Opens);
+    assert_eq!(holding(&free), []);
+
+    // Another policy's incident is acting on the target, and everything is paused: all
+    // guards that hold are told, and not only the first.
+    let other = rehearse(
+        &web("mode: auto").replace("name: web", "name: other"),
+        &mut Assumed::default(),
+    );
+    let running: Vec<Event> = other.incidents.values().next().unwrap()[..3].to_vec();
+    let other = Incident::fold(&running).unwrap();
+    assert!(other.holds_target());
+    let paused = ControlEvent {
+        at: at(0),
+        body: ControlBody::Paused {
+            scope: Scope::All,
+            until: None,
+            by: "ann".to_owned(),
+            reason: "upgrade".to_owned(),
+        },
+    };
+    let held = considered(&text, vec![other], &[paused], &past, 1);
+    assert_eq!(holding(&held), [Guard::Pause, Guard::TargetLock]);
+
+    // One that is open takes it in.
+    let own = rehearse(&text, &mut Assumed::default());
+    let first: Vec<Event> = own.incidents.values().next().unwrap()[..1].to_vec();
+    let open = Incident::fold(&first).unwrap();
+    let joins = considered(&text, vec![open.clone()], &[], &past, 1);
+    assert_eq!(joins.course, Course::Joins { incident: open.id });
+
+    // One that is over makes it a repetition, and its cooldown is told as well.
+    let mut past = Past::default();
+    let events = own.incidents.values().next().unwrap();
+    let ended = Incident::fold(events).unwrap();
+    past.commit(&Append {
+        incidents: vec![IncidentRow::from(&ended)],
+        episodes: vec![(ended.alert.episode(), ended.id)],
+        ..Append::default()
+    });
+    let repeats = considered(&text, Vec::new(), &[], &past, 60);
+    assert_eq!(repeats.course, Course::Repeats { of: Some(ended.id) });
+    assert_eq!(holding(&repeats), [Guard::Cooldown]);
+    // Long after that it is for a person.
+    let late = considered(&text, Vec::new(), &[], &past, 3600);
+    assert!(matches!(late.course, Course::Escalates { .. }), "{late:?}");
 }

@@ -267,7 +267,7 @@ fn text(report: &Report) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     for decision in report.trace.iter().flatten() {
-        let _ok = writeln!(out, "{}", decision_line(decision));
+        let _ok = writeln!(out, "{}", decision_line(decision, &moment(decision.at)));
     }
     if report.trace.is_some() {
         out.push('\n');
@@ -332,6 +332,10 @@ fn text(report: &Report) -> String {
         out.push_str(&difference_text(difference));
     }
     out
+}
+
+fn moment(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S%.3fZ").to_string()
 }
 
 fn difference_text(difference: &Difference) -> String {

@@ -3,10 +3,13 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use sentinel_core::duration::HumanDuration;
 use sentinel_core::policy::{PolicyError, PolicySet};
-use sentinel_core::rehearsal::Decision;
 use sentinel_core::rehearsal::suite::{Line, Side, Suite};
+use sentinel_core::rehearsal::{Decision, What};
 use serde::Serialize;
 
 use super::Output;
@@ -24,6 +27,8 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct FileReport {
     file: String,
+    #[serde(skip)]
+    start: Timestamp,
     /// Mistakes in the file or in its policies; none of its tests was carried out then.
     problems: Vec<PolicyError>,
     tests: Vec<TestReport>,
@@ -74,6 +79,7 @@ fn test_file(path: &Path, only: Option<&str>, trace: bool) -> Result<FileReport,
         .map_err(|error| Failure::given(format!("{name}: cannot be read: {error}")))?;
     let refused = |problems| FileReport {
         file: name.clone(),
+        start: Timestamp::UNIX_EPOCH,
         problems,
         tests: Vec::new(),
     };
@@ -102,6 +108,7 @@ fn test_file(path: &Path, only: Option<&str>, trace: bool) -> Result<FileReport,
     let tests = tests.collect();
     Ok(FileReport {
         file: name,
+        start: suite.start(),
         problems: Vec::new(),
         tests,
     })
@@ -144,7 +151,13 @@ fn text(report: &Report) -> String {
                 differences(&mut out, &file.file, &test.lines);
             }
             for decision in test.trace.iter().flatten() {
-                let _ok = writeln!(out, "       {}", decision_line(decision));
+                let after = decision.at.duration_since(file.start);
+                let after = HumanDuration(Duration::try_from(after).unwrap_or_default());
+                let _ok = writeln!(
+                    out,
+                    "     {}",
+                    decision_line(decision, &format!("{after:<8}"))
+                );
             }
         }
     }
@@ -180,21 +193,20 @@ fn differences(out: &mut String, file: &str, lines: &[Line]) {
     }
 }
 
-/// A decision of a trace in one line.
-pub(super) fn decision_line(decision: &Decision) -> String {
-    let at = decision.at.strftime("%Y-%m-%d %H:%M:%S%.3fZ");
+/// A decision of a trace in one line, and below it the policies that an alert was held
+/// against.
+pub(super) fn decision_line(decision: &Decision, at: &str) -> String {
     let who = match (&decision.incident, &decision.policy, &decision.target) {
-        (Some(incident), Some(policy), Some(target)) => {
-            format!("#{incident} {policy} {target}  ")
-        }
-        (_, Some(policy), _) => format!("{policy}  "),
+        (Some(incident), Some(policy), Some(target)) => format!("#{incident} {policy} {target}: "),
+        (_, Some(policy), _) => format!("{policy}: "),
         _ => String::new(),
     };
-    let mut line = harmless(&format!("{at}  {who}{}", decision.what));
-    if let sentinel_core::rehearsal::What::Heard { looks, .. } = &decision.what {
+    let mut line = harmless(&format!("{at} {who}{}", decision.what));
+    if let What::Heard { looks, .. } = &decision.what {
         for look in looks {
             let said = harmless(&format!("{}: {}", look.policy, look.found));
-            let _ok = write!(line, "\n{:35}{said}", "");
+            // Writing to a String cannot fail.
+            let _ok = write!(line, "\n{:25}{said}", "");
         }
     }
     line

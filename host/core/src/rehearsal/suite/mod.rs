@@ -171,6 +171,12 @@ impl Suite {
         &self.environment
     }
 
+    /// When its tests begin.
+    #[must_use]
+    pub fn start(&self) -> Timestamp {
+        self.start
+    }
+
     /// Its tests.
     #[must_use]
     pub fn tests(&self) -> &[Test] {

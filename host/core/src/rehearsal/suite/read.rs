@@ -434,12 +434,14 @@ impl SuiteReader<'_> {
         })
     }
 
-    /// Which one of several keys is given.
+    /// Which one of several keys is given. Where none is and there were fewer mistakes
+    /// `before`, one of those was probably meant to be it.
     fn one_of<'k>(
         &mut self,
         section: &Section<'_>,
         what: &str,
         keys: &[&'k str],
+        before: usize,
     ) -> Option<&'k str> {
         let given: Vec<_> = keys
             .iter()
@@ -449,6 +451,7 @@ impl SuiteReader<'_> {
         let help = format!("{what} has exactly one of {}", keys.join(", "));
         match given.as_slice() {
             [one] => Some(one),
+            [] if self.reader.errors.len() > before => None,
             [] => self.reader.fail(
                 section.key_at(""),
                 Problem::new(format!("{what} says nothing")).help(help),
@@ -463,6 +466,7 @@ impl SuiteReader<'_> {
     }
 
     fn control(&mut self, node: &Node) -> Option<Control> {
+        let before = self.reader.errors.len();
         let section = self.reader.section(node, "the control", &CONTROL)?;
         let help = "say when, such as `at: 5m`";
         let at = match self.reader.required(&section, "at", help) {
@@ -473,7 +477,7 @@ impl SuiteReader<'_> {
         let reason = self.text_or(&section, "reason", "test");
         let lasts = self.span_if(&section, "for");
         let keys = ["pause", "resume", "approve", "deny", "cancel"];
-        let key = self.one_of(&section, "the control", &keys)?;
+        let key = self.one_of(&section, "the control", &keys, before)?;
         let (policy, target) = self.scope(section.get(key)?)?;
         let (at, by, reason, lasts) = (at?, by?, reason?, lasts.ok()?);
         if lasts.is_some() && key != "pause" {
@@ -587,13 +591,14 @@ impl SuiteReader<'_> {
     }
 
     fn expected(&mut self, node: &Node) -> Option<Expected> {
+        let before = self.reader.errors.len();
         let section = self.reader.section(node, "the decision", &EXPECTED)?;
         let at = self.moment_if(&section, "at");
         let policy = self.policy(&section);
         let target = self.target(&section);
         let until = self.moment_if(&section, "until");
         let keys = ["run", "held", "approval", "end", "no_match", "refused"];
-        let key = self.one_of(&section, "the decision", &keys)?;
+        let key = self.one_of(&section, "the decision", &keys, before)?;
         let value = section.get(key)?;
         let fitting: &[&str] = match key {
             "run" => &["step", "attempt", "mode"],
