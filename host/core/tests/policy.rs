@@ -10,11 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
 use sentinel_core::capability::DockerAction;
 use sentinel_core::grant::Import;
+use sentinel_core::guard::settings::{
+    BlastRadius, Breaker, Day, Excess, Fleet, Guards, Maintenance, Moment, Rate, Share, Window,
+};
 use sentinel_core::id::PluginName;
-use sentinel_core::incident::{OnInterrupt, VerifyCheck};
+use sentinel_core::incident::{OnInterrupt, Plan, StepFailure, VerifyCheck};
 use sentinel_core::policy::{
     Environment, Mode, ParamError, PluginCatalog, PluginFacts, PolicyError, PolicySet,
 };
@@ -22,6 +26,7 @@ use serde_json::{Value, json};
 
 const NGINX: &str = include_str!("fixtures/policies/nginx.yaml");
 const DEFAULTS: &str = include_str!("fixtures/policies/defaults.yaml");
+const EVERYTHING: &str = include_str!("fixtures/policies/everything.yaml");
 
 fn environment() -> Environment {
     Environment {
@@ -75,6 +80,76 @@ fn the_policy_of_the_manual_is_read() {
 fn what_is_left_out_has_a_default() {
     let set = good(DEFAULTS);
     insta::assert_json_snapshot!("defaults", set.policies());
+}
+
+#[test]
+fn every_key_is_read() {
+    let set = good(EVERYTHING);
+    insta::assert_json_snapshot!("everything", set.policies());
+    assert_eq!(reports(&set.check_plugins(&Catalog)), "");
+}
+
+#[test]
+fn a_policy_acts_only_when_it_says_so() {
+    let set = good(DEFAULTS);
+    let policy = set.get(&"minimal".parse().unwrap()).unwrap();
+    assert_eq!(policy.mode, Mode::Shadow);
+    for mode in Mode::ALL {
+        let written = DEFAULTS.replace("mode: off", &format!("mode: {}", mode.as_str()));
+        let set = good(&written);
+        let policy = set.get(&"switched-off".parse().unwrap()).unwrap();
+        assert_eq!(policy.mode, mode);
+    }
+}
+
+#[test]
+fn a_plan_carries_what_the_policy_says() {
+    let set = good(EVERYTHING);
+    let [policy, short] = set.policies() else {
+        panic!("two policies")
+    };
+    let alert = alert(&[("alertname", "WebDown"), ("container", "web-3")]);
+    let plan = policy.plan(&alert).unwrap();
+    assert_eq!(plan.mode, Mode::Approve);
+    assert_eq!(plan.approval.expires, Duration::from_hours(2));
+    assert_eq!(plan.approval.people, 2);
+    assert_eq!(plan.ttl, Duration::from_hours(7 * 24));
+    assert_eq!(plan.evidence, 500);
+    assert_eq!(plan.guards, policy.guards);
+    // Each failure once, and in one order.
+    let when = &plan.steps[1].when;
+    assert_eq!(when.after, Duration::from_mins(2));
+    assert_eq!(when.on, [StepFailure::Retryable, StepFailure::Unverified]);
+    let escalate = plan.escalate.as_ref().unwrap();
+    assert_eq!(escalate.params["playbook"], "restart-web-3.yml");
+    assert_eq!(
+        (escalate.timeout, escalate.attempts),
+        (Duration::from_secs(30), 5)
+    );
+    let guards = &plan.guards;
+    assert_eq!(guards.rate.unwrap().then, Excess::Drop);
+    let rate = |window: &str| Rate {
+        window: window.parse().unwrap(),
+        then: Excess::Queue,
+    };
+    assert_eq!(short.guards.rate, Some(rate("6/1h")));
+    assert_eq!(short.guards.breaker, Breaker::default());
+    assert_eq!(short.evidence, 0);
+    let radius = short.guards.blast_radius.as_ref().unwrap();
+    assert_eq!(
+        (radius.max, radius.of.host.as_str()),
+        (Share::Count(2), "local")
+    );
+    // What the journal keeps of it is read as it was written.
+    let json = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan);
+}
+
+#[test]
+fn a_plan_for_a_person_that_does_not_fit_the_alert_is_an_error() {
+    let set = good(EVERYTHING);
+    let error = set.policies()[0].plan(&alert(&[("alertname", "WebDown")]));
+    assert!(error.unwrap_err().to_string().contains("labels.container"));
 }
 
 #[test]
@@ -222,10 +297,10 @@ fn an_error_in_one_file_hides_none_in_another() {
         *files.entry(error.file()).or_default() += 1;
         files
     });
-    // Four keys are missing, and the name is taken.
+    // Three keys are missing, and the name is taken.
     assert_eq!(
         files,
-        BTreeMap::from([("broken.yaml", 1), ("wrong.yaml", 5)])
+        BTreeMap::from([("broken.yaml", 1), ("wrong.yaml", 4)])
     );
 }
 
@@ -358,9 +433,102 @@ mistakes! {
     not_in_this_version: "not-in-this-version",
     grants: "grants",
     duplicate_policies: "duplicate-policies",
+    approval: "approval",
+    waiting: "waiting",
+    conditions: "conditions",
+    escalate: "escalate",
+    guards: "guards",
+    blast_radius: "blast-radius",
+    maintenance: "maintenance",
+}
+
+fn any_durations(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+    range.prop_map(Duration::from_secs)
+}
+
+fn any_windows() -> impl Strategy<Value = Window> {
+    (1..=10_000_u32, any_durations(1..=30 * 86_400)).prop_map(|(max, per)| Window { max, per })
+}
+
+fn any_maintenance() -> impl Strategy<Value = Maintenance> {
+    let days = proptest::sample::subsequence(Day::ALL.to_vec(), 0..=7);
+    let zones = proptest::sample::select(vec!["UTC", "Europe/Berlin", "America/New_York"]);
+    let time = || (0..24_i8, 0..60_i8, 0..60_i8);
+    let clock = |(h, m, s)| Moment::Clock(jiff::civil::time(h, m, s, 0));
+    let moment = |second| Moment::Once(jiff::Timestamp::from_second(second).unwrap());
+    prop_oneof![
+        (days, time(), time(), zones).prop_map(move |(days, from, to, zone)| {
+            Maintenance::new(&days, clock(from), clock(to), Some(zone)).unwrap()
+        }),
+        (0..4_000_000_000_i64, 1..100_000_000_i64).prop_map(move |(from, length)| {
+            Maintenance::new(&[], moment(from), moment(from + length), None).unwrap()
+        }),
+    ]
+}
+
+fn any_blast_radii() -> impl Strategy<Value = BlastRadius> {
+    let share = prop_oneof![
+        (1..=10_000_u32).prop_map(Share::Count),
+        (1..=100_u8).prop_map(Share::Percent),
+    ];
+    let labels =
+        proptest::collection::btree_map("[a-z][a-z.-]{0,9}", "[a-zä0-9 :{}'#%-]{0,9}", 1..4);
+    let host = proptest::sample::select(vec!["local", "staging"]);
+    (share, host, labels, any_durations(1..=86_400)).prop_map(|(max, host, labels, calm)| {
+        let host = host.to_owned();
+        let of = Fleet { host, labels };
+        BlastRadius { max, of, calm }
+    })
+}
+
+fn any_guards() -> impl Strategy<Value = Guards> {
+    let excess = prop_oneof![Just(Excess::Queue), Just(Excess::Drop)];
+    let rate = (any_windows(), excess).prop_map(|(window, then)| Rate { window, then });
+    let breaker = (1..=100_u32, any_durations(1..=30 * 86_400))
+        .prop_map(|(failures, open_for)| Breaker { failures, open_for });
+    (
+        any_durations(1..=30 * 86_400),
+        proptest::option::of(rate),
+        proptest::option::of(any_windows()),
+        breaker,
+        1..=64_u32,
+        proptest::option::of(any_blast_radii()),
+        proptest::collection::vec(any_maintenance(), 0..3),
+    )
+        .prop_map(
+            |(cooldown, rate, flapping, breaker, concurrency, blast_radius, maintenance)| Guards {
+                cooldown,
+                rate,
+                flapping,
+                breaker,
+                concurrency,
+                blast_radius,
+                maintenance,
+            },
+        )
 }
 
 proptest::proptest! {
+    /// What a policy's JSON says of its guards means the same in a policy file.
+    #[test]
+    fn guards_are_printed_as_they_are_written(guards in any_guards()) {
+        let mut policy = good(DEFAULTS).policies()[0].as_ref().clone();
+        policy.guards = guards.clone();
+        let json = serde_json::to_value(&policy).unwrap();
+        let file = json!({ "policies": [{
+            "name": "again",
+            "match": ["a=b"],
+            "target": "docker://local/web",
+            "steps": [{ "plugin": "docker-restart" }],
+            "guards": json["guards"],
+        }] });
+        let again = good(&file.to_string());
+        proptest::prop_assert_eq!(&again.policies()[0].guards, &guards);
+        // And the journal's form of them is read again too.
+        let journaled = serde_json::to_string(&guards).unwrap();
+        proptest::prop_assert_eq!(serde_json::from_str::<Guards>(&journaled).unwrap(), guards);
+    }
+
     /// Whatever stands in a file, reading it ends, and every error has a place in it.
     #[test]
     fn any_text_is_read_or_refused(

@@ -1,6 +1,8 @@
 //! What a policy's guards are set to. Plans carry them, so they are journaled; what an
 //! older journal does not have counts as not set.
 
+mod text;
+
 use std::time::Duration;
 
 use jiff::civil::{Time, Weekday};
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::Labels;
 use crate::event::millis;
+
+pub use text::{MaintenanceError, Moment, MomentError, ShareError, WindowError};
 
 /// How long a policy leaves a target alone when it does not say.
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_mins(1);
@@ -60,7 +64,7 @@ impl Default for Guards {
     }
 }
 
-/// So many in so long, written `6/1h`.
+/// So many in so long, written `6/1h`: 1 to 10,000 in 1s to 30d.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// How many; at least 1.
@@ -125,7 +129,7 @@ pub struct BlastRadius {
     pub calm: Duration,
 }
 
-/// A number, or a share of a fleet.
+/// A number, or a share of a fleet, written `2` (1 to 10,000) or `25%` (1 to 100).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Share {

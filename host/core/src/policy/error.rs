@@ -188,21 +188,33 @@ impl Problem {
 /// The one of `known` that `word` was probably meant to be.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
-    // Either few letters differ, or the beginning is the same.
+    // Few letters differ, or the beginning is the same, or one is a part of the other.
     let near = |distance: usize, known: &str| {
         let shared = known
             .bytes()
             .zip(word.bytes())
             .take_while(|(a, b)| a == b)
             .count();
-        distance <= (known.len().max(word.len()) / 3).clamp(1, 4) || shared >= 5
+        distance <= (known.len().max(word.len()) / 3).clamp(1, 4)
+            || shared >= 5
+            || is_part(known, &word)
+            || is_part(&word, known)
     };
     known
         .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&word, known), known))
-        .min_by_key(|(distance, _)| *distance)
+        .map(|known| {
+            let distance = strsim::damerau_levenshtein(&word, &known.to_lowercase());
+            (distance, known)
+        })
         .filter(|(distance, known)| near(*distance, known))
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
+}
+
+/// Whether `part` is one of the words that `whole` is made of: `breaker` in
+/// `circuit_breaker`.
+fn is_part(part: &str, whole: &str) -> bool {
+    part.len() >= 4 && whole.split(['_', '-', '.', '/']).any(|word| word == part)
 }
 
 #[cfg(test)]
@@ -231,5 +243,9 @@ mod tests {
         assert_eq!(nearest("attempt-count", known), Some("attempts"));
         assert_eq!(nearest("retries", known), None);
         assert_eq!(nearest("x", known), None);
+        let known = ["blast_radius", "breaker", "concurrency", "cooldown"];
+        assert_eq!(nearest("circuit_breaker", known), Some("breaker"));
+        assert_eq!(nearest("radius", known), Some("blast_radius"));
+        assert_eq!(nearest("fuse", known), None);
     }
 }

@@ -11,6 +11,7 @@ mod plugins;
 mod read;
 mod section;
 mod set;
+mod written;
 mod yaml;
 
 pub use error::PolicyError;

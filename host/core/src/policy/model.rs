@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::written;
 use crate::alert::{Alert, Labels};
 use crate::duration::human;
 use crate::grant::Grants;
@@ -37,22 +38,25 @@ pub struct Policy {
     pub matchers: Vec<Matcher>,
     /// What it acts on.
     pub target: TargetTemplate,
-    /// Whether it acts.
+    /// Whether it acts; shadow when the file does not say.
     pub mode: Mode,
     /// The ladder; never empty.
     pub steps: Vec<Step>,
     /// What decides that the target is healed.
     pub verify: Verify,
     /// What can hold it back.
+    #[serde(serialize_with = "written::guards")]
     pub guards: Guards,
     /// What its plugins may touch.
     pub grants: Grants,
     /// How it is approved, in mode `approve`.
+    #[serde(serialize_with = "written::approval")]
     pub approval: Approval,
     /// How long an incident waits for word of its alerts.
     #[serde(with = "human")]
     pub ttl: Duration,
     /// How many of the container's last log lines are kept before the first effect.
+    #[serde(serialize_with = "written::evidence")]
     pub evidence: u32,
     /// Which plugin tells a person, when one must look.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,7 +70,7 @@ pub struct Policy {
 }
 
 /// Whether a policy acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It acts on its own.
@@ -74,12 +78,16 @@ pub enum Mode {
     /// It makes a plan and acts when a person approves it.
     Approve,
     /// It makes a plan, and never acts.
+    #[default]
     Shadow,
     /// It is not looked at.
     Off,
 }
 
 impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Approve, Self::Shadow, Self::Off];
+
     /// The mode as policies write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -111,6 +119,10 @@ pub struct Step {
     /// not say how far it came.
     pub on_interrupt: OnInterrupt,
     /// When it is begun.
+    #[serde(
+        serialize_with = "written::when",
+        skip_serializing_if = "written::always"
+    )]
     pub when: When,
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::{PolicyError, Problem, nearest};
-use super::model::{Policy, Step};
-use super::read::StepPlaces;
+use super::model::Policy;
+use super::read::PluginPlaces;
 use super::set::Places;
 use crate::capability::DockerAction;
 use crate::grant::{Grants, Import};
@@ -61,29 +61,33 @@ pub struct ParamError {
     pub message: String,
 }
 
-/// Checks every step of a policy.
+/// Checks every plugin that a policy names: its steps', and the one that tells a person.
+/// The mode makes no difference: what is fit for shadow is fit for auto.
 pub(super) fn check(
     policy: &Policy,
     places: &Places,
     catalog: &dyn PluginCatalog,
 ) -> Vec<PolicyError> {
-    policy
-        .steps
-        .iter()
-        .zip(&places.steps)
-        .flat_map(|(step, at)| check_step(policy, step, at, places, catalog))
+    let steps = policy.steps.iter().zip(&places.steps);
+    let steps = steps.map(|(step, at)| (&step.plugin, &step.params, at));
+    let escalate = policy.escalate.iter().zip(&places.escalate);
+    let escalate = escalate.map(|(escalate, at)| (&escalate.plugin, &escalate.params, at));
+    steps
+        .chain(escalate)
+        .flat_map(|(plugin, params, at)| check_plugin(policy, plugin, params, at, places, catalog))
         .collect()
 }
 
-fn check_step(
+fn check_plugin(
     policy: &Policy,
-    step: &Step,
-    at: &StepPlaces,
+    plugin: &PluginName,
+    params: &Map<String, Value>,
+    at: &PluginPlaces,
     places: &Places,
     catalog: &dyn PluginCatalog,
 ) -> Vec<PolicyError> {
-    let Some(facts) = catalog.plugin(&step.plugin) else {
-        let problem = unknown_plugin(&step.plugin, &catalog.names());
+    let Some(facts) = catalog.plugin(plugin) else {
+        let problem = unknown_plugin(plugin, &catalog.names());
         return vec![places.source.error(&at.plugin, problem)];
     };
     let missing = policy.grants.imports_missing(&facts.imports);
@@ -93,20 +97,19 @@ fn check_step(
     let mut errors = Vec::new();
     for import in unserved {
         let problem = Problem::new(format!(
-            "this version does not serve {import}, which plugin {} calls",
-            step.plugin
+            "this version does not serve {import}, which plugin {plugin} calls"
         ))
         .label(format!("calls {import}"))
         .help("use a plugin that does without it");
         errors.push(places.source.error(&at.plugin, problem));
     }
     if !ungranted.is_empty() {
-        let problem = not_granted(policy, &step.plugin, &ungranted);
+        let problem = not_granted(policy, plugin, &ungranted);
         errors.push(places.source.error(&at.plugin, problem));
     }
-    let probe = placeholders(&Value::Object(step.params.clone()));
-    let params = Value::Object(step.params.clone());
-    for error in catalog.validate_params(&step.plugin, &probe) {
+    let params = Value::Object(params.clone());
+    let probe = placeholders(&params);
+    for error in catalog.validate_params(plugin, &probe) {
         let culprit = params.pointer(&error.path).unwrap_or(&params);
         if has_template(culprit) && !SURE.contains(&error.keyword.as_str()) {
             continue;
@@ -116,7 +119,6 @@ fn check_step(
             _ => &at.params_key,
         };
         let name = error.path.trim_start_matches('/').replace('/', ".");
-        let plugin = &step.plugin;
         let what = if name.is_empty() {
             format!("the params of plugin {plugin} are not valid")
         } else {

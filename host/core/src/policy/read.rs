@@ -1,5 +1,7 @@
 //! From the tree to policies: what each key means.
 
+mod guards;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
@@ -8,16 +10,17 @@ use serde_json::{Map, Value};
 
 use super::error::{PolicyError, Problem, Source, Span};
 use super::model::{
-    Check, DEFAULT_EVIDENCE, DEFAULT_TTL, Mode, Policy, SourceLocation, Step, Verify, check_url,
+    Check, DEFAULT_EVIDENCE, DEFAULT_TTL, Escalation, Mode, Policy, SourceLocation, Step, Verify,
+    check_url,
 };
 use super::section::{Keys, Reader, Section};
 use super::set::Environment;
 use super::yaml::{self, Content, Node, within};
 use crate::capability::DockerAction;
 use crate::grant::{AnsibleGrant, DockerGrant, Glob, Grants, LabelGrant};
-use crate::guard::settings::{DEFAULT_COOLDOWN, Guards};
+use crate::guard::settings::Guards;
 use crate::id::{Digest, PluginName, PolicyName};
-use crate::incident::{Approval, OnInterrupt, When};
+use crate::incident::{Approval, OnInterrupt, StepFailure, When};
 use crate::matcher::{Matcher, Matchers};
 use crate::template::{TargetTemplate, Template, TemplateError};
 
@@ -32,13 +35,17 @@ const POLICY: Keys = Keys {
         "match",
         "target",
         "mode",
+        "approval",
+        "ttl",
+        "evidence",
         "steps",
         "verify",
         "guards",
         "grants",
         "on_interrupt",
+        "escalate",
     ],
-    later: &["escalate"],
+    later: &[],
 };
 const STEP: Keys = Keys {
     known: &[
@@ -48,23 +55,29 @@ const STEP: Keys = Keys {
         "attempts",
         "backoff",
         "on_interrupt",
+        "when",
     ],
+    later: &[],
+};
+const WHEN: Keys = Keys {
+    known: &["after", "on"],
+    later: &[],
+};
+const APPROVAL: Keys = Keys {
+    known: &["expires", "people"],
+    later: &[],
+};
+const EVIDENCE: Keys = Keys {
+    known: &["logs"],
+    later: &[],
+};
+const ESCALATE: Keys = Keys {
+    known: &["plugin", "params", "timeout", "attempts"],
     later: &[],
 };
 const VERIFY: Keys = Keys {
     known: &["http", "docker", "alert", "within", "every"],
     later: &[],
-};
-const GUARDS: Keys = Keys {
-    known: &["cooldown"],
-    later: &[
-        "rate",
-        "flapping",
-        "concurrency",
-        "blast_radius",
-        "circuit_breaker",
-        "maintenance",
-    ],
 };
 const GRANTS: Keys = Keys {
     known: &["docker", "ansible"],
@@ -81,6 +94,9 @@ const ANSIBLE: Keys = Keys {
 
 const MAX_STEPS: usize = 16;
 const MAX_ATTEMPTS: u32 = 20;
+const MAX_EVIDENCE: u32 = 2000;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
 
 const INTERRUPTS: [(&str, OnInterrupt); 2] = [
@@ -88,16 +104,23 @@ const INTERRUPTS: [(&str, OnInterrupt); 2] = [
     ("escalate", OnInterrupt::Escalate),
 ];
 
+const FAILURES: [StepFailure; 3] = [
+    StepFailure::Retryable,
+    StepFailure::Permanent,
+    StepFailure::Unverified,
+];
+
 /// A policy with the places that later checks point at.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) policy: Policy,
-    pub(super) steps: Vec<StepPlaces>,
+    pub(super) steps: Vec<PluginPlaces>,
+    pub(super) escalate: Option<PluginPlaces>,
 }
 
-/// Where a step says what.
+/// Where a step or an escalation says which plugin is given what.
 #[derive(Debug, Clone)]
-pub(super) struct StepPlaces {
+pub(super) struct PluginPlaces {
     pub(super) plugin: Span,
     /// The key `params`; the plugin's name where there is none.
     pub(super) params_key: Span,
@@ -178,7 +201,18 @@ impl PolicyReader<'_> {
         });
         let matchers = self.matchers(&section);
         let target = self.target(&section);
-        let mode = self.mode(&section);
+        let mode = match section.get("mode") {
+            Some(node) => self.mode(node),
+            None => Some(Mode::default()),
+        };
+        let approval = self.approval(&section, mode);
+        let ttl = self
+            .reader
+            .duration(&section, "ttl", DEFAULT_TTL, MINUTE..=30 * DAY);
+        let evidence = match section.get("evidence") {
+            Some(node) => self.evidence(node),
+            None => Some(DEFAULT_EVIDENCE),
+        };
         let on_interrupt = self.on_interrupt(&section, OnInterrupt::Escalate);
         let steps = self.steps(&section, on_interrupt.unwrap_or(OnInterrupt::Escalate));
         let verify = match section.get("verify") {
@@ -197,8 +231,10 @@ impl PolicyReader<'_> {
             Some(node) => self.grants(node),
             None => Some(Grants::default()),
         };
+        let escalate = self.optional(&section, "escalate", Self::escalation);
         on_interrupt?;
-        let (steps, places) = steps?.into_iter().unzip();
+        let (steps, step_places) = steps?.into_iter().unzip();
+        let (escalate, escalate_places) = escalate.ok()?.unzip();
         let (line, column) = self.reader.source.position(section.key_at("name").start);
         let mut policy = Policy {
             name: name?,
@@ -210,10 +246,10 @@ impl PolicyReader<'_> {
             verify: verify?,
             guards: guards?,
             grants: grants?,
-            approval: Approval::default(),
-            ttl: DEFAULT_TTL,
-            evidence: DEFAULT_EVIDENCE,
-            escalate: None,
+            approval: approval?,
+            ttl: ttl?,
+            evidence: evidence?,
+            escalate,
             location: SourceLocation {
                 file: self.reader.source.name().to_owned(),
                 line,
@@ -225,16 +261,17 @@ impl PolicyReader<'_> {
         policy.digest = Digest::of(&serde_json::to_vec(&policy).unwrap_or_default());
         Some(Entry {
             policy,
-            steps: places,
+            steps: step_places,
+            escalate: escalate_places,
         })
     }
 
     /// A key that may be missing.
-    fn optional<T>(
+    fn optional<'n, T>(
         &mut self,
-        section: &Section<'_>,
+        section: &Section<'n>,
         key: &str,
-        read: impl FnOnce(&mut Self, &Node) -> Option<T>,
+        read: impl FnOnce(&mut Self, &'n Node) -> Option<T>,
     ) -> Result<Option<T>, Noted> {
         match section.get(key) {
             Some(node) => read(self, node).map(Some).ok_or(Noted),
@@ -303,7 +340,7 @@ impl PolicyReader<'_> {
         if let ("docker", Some(host)) = (target.kind(), target.literal_host())
             && !self.environment.docker_hosts.contains(host)
         {
-            let known = self.known_hosts();
+            let known = self.environment.known_hosts();
             return self.reader.fail(
                 &node.at,
                 Problem::new(format!(
@@ -315,26 +352,61 @@ impl PolicyReader<'_> {
         Some(target)
     }
 
-    fn known_hosts(&self) -> String {
-        let hosts = &self.environment.docker_hosts;
-        if hosts.is_empty() {
-            return "the configuration names no Docker host under `docker: { hosts: … }`"
-                .to_owned();
-        }
-        let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
-        format!("the configuration knows {}", hosts.join(", "))
-    }
-
-    fn mode(&mut self, section: &Section<'_>) -> Option<Mode> {
-        let help = "write `mode: auto` to let the policy act, or `mode: off` to switch it off";
-        let node = self.reader.required(section, "mode", help)?;
+    fn mode(&mut self, node: &Node) -> Option<Mode> {
         // YAML 1.1 has `off` for false, and some editors write it so.
         if matches!(node.content, Content::Bool(false)) {
             return Some(Mode::Off);
         }
-        let choices = [Mode::Auto, Mode::Off].map(|mode| (mode.as_str(), mode));
-        self.reader
-            .choice(node, "mode", &choices, &["shadow", "approve"])
+        let choices = Mode::ALL.map(|mode| (mode.as_str(), mode));
+        self.reader.choice(node, "mode", &choices)
+    }
+
+    /// `mode` is none where it was not understood: then nothing is said of it again.
+    fn approval(&mut self, section: &Section<'_>, mode: Option<Mode>) -> Option<Approval> {
+        let default = Approval::default();
+        let Some(node) = section.get("approval") else {
+            return Some(default);
+        };
+        if let Some(mode) = mode.filter(|mode| *mode != Mode::Approve) {
+            let mode = mode.as_str();
+            self.reader.fail::<()>(
+                section.key_at("approval"),
+                Problem::new(format!(
+                    "there is an `approval`, and nothing to approve in mode `{mode}`"
+                ))
+                .label(format!("the mode is `{mode}`"))
+                .help("write `mode: approve`, or remove `approval`"),
+            );
+        }
+        let approval = self.reader.section(node, "approval", &APPROVAL)?;
+        let expires = self
+            .reader
+            .duration(&approval, "expires", default.expires, MINUTE..=7 * DAY);
+        let people = self
+            .reader
+            .count(&approval, "people", default.people, 1..=2);
+        Some(Approval {
+            expires: expires?,
+            people: people?,
+        })
+    }
+
+    /// How many lines; none is off.
+    fn evidence(&mut self, node: &Node) -> Option<u32> {
+        match &node.content {
+            // As with `mode: off`.
+            Content::Bool(false) => Some(0),
+            Content::Text(word) if word == "off" => Some(0),
+            Content::Map(_) => {
+                let section = self.reader.section(node, "evidence", &EVIDENCE)?;
+                self.reader
+                    .count(&section, "logs", DEFAULT_EVIDENCE, 0..=MAX_EVIDENCE)
+            }
+            _ => {
+                let help = "say how many of the container's last log lines to keep, such as `evidence: { logs: 100 }`, or `evidence: off`";
+                self.reader.wrong_type(node, "a map or `off`", help)
+            }
+        }
     }
 
     fn on_interrupt(
@@ -343,7 +415,7 @@ impl PolicyReader<'_> {
         inherited: OnInterrupt,
     ) -> Option<OnInterrupt> {
         match section.get("on_interrupt") {
-            Some(node) => self.reader.choice(node, "reaction", &INTERRUPTS, &[]),
+            Some(node) => self.reader.choice(node, "reaction", &INTERRUPTS),
             None => Some(inherited),
         }
     }
@@ -352,7 +424,7 @@ impl PolicyReader<'_> {
         &mut self,
         section: &Section<'_>,
         on_interrupt: OnInterrupt,
-    ) -> Option<Vec<(Step, StepPlaces)>> {
+    ) -> Option<Vec<(Step, PluginPlaces)>> {
         let help = "write a list of steps, such as `steps: [{ plugin: docker-restart }]`";
         let node = self.reader.required(section, "steps", help)?;
         let items = self.reader.items(node, "a list of steps", help)?;
@@ -368,57 +440,132 @@ impl PolicyReader<'_> {
         }
         let steps: Vec<_> = items
             .iter()
-            .map(|item| self.step(item, on_interrupt))
+            .enumerate()
+            .map(|(index, item)| self.step(item, index == 0, on_interrupt))
             .collect();
         let steps: Option<Vec<_>> = steps.into_iter().collect();
         steps.filter(|steps| steps.len() <= MAX_STEPS)
     }
 
-    fn step(&mut self, node: &Node, on_interrupt: OnInterrupt) -> Option<(Step, StepPlaces)> {
+    fn step(
+        &mut self,
+        node: &Node,
+        first: bool,
+        on_interrupt: OnInterrupt,
+    ) -> Option<(Step, PluginPlaces)> {
         let section = self.reader.section(node, "the step", &STEP)?;
-        let help = "name a plugin, such as `plugin: docker-restart`";
-        let plugin = self.reader.required(&section, "plugin", help);
-        let plugin_at = plugin.map(|node| node.at.clone());
-        let plugin = plugin.and_then(|node| {
+        let call = self.plugin(&section, "docker-restart");
+        let timeout = self
+            .reader
+            .duration(&section, "timeout", 2 * MINUTE, SECOND..=DAY);
+        let attempts = self.reader.count(&section, "attempts", 1, 1..=MAX_ATTEMPTS);
+        let backoff = self.reader.duration(
+            &section,
+            "backoff",
+            5 * SECOND,
+            Duration::ZERO..=60 * MINUTE,
+        );
+        let on_interrupt = self.on_interrupt(&section, on_interrupt);
+        let when = match section.get("when") {
+            Some(node) => self.when(node, first),
+            None => Some(When::default()),
+        };
+        let (plugin, params, places) = call?;
+        Some((
+            Step {
+                plugin,
+                params,
+                timeout: timeout?,
+                attempts: attempts?,
+                backoff: backoff?,
+                on_interrupt: on_interrupt?,
+                when: when?,
+            },
+            places,
+        ))
+    }
+
+    fn when(&mut self, node: &Node, first: bool) -> Option<When> {
+        let section = self.reader.section(node, "when", &WHEN)?;
+        let after = match section.get("after") {
+            Some(_) => self
+                .reader
+                .duration(&section, "after", 2 * MINUTE, SECOND..=30 * DAY),
+            None => Some(Duration::ZERO),
+        };
+        let on = self.optional(&section, "on", |this, node| {
+            let help =
+                "name the failures of the step before, such as `on: [retryable, unverified]`";
+            let items = this.reader.items(node, "a list of failures", help)?;
+            let choices = FAILURES.map(|failure| (failure.as_str(), failure));
+            let given: Vec<_> = items
+                .iter()
+                .map(|item| this.reader.choice(item, "failure", &choices))
+                .collect();
+            let given: Vec<_> = given.into_iter().collect::<Option<_>>()?;
+            // In one order, and each once: what means the same has the same digest.
+            let sorted = FAILURES.into_iter().filter(|one| given.contains(one));
+            Some(sorted.collect())
+        });
+        if first && section.get("on").is_some() {
+            return self.reader.fail(
+                section.key_at("on"),
+                Problem::new("the first step has no step before it that could fail")
+                    .label("not here")
+                    .help("remove `on`, or move the step down the ladder"),
+            );
+        }
+        Some(When {
+            after: after?,
+            on: on.ok()?.unwrap_or_default(),
+        })
+    }
+
+    fn escalation(&mut self, node: &Node) -> Option<(Escalation, PluginPlaces)> {
+        let section = self.reader.section(node, "escalate", &ESCALATE)?;
+        let call = self.plugin(&section, "notify");
+        let timeout = self
+            .reader
+            .duration(&section, "timeout", MINUTE, SECOND..=DAY);
+        let attempts = self.reader.count(&section, "attempts", 3, 1..=MAX_ATTEMPTS);
+        let (plugin, params, places) = call?;
+        Some((
+            Escalation {
+                plugin,
+                params,
+                timeout: timeout?,
+                attempts: attempts?,
+            },
+            places,
+        ))
+    }
+
+    /// The keys `plugin` and `params`; `example` is a plugin for the help.
+    fn plugin(
+        &mut self,
+        section: &Section<'_>,
+        example: &str,
+    ) -> Option<(PluginName, Map<String, Value>, PluginPlaces)> {
+        let help = format!("name a plugin, such as `plugin: {example}`");
+        let node = self.reader.required(section, "plugin", &help);
+        let name = node.and_then(|node| {
             self.reader
-                .parsed(node, "a plugin name", help, str::parse::<PluginName>)
+                .parsed(node, "a plugin name", &help, str::parse::<PluginName>)
         });
         let params = match section.get("params") {
             Some(node) => self.params(node),
             None => Some(Map::new()),
         };
-        let seconds = Duration::from_secs;
-        let timeout = self
-            .reader
-            .duration(&section, "timeout", seconds(120), seconds(1)..=DAY);
-        let attempts = self.reader.count(&section, "attempts", 1, 1..=MAX_ATTEMPTS);
-        let backoff = self.reader.duration(
-            &section,
-            "backoff",
-            seconds(5),
-            Duration::ZERO..=seconds(3600),
-        );
-        let on_interrupt = self.on_interrupt(&section, on_interrupt);
-        let plugin_at = plugin_at?;
-        Some((
-            Step {
-                plugin: plugin?,
-                params: params?,
-                timeout: timeout?,
-                attempts: attempts?,
-                backoff: backoff?,
-                on_interrupt: on_interrupt?,
-                when: When::default(),
+        let plugin = node?.at.clone();
+        let places = PluginPlaces {
+            params_key: match section.get("params") {
+                Some(_) => section.key_at("params").clone(),
+                None => plugin.clone(),
             },
-            StepPlaces {
-                params_key: match section.get("params") {
-                    Some(_) => section.key_at("params").clone(),
-                    None => plugin_at.clone(),
-                },
-                plugin: plugin_at,
-                params: section.get("params").cloned(),
-            },
-        ))
+            plugin,
+            params: section.get("params").cloned(),
+        };
+        Some((name?, params?, places))
     }
 
     fn params(&mut self, node: &Node) -> Option<Map<String, Value>> {
@@ -495,14 +642,13 @@ impl PolicyReader<'_> {
                     .help(help),
             ),
         };
-        let second = Duration::from_secs(1);
         let within_help = "say how long it may take, such as `within: 30s`";
         let within = self
             .reader
             .required(&section, "within", within_help)
             .and_then(|_| {
                 self.reader
-                    .duration(&section, "within", 30 * second, second..=DAY)
+                    .duration(&section, "within", 30 * SECOND, SECOND..=DAY)
             });
         let hundred_ms = Duration::from_millis(100);
         let most = within.unwrap_or(DAY);
@@ -570,20 +716,8 @@ impl PolicyReader<'_> {
             .enumerate()
             .map(|(index, (name, _))| (*name, index))
             .collect();
-        let index = self.reader.choice(node, what, &indices, &[])?;
+        let index = self.reader.choice(node, what, &indices)?;
         choices.get(index).map(|(_, check)| check.clone())
-    }
-
-    fn guards(&mut self, node: &Node) -> Option<Guards> {
-        let section = self.reader.section(node, "guards", &GUARDS)?;
-        let second = Duration::from_secs(1);
-        let cooldown =
-            self.reader
-                .duration(&section, "cooldown", DEFAULT_COOLDOWN, second..=30 * DAY);
-        Some(Guards {
-            cooldown: cooldown?,
-            ..Guards::default()
-        })
     }
 
     fn grants(&mut self, node: &Node) -> Option<Grants> {
@@ -644,7 +778,7 @@ impl PolicyReader<'_> {
         let choices = DockerAction::ALL.map(|action| (action.as_str(), action));
         let actions: Vec<_> = items
             .iter()
-            .map(|item| self.reader.choice(item, "action", &choices, &[]))
+            .map(|item| self.reader.choice(item, "action", &choices))
             .collect();
         actions.into_iter().collect()
     }
@@ -663,7 +797,7 @@ impl PolicyReader<'_> {
             return Some(hosts);
         };
         let message = format!("no Docker host in the configuration fits `{unknown}`");
-        let known = self.known_hosts();
+        let known = self.environment.known_hosts();
         let help = format!("{known}; a grant without `hosts` is for the host `local`");
         self.reader.fail(at, Problem::new(message).help(help))
     }

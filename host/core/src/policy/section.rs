@@ -61,7 +61,8 @@ impl Reader<'_> {
         None
     }
 
-    fn wrong_type<T>(&mut self, node: &Node, expected: &str, help: &str) -> Option<T> {
+    /// Notes down that something else was expected.
+    pub(super) fn wrong_type<T>(&mut self, node: &Node, expected: &str, help: &str) -> Option<T> {
         if let Content::Map(entries) = &node.content
             && let [(key, _)] = entries.as_slice()
             && matches!(key.content, Content::Map(_))
@@ -248,21 +249,12 @@ impl Reader<'_> {
         node: &Node,
         what: &str,
         choices: &[(&str, T)],
-        later: &[&str],
     ) -> Option<T> {
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
         let help = format!("expected one of {}", names.join(", "));
         let word = self.text(node, &format!("a {what}"), &help)?;
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == word) {
             return Some(*choice);
-        }
-        if later.contains(&word) {
-            return self.fail(
-                &node.at,
-                Problem::new(format!("the {what} `{word}` is not in this version"))
-                    .label("not in this version")
-                    .help(help),
-            );
         }
         let meant = nearest(word, names.iter().copied())
             .map(|meant| format!("did you mean `{meant}`? "))

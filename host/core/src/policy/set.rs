@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::{PolicyError, Problem, Source};
 use super::model::{Mode, Policy};
 use super::plugins::{self, PluginCatalog};
-use super::read::{self, StepPlaces};
+use super::read::{self, PluginPlaces};
 use crate::alert::Labels;
 use crate::id::{Digest, PolicyName};
 
@@ -24,11 +24,24 @@ pub struct PolicySet {
     places: Vec<Places>,
 }
 
-/// Where a policy's steps stand.
+impl Environment {
+    /// The Docker hosts, for a message.
+    pub(super) fn known_hosts(&self) -> String {
+        if self.docker_hosts.is_empty() {
+            return "the configuration names no Docker host under `docker: { hosts: … }`"
+                .to_owned();
+        }
+        let hosts: Vec<_> = self.docker_hosts.iter().map(String::as_str).collect();
+        format!("the configuration knows {}", hosts.join(", "))
+    }
+}
+
+/// Where a policy names its plugins.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     pub(super) source: Source,
-    pub(super) steps: Vec<StepPlaces>,
+    pub(super) steps: Vec<PluginPlaces>,
+    pub(super) escalate: Option<PluginPlaces>,
 }
 
 impl PolicySet {
@@ -66,6 +79,7 @@ impl PolicySet {
                 set.places.push(Places {
                     source: source.clone(),
                     steps: entry.steps,
+                    escalate: entry.escalate,
                 });
             }
         }
