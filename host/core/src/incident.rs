@@ -637,8 +637,12 @@ impl Incident {
                 self.planned.push(effect.clone());
                 Vec::new()
             }
-            EventBody::Refused { .. }
-            | EventBody::GuardHeld { .. }
+            EventBody::Refused { reason } => match self.phase {
+                // Its first step may have to wait for its time.
+                Phase::Pending(_) | Phase::BackingOff { .. } => self.escalate(reason.clone(), at),
+                _ => Vec::new(),
+            },
+            EventBody::GuardHeld { .. }
             | EventBody::GuardsPassed
             | EventBody::Suppressed { .. } => self.guarded(&event.body, at),
             EventBody::RunStarted { .. }
@@ -987,13 +991,12 @@ impl Incident {
         }
     }
 
-    /// What the guards said, or why they were not asked.
+    /// What the guards said.
     fn guarded(&mut self, body: &EventBody, at: Timestamp) -> Vec<Command> {
         let (Phase::Pending(rung) | Phase::Held(Hold { rung, .. })) = self.phase else {
             return Vec::new();
         };
         match body {
-            EventBody::Refused { reason } => self.escalate(reason.clone(), at),
             EventBody::Suppressed { reason, .. } => self.end(End::Suppressed, reason.clone(), at),
             EventBody::GuardHeld {
                 guard,

@@ -90,10 +90,9 @@ impl Engine {
         let policy = &incident.plan.policy;
         let now = context.now;
         if let Some(exceeded) = self.fleets.exceeded.get(policy) {
-            // It ends with the next look at the earliest.
-            let until = later(*exceeded, guard.calm).max(later(now, LOOKS.0));
+            // Only a look ends the storm, and the next one may not have come yet.
             return Told::Beyond(Radius {
-                until,
+                until: later(*exceeded, guard.calm).max(later(now, between_looks(guard))),
                 reason: "too much of the fleet was disturbed, and the calm after that is not over"
                     .to_owned(),
             });
@@ -268,7 +267,10 @@ impl Engine {
         }
         let fleets: BTreeMap<_, _> = stormy
             .into_iter()
-            .map(|(_, guard)| (guard.of, (guard.calm / 5).clamp(LOOKS.0, LOOKS.1)))
+            .map(|(_, guard)| {
+                let every = between_looks(&guard);
+                (guard.of, every)
+            })
             .collect();
         self.fleets
             .looks
@@ -283,4 +285,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// The time between two looks at a fleet in a storm.
+fn between_looks(guard: &BlastRadius) -> Duration {
+    (guard.calm / 5).clamp(LOOKS.0, LOOKS.1)
 }

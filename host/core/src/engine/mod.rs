@@ -202,6 +202,11 @@ impl Engine {
             self.go_on(&mut work, &context, id);
         }
         for accepted in recovered.inbox {
+            // One that waited for room may have led to incidents of some of its policies.
+            let accepted = Accepted {
+                repeat: true,
+                ..accepted
+            };
             self.alert(&mut work, &context, accepted);
         }
         self.schedule_looks(&mut work, &context);
@@ -309,7 +314,11 @@ impl Engine {
         match accepted.alert.status {
             AlertStatus::Firing => {
                 if !self.fires(work, context, &accepted) {
-                    work.turn.deferred.push(accepted);
+                    // Some of its policies may have had room and dealt with it.
+                    work.turn.deferred.push(Accepted {
+                        repeat: true,
+                        ..accepted
+                    });
                     return;
                 }
             }
