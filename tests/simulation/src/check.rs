@@ -18,10 +18,11 @@ use sentinel_core::event::{Event, EventBody, Guard, PlannedEffect, RunMode, RunR
 use sentinel_core::guard::settings::{Fleet, Maintenance};
 use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, Target};
 use sentinel_core::incident::{
-    End, Hold, Incident, LATE, MAX_INTERRUPTIONS, Phase, Plan, VerifyCheck, later, plan_digest,
+    End, Hold, Incident, LATE, MAX_INTERRUPTIONS, Phase, Plan, VerifyCheck, later,
 };
 use sentinel_core::policy::{Mode, PolicySet};
 use sentinel_core::record::{Accepted, Append, Priority, earlier};
+use sentinel_core::recording::plan_digest;
 
 use crate::docker::CallKey;
 

@@ -57,7 +57,7 @@ impl Script {
                 container,
                 grace_ms: 1000,
             }),
-            ("cycle", 2) | ("moody", 2) => self.docker(|container| DockerCall::Start { container }),
+            ("cycle" | "moody", 2) => self.docker(|container| DockerCall::Start { container }),
             ("cycle", 3) => self.inspect(),
             ("moody", 1) => match self.salt % 6 {
                 0 => ended(FailureClass::Retryable),

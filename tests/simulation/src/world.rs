@@ -24,7 +24,7 @@ use sentinel_core::guard::settings::Fleet;
 use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
 use sentinel_core::incident::{OnInterrupt, Phase};
 use sentinel_core::policy::PolicySet;
-use sentinel_core::record::{Accepted, Append, History, earlier};
+use sentinel_core::record::{Accepted, Append, History, Priority, earlier};
 
 use crate::check::{Checked, Checker, Given, invariant, violation};
 use crate::docker::{CONTAINERS, Docker, Settled, moment};
@@ -1570,7 +1570,7 @@ fn by_priority(inputs: &mut [Input]) {
             alerts.push(accepted.clone());
         }
     }
-    alerts.sort_by_key(Accepted::priority);
+    alerts.sort_by_key(|accepted| Priority::of(&accepted.alert));
     for (index, accepted) in places.into_iter().zip(alerts) {
         inputs[index] = Input::Accepted(accepted);
     }
