@@ -715,7 +715,6 @@ impl Engine {
         let Some(plugin) = incident.plugin(rung.step).cloned() else {
             return;
         };
-        let policy = incident.plan.policy.clone();
         let version = context.world.plugin(&plugin);
         // Policies are checked against the plugins that serve: without one it was taken
         // away while this incident was open.
@@ -742,10 +741,6 @@ impl Engine {
             mode,
         };
         self.record(work, context, id, body);
-        if rung.step > 0 {
-            let runs = self.fresh.runs.entry(policy).or_default();
-            runs.push(context.now);
-        }
         match order {
             Some(order) if served => work.turn.actions.push(Action::Run(Box::new(order))),
             _ => {
