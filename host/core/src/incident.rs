@@ -773,9 +773,11 @@ impl Incident {
             | Phase::Running { .. }
             | Phase::AwaitingApproval { .. }
             | Phase::Verifying { .. } => true,
-            // Between two rungs.
-            Phase::Pending(_) | Phase::Held { .. } | Phase::BackingOff { .. } => self.runs > 0,
-            Phase::Escalating { back, .. } => back.is_some() && self.runs > 0,
+            // Between two rungs. A run that only told a person has no part in this.
+            Phase::Pending(_) | Phase::Held { .. } | Phase::BackingOff { .. } => {
+                self.last_run_at.is_some()
+            }
+            Phase::Escalating { back, .. } => back.is_some() && self.last_run_at.is_some(),
             Phase::Watching | Phase::Ended { .. } => false,
         }
     }

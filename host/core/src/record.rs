@@ -183,6 +183,9 @@ pub trait History {
     /// When a resolved notification of `episode` was accepted last.
     fn resolved_at(&self, episode: &Episode) -> Result<Option<Timestamp>, HistoryError>;
 
+    /// When a resolved notification of a later episode of the same alert was accepted last.
+    fn overtaken_at(&self, episode: &Episode) -> Result<Option<Timestamp>, HistoryError>;
+
     /// How `policy` has fared on `target`.
     fn standing(&self, policy: &PolicyName, target: &Target) -> Result<Standing, HistoryError>;
 

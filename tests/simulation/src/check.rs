@@ -354,13 +354,11 @@ impl Checker {
                 alert.starts_at
             )
         };
-        if let Some(end) = told_end {
-            ensure(
-                folded.accepted_at >= later(end, LATE),
-                invariant::REPEAT,
-                || told("its notification was overtaken by the end of the episode"),
-            )?;
-        }
+        ensure(
+            !self.overtaken(&episode, last_seq, folded.accepted_at),
+            invariant::REPEAT,
+            || told("its notification was overtaken by the end of the alert"),
+        )?;
         let known = earlier_ones().find(|track| track.episodes.contains(&episode));
         let mut only_tell = false;
         if let Some(known) = known {
@@ -400,6 +398,20 @@ impl Checker {
         let ends = self.resolved.get(episode)?;
         let known = ends.iter().filter(|(at, _)| *at <= seq);
         known.last().map(|(_, received_at)| *received_at)
+    }
+
+    /// Whether the end of an episode or of a later one of its alert, as far as the inbox
+    /// had it by row `seq`, has overtaken a notification.
+    fn overtaken(&self, episode: &Episode, seq: u64, received_at: Timestamp) -> bool {
+        let same_alert = self
+            .resolved
+            .range(episode.clone()..)
+            .take_while(|(other, _)| {
+                other.source == episode.source && other.fingerprint == episode.fingerprint
+            });
+        same_alert
+            .filter_map(|(other, _)| self.told_end(other, seq))
+            .any(|end| received_at < later(end, LATE))
     }
 
     fn run_started(&mut self, event: &Event, over: bool, given: Option<&Given>) -> Checked {
@@ -870,7 +882,7 @@ impl Checker {
     ) -> Checked {
         let episode = one.alert.episode();
         let end = self.told_end(&episode, given.last_seq);
-        if end.is_some_and(|end| one.received_at < later(end, LATE)) {
+        if self.overtaken(&episode, given.last_seq, one.received_at) {
             return Ok(());
         }
         for policy in given.policies.matching(&one.alert.labels) {
@@ -1156,21 +1168,23 @@ impl Track {
 
 /// Whether an alert fires, by all that was told of it in the order in which it came.
 fn fires(all: &[Notification]) -> bool {
-    let newest = all.iter().map(|one| one.starts_at).max();
-    let mut fires = false;
-    let mut end: Option<Timestamp> = None;
-    for one in all.iter().filter(|one| Some(one.starts_at) == newest) {
-        match one.status {
-            AlertStatus::Resolved => {
-                end = Some(one.received_at);
-                fires = false;
-            }
-            AlertStatus::Firing => {
-                fires |= end.is_none_or(|end| one.received_at >= later(end, LATE));
-            }
+    let mut known: Option<Heard> = None;
+    for one in all {
+        let told = Heard {
+            starts_at: one.starts_at,
+            resolved_at: (one.status == AlertStatus::Resolved).then_some(one.received_at),
+        };
+        let newer = known.is_none_or(|known| known.starts_at < one.starts_at);
+        let believed = match (one.status, known.and_then(|known| known.resolved_at)) {
+            (AlertStatus::Firing, Some(end)) => one.received_at >= later(end, LATE),
+            (AlertStatus::Firing, None) => false,
+            (AlertStatus::Resolved, _) => known.is_some_and(|k| k.starts_at == one.starts_at),
+        };
+        if newer || believed {
+            known = Some(told);
         }
     }
-    fires
+    known.is_some_and(|known| known.resolved_at.is_none())
 }
 
 fn key(alert: &Alert) -> (String, String) {

@@ -205,6 +205,16 @@ impl History for Journal {
         Ok(self.alerts.get(&key).map(|row| row.last_seen_at))
     }
 
+    fn overtaken_at(&self, episode: &Episode) -> Result<Option<Timestamp>, HistoryError> {
+        let later = self.alerts.iter().filter(|((other, status), _)| {
+            *status == AlertStatus::Resolved
+                && other.source == episode.source
+                && other.fingerprint == episode.fingerprint
+                && other.starts_at > episode.starts_at
+        });
+        Ok(later.map(|(_, row)| row.last_seen_at).max())
+    }
+
     fn standing(&self, policy: &PolicyName, target: &Target) -> Result<Standing, HistoryError> {
         let ended = || {
             self.rows(policy, target)

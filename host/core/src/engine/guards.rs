@@ -35,7 +35,15 @@ impl Engine {
             }
         }
         match verdict {
-            Verdict::Pass => self.record(work, context, id, EventBody::GuardsPassed),
+            Verdict::Pass => {
+                // Counted here and not when it starts: others are asked before that. One
+                // that goes on was counted when it began.
+                if incident.suspended.is_none() {
+                    let policy = incident.plan.policy.clone();
+                    self.fresh.runs.entry(policy).or_default().push(context.now);
+                }
+                self.record(work, context, id, EventBody::GuardsPassed);
+            }
             Verdict::Drop { guard, reason } => {
                 self.record(work, context, id, EventBody::Suppressed { guard, reason });
             }

@@ -29,7 +29,7 @@ pub use self::ask::{Considered, Course};
 use self::fleet::Fleets;
 pub use self::fleet::Member;
 pub use self::input::{Action, Input, Note, Order, PluginVersion, Turn, VerifyOrder, World};
-use self::news::{News, news};
+use self::news::{News, news, overtaken};
 pub use self::operator::{Operator, OperatorError};
 use self::places::Places;
 pub use self::settings::Settings;
@@ -347,6 +347,8 @@ impl Engine {
     /// incidents may be open.
     fn fires(&mut self, work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
         let policies = context.world.policies();
+        let episode = accepted.alert.episode();
+        let mut late = None;
         for matched in matching::matches(policies, &accepted.alert) {
             let key = (matched.plan.policy.clone(), matched.target.clone());
             // One that ended in this very turn is still here, and takes nothing more in.
@@ -355,6 +357,18 @@ impl Engine {
                     .get(id)
                     .is_some_and(|incident| !incident.ended())
             });
+            let knows = |incident: &Incident| incident.knows(&episode, AlertStatus::Firing);
+            let known = open
+                .and_then(|id| self.incidents.get(&id))
+                .is_some_and(knows);
+            // It may have waited longer than the two minutes in which it counts as late.
+            if !known && *late.get_or_insert_with(|| Self::late(work, context, accepted)) {
+                work.turn.notes.push(Note::Repeat {
+                    policy: key.0,
+                    alert: accepted.alert.clone(),
+                });
+                continue;
+            }
             if let Some(id) = open {
                 self.see(work, context, id, accepted);
                 continue;
@@ -381,6 +395,23 @@ impl Engine {
         true
     }
 
+    /// Whether a firing notification was overtaken by the end of what it tells of. On an
+    /// error of the journal it counts as such, as in [`Self::judge`].
+    fn late(work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
+        let history = context.world.history();
+        let episode = accepted.alert.episode();
+        match (
+            history.resolved_at(&episode),
+            history.overtaken_at(&episode),
+        ) {
+            (Ok(own), Ok(later)) => overtaken([own, later], accepted.received_at),
+            (Err(error), _) | (_, Err(error)) => {
+                work.turn.notes.push(Note::HistoryFailed("an alert", error));
+                true
+            }
+        }
+    }
+
     /// What a firing notification without an open incident comes to. On an error of the
     /// journal it is nothing: it is better to leave something to the next repetition than
     /// to do it twice.
@@ -400,7 +431,8 @@ impl Engine {
         };
         match (history.resolved_at(&episode), known) {
             (Ok(resolved_at), Ok(known)) => {
-                news(&matched.plan, resolved_at, known.as_ref(), context.now)
+                let received_at = accepted.received_at;
+                news(&matched.plan, resolved_at, known.as_ref(), received_at)
             }
             (Err(error), _) | (_, Err(error)) => {
                 work.turn.notes.push(Note::HistoryFailed("an alert", error));
@@ -708,7 +740,6 @@ impl Engine {
         let Some(plugin) = incident.plugin(rung.step).cloned() else {
             return;
         };
-        let policy = incident.plan.policy.clone();
         let version = context.world.plugin(&plugin);
         // Policies are checked against the plugins that serve: without one it was taken
         // away while this incident was open.
@@ -735,10 +766,6 @@ impl Engine {
             mode,
         };
         self.record(work, context, id, body);
-        if rung.step > 0 {
-            let begun = self.fresh.runs.entry(policy).or_default();
-            begun.push(context.now);
-        }
         match order {
             Some(order) if served => work.turn.actions.push(Action::Run(Box::new(order))),
             _ => {
