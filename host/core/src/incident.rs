@@ -834,6 +834,14 @@ impl Incident {
         self.firing == 0
     }
 
+    /// Whether this is the newest episode that it has seen of its alert.
+    #[must_use]
+    pub fn saw(&self, episode: &Episode) -> bool {
+        self.alerts
+            .get(&AlertKey::from(episode))
+            .is_some_and(|seen| seen.starts_at == episode.starts_at)
+    }
+
     /// Whether it knows this episode to be in this status.
     #[must_use]
     pub fn knows(&self, episode: &Episode, status: AlertStatus) -> bool {

@@ -167,7 +167,7 @@ struct Effect {
     action: &'static str,
 }
 
-/// A notification that the engine has dealt with.
+/// A notification that the engine was given.
 #[derive(Debug, Clone)]
 struct Notification {
     seq: u64,
@@ -247,15 +247,10 @@ impl Checker {
         }
         self.nothing_lost(append, deferred, given)?;
         for one in &given.accepted {
-            if append.done.contains(&one.seq) {
-                let notification = Notification {
-                    seq: one.seq,
-                    starts_at: one.alert.starts_at,
-                    status: one.alert.status,
-                    received_at: one.received_at,
-                };
-                let all = self.notifications.entry(key(&one.alert)).or_default();
-                all.push(notification);
+            // Also one that waits for room: some of its policies may have had room.
+            let all = self.notifications.entry(key(&one.alert)).or_default();
+            if all.iter().all(|known| known.seq != one.seq) {
+                all.push(Notification::from(one));
                 all.sort_by_key(|notification| notification.seq);
             }
         }
@@ -488,7 +483,7 @@ impl Checker {
         ensure(!track.only_tell, invariant::REPEAT, || {
             told("it was for a person to look at")
         })?;
-        self.not_resolved(track)?;
+        self.not_resolved(track, given)?;
         let paused = self.switches_before.paused(incident, at);
         let still = self.switches.paused(incident, at);
         ensure(!(paused && still), invariant::PAUSE, || told("paused"))?;
@@ -656,7 +651,7 @@ impl Checker {
 
     /// A run needs an alert that fires: as far as its incident was told, and as far as
     /// anybody was.
-    fn not_resolved(&self, track: &Track) -> Checked {
+    fn not_resolved(&self, track: &Track, given: Option<&Given>) -> Checked {
         let id = track.folded.id;
         let told = track
             .heard
@@ -665,9 +660,18 @@ impl Checker {
         ensure(told, invariant::RESOLVED, || {
             format!("a run of incident {id} starts, which knows that its alerts resolved")
         })?;
-        let known = track.heard.keys().any(|key| {
-            let all = self.notifications.get(key);
-            all.is_none_or(|all| fires(all))
+        // What came in with the same turn may have come before the run or after it.
+        let now = given.map_or(&[][..], |given| given.accepted.as_slice());
+        let known = track.heard.keys().any(|alert| {
+            let before = self.notifications.get(alert);
+            let mut all = before.cloned().unwrap_or_default();
+            let now = now
+                .iter()
+                .filter(|one| one.alert.status == AlertStatus::Firing && key(&one.alert) == *alert);
+            let fired = fires(&all);
+            all.extend(now.map(Notification::from));
+            all.sort_by_key(|one| one.seq);
+            fired || fires(&all)
         });
         ensure(known, invariant::RESOLVED, || {
             format!("a run of incident {id} starts, and the end of each of its alerts was told")
@@ -993,6 +997,17 @@ impl Checker {
             .values()
             .map(|track| &track.folded)
             .filter(|incident| !incident.ended())
+    }
+}
+
+impl From<&Accepted> for Notification {
+    fn from(accepted: &Accepted) -> Self {
+        Self {
+            seq: accepted.seq,
+            starts_at: accepted.alert.starts_at,
+            status: accepted.alert.status,
+            received_at: accepted.received_at,
+        }
     }
 }
 

@@ -283,7 +283,7 @@ impl<'a> World<'a> {
                 continue;
             }
             self.steps += 1;
-            if self.steps > 200_000 {
+            if self.steps > 50_000 {
                 let detail = "the simulation goes on and on".to_owned();
                 return Err(violation(invariant::END, detail));
             }

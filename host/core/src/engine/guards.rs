@@ -103,9 +103,7 @@ impl Engine {
             let mut opened = history
                 .opened_since(&key.0, &key.1, since)
                 .unwrap_or_else(&mut failed);
-            if !opened.contains(&incident.opened_at) && incident.opened_at > since {
-                opened.push(incident.opened_at);
-            }
+            opened.extend(self.fresh.opened.get(&key).into_iter().flatten());
             opened
         });
         let runs = guards.rate.map_or_else(Vec::new, |rate| {

@@ -69,6 +69,8 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Fresh {
     standings: HashMap<(PolicyName, Target), Standing>,
+    // When incidents opened.
+    opened: HashMap<(PolicyName, Target), Vec<Timestamp>>,
     runs: HashMap<PolicyName, Vec<Timestamp>>,
 }
 
@@ -424,10 +426,17 @@ impl Engine {
         let history = context.world.history();
         let episode = accepted.alert.episode();
         let (policy, target) = (&matched.plan.policy, &matched.target);
-        let known = if accepted.repeat {
-            history.incident_of(&episode, policy, target)
-        } else {
-            Ok(None)
+        // One that opened and ended in this very turn is not in the journal yet.
+        let ended_now = self
+            .by_target
+            .get(&(policy.clone(), target.clone()))
+            .and_then(|id| self.incidents.get(id))
+            .filter(|incident| incident.saw(&episode))
+            .map(IncidentRow::from);
+        let known = match ended_now {
+            Some(row) => Ok(Some(row)),
+            None if accepted.repeat => history.incident_of(&episode, policy, target),
+            None => Ok(None),
         };
         match (history.resolved_at(&episode), known) {
             (Ok(resolved_at), Ok(known)) => {
@@ -466,6 +475,8 @@ impl Engine {
         work.turn
             .notes
             .push(Note::Opened(Box::new(incident.clone())));
+        let key = (incident.plan.policy.clone(), incident.target.clone());
+        self.fresh.opened.entry(key).or_default().push(context.now);
         self.index(&incident);
         self.incidents.insert(id, incident);
         let episode = accepted.alert.episode();

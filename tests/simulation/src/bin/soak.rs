@@ -70,6 +70,7 @@ fn one(seed: u64, always: bool) -> ExitCode {
             exit(true)
         }
         Err(violation) => {
+            println!("{violation}");
             println!("{}", shrink(&scenario, &violation));
             exit(false)
         }
