@@ -148,7 +148,7 @@ impl Engine {
             };
         }
         let course = match (
-            Self::judge(&mut Work::default(), context, accepted, &matched),
+            self.judge(&mut Work::default(), context, accepted, &matched),
             matched.refused,
         ) {
             (News::Repeat, _) => {

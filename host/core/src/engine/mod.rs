@@ -359,12 +359,11 @@ impl Engine {
                     .get(id)
                     .is_some_and(|incident| !incident.ended())
             });
-            let knows = |incident: &Incident| incident.knows(&episode, AlertStatus::Firing);
-            let known = open
+            let news = open
                 .and_then(|id| self.incidents.get(&id))
-                .is_some_and(knows);
+                .is_none_or(|incident| !incident.knows(&episode, AlertStatus::Firing));
             // It may have waited longer than the two minutes in which it counts as late.
-            if !known && *late.get_or_insert_with(|| Self::late(work, context, accepted)) {
+            if news && *late.get_or_insert_with(|| Self::late(work, context, accepted)) {
                 work.turn.notes.push(Note::Repeat {
                     policy: key.0,
                     alert: accepted.alert.clone(),
@@ -375,7 +374,7 @@ impl Engine {
                 self.see(work, context, id, accepted);
                 continue;
             }
-            let matched = match Self::judge(work, context, accepted, &matched) {
+            let matched = match self.judge(work, context, accepted, &matched) {
                 News::Episode => matched,
                 News::StillFiring(reason) => matching::Matched {
                     refused: Some(reason),
@@ -418,6 +417,7 @@ impl Engine {
     /// journal it is nothing: it is better to leave something to the next repetition than
     /// to do it twice.
     fn judge(
+        &self,
         work: &mut Work,
         context: &Context<'_>,
         accepted: &Accepted,
