@@ -58,8 +58,8 @@ pub enum Crowd {
 /// Why the blast radius holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Radius {
-    /// When it would let go, if nothing more happens.
-    pub until: Timestamp,
+    /// When it would let go; none in a storm, which a look at the fleet ends.
+    pub until: Option<Timestamp>,
     /// What is disturbed.
     pub reason: String,
 }
@@ -149,7 +149,7 @@ pub fn evaluate(incident: &Incident, view: &GuardView<'_>, now: Timestamp) -> Ve
     }
     if let Some(radius) = &view.radius {
         let reason = radius.reason.clone();
-        return hold(Guard::BlastRadius, Some(radius.until), reason);
+        return hold(Guard::BlastRadius, radius.until, reason);
     }
     Verdict::Pass
 }
