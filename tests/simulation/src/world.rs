@@ -904,6 +904,7 @@ impl<'a> World<'a> {
         let Pending { turn, given } = pending;
         if let Some(daemon) = &mut self.daemon {
             daemon.controls = daemon.engine.controls().clone();
+            daemon.deferred.extend(turn.deferred);
             let ended = turn.notes.iter().any(|note| matches!(note, Note::Ended(_)));
             if ended {
                 let deferred = std::mem::take(&mut daemon.deferred);
@@ -911,7 +912,6 @@ impl<'a> World<'a> {
                     .inputs
                     .extend(deferred.into_iter().map(Input::Accepted));
             }
-            daemon.deferred.extend(turn.deferred);
         }
         for (_, reply) in &turn.replies {
             self.story.tell(self.now, || match reply {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{Action, Context, Engine, Note, Work};
 use crate::control::ControlBody;
+use crate::duration::HumanDuration;
 use crate::event::Guard;
 use crate::guard::Radius;
 use crate::guard::settings::{BlastRadius, Fleet};
@@ -89,12 +90,14 @@ impl Engine {
         };
         let policy = &incident.plan.policy;
         let now = context.now;
-        if let Some(exceeded) = self.fleets.exceeded.get(policy) {
-            // Only a look ends the storm, and the next one may not have come yet.
+        let calm = HumanDuration(guard.calm);
+        if self.fleets.exceeded.contains_key(policy) {
+            // Not time ends it, but a look, which asks again whoever is held.
             return Told::Beyond(Radius {
-                until: later(*exceeded, guard.calm).max(later(now, between_looks(guard))),
-                reason: "too much of the fleet was disturbed, and the calm after that is not over"
-                    .to_owned(),
+                until: None,
+                reason: format!(
+                    "too much of the fleet was disturbed, and {calm} of calm must follow"
+                ),
             });
         }
         let Some(view) = self.fleets.fresh(&guard.of, now) else {
@@ -111,7 +114,7 @@ impl Engine {
             Ok(members) => members,
             Err(error) => {
                 return Told::Beyond(Radius {
-                    until: later(now, RETRY),
+                    until: Some(later(now, RETRY)),
                     reason: format!("the fleet cannot be counted: {error}"),
                 });
             }
@@ -121,11 +124,11 @@ impl Engine {
             return Told::Within;
         }
         let reason = format!(
-            "{disturbed} of {} members of the fleet would be disturbed at once, {bound} may be",
+            "{disturbed} of {} members of the fleet would be disturbed at once, {bound} may be; {calm} of calm must follow",
             members.len()
         );
-        let until = later(now, guard.calm);
         self.storm(work, context, policy, reason.clone());
+        let until = None;
         Told::Beyond(Radius { until, reason })
     }
 
@@ -267,10 +270,7 @@ impl Engine {
         }
         let fleets: BTreeMap<_, _> = stormy
             .into_iter()
-            .map(|(_, guard)| {
-                let every = between_looks(&guard);
-                (guard.of, every)
-            })
+            .map(|(_, guard)| (guard.of, (guard.calm / 5).clamp(LOOKS.0, LOOKS.1)))
             .collect();
         self.fleets
             .looks
@@ -285,9 +285,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// The time between two looks at a fleet in a storm.
-fn between_looks(guard: &BlastRadius) -> Duration {
-    (guard.calm / 5).clamp(LOOKS.0, LOOKS.1)
 }
