@@ -157,7 +157,7 @@ fn an_alert_that_never_came_is_explained_without_a_journal() {
         &[
             "told      never",
             "web-down  yes: docker://local/web, mode auto",
-            "test.yaml:3:11",
+            "test.yaml:3:5",
             "it would open an incident",
             "=> no guard is in the way",
         ],

@@ -76,9 +76,12 @@ impl Engine {
         let guard = incident.plan.guards.blast_radius.as_ref()?;
         let policy = &incident.plan.policy;
         let now = context.now;
-        if let Some(exceeded) = self.fleets.exceeded.get(policy) {
-            // It ends with the next look at the earliest.
-            let until = later(*exceeded, guard.calm).max(later(now, LOOKS.0));
+        // Once the calm should be over the fleet itself says whether it is: a verdict that
+        // let go at once would be asked for again and again until the next look.
+        let calm = self.fleets.exceeded.get(policy);
+        if let Some(until) = calm.map(|exceeded| later(*exceeded, guard.calm))
+            && now < until
+        {
             return Some(Some(Radius {
                 until,
                 reason: "too much of the fleet was disturbed, and the calm after that is not over"
