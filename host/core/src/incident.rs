@@ -388,7 +388,7 @@ impl End {
 }
 
 /// What the engine has to do about an incident.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Ask the guards, and apply `GuardHeld`, `Suppressed` or `GuardsPassed`.
     AskGuards,
@@ -637,8 +637,12 @@ impl Incident {
                 self.planned.push(effect.clone());
                 Vec::new()
             }
-            EventBody::Refused { .. }
-            | EventBody::GuardHeld { .. }
+            EventBody::Refused { reason } => match self.phase {
+                // Its first step may have to wait for its time.
+                Phase::Pending(_) | Phase::BackingOff { .. } => self.escalate(reason.clone(), at),
+                _ => Vec::new(),
+            },
+            EventBody::GuardHeld { .. }
             | EventBody::GuardsPassed
             | EventBody::Suppressed { .. } => self.guarded(&event.body, at),
             EventBody::RunStarted { .. }
@@ -769,9 +773,11 @@ impl Incident {
             | Phase::Running { .. }
             | Phase::AwaitingApproval { .. }
             | Phase::Verifying { .. } => true,
-            // Between two rungs.
-            Phase::Pending(_) | Phase::Held { .. } | Phase::BackingOff { .. } => self.runs > 0,
-            Phase::Escalating { back, .. } => back.is_some() && self.runs > 0,
+            // Between two rungs. A run that only told a person has no part in this.
+            Phase::Pending(_) | Phase::Held { .. } | Phase::BackingOff { .. } => {
+                self.last_run_at.is_some()
+            }
+            Phase::Escalating { back, .. } => back.is_some() && self.last_run_at.is_some(),
             Phase::Watching | Phase::Ended { .. } => false,
         }
     }
@@ -826,6 +832,14 @@ impl Incident {
     #[must_use]
     pub fn resolved(&self) -> bool {
         self.firing == 0
+    }
+
+    /// Whether this is the newest episode that it has seen of its alert.
+    #[must_use]
+    pub fn saw(&self, episode: &Episode) -> bool {
+        self.alerts
+            .get(&AlertKey::from(episode))
+            .is_some_and(|seen| seen.starts_at == episode.starts_at)
     }
 
     /// Whether it knows this episode to be in this status.
@@ -987,13 +1001,12 @@ impl Incident {
         }
     }
 
-    /// What the guards said, or why they were not asked.
+    /// What the guards said.
     fn guarded(&mut self, body: &EventBody, at: Timestamp) -> Vec<Command> {
         let (Phase::Pending(rung) | Phase::Held(Hold { rung, .. })) = self.phase else {
             return Vec::new();
         };
         match body {
-            EventBody::Refused { reason } => self.escalate(reason.clone(), at),
             EventBody::Suppressed { reason, .. } => self.end(End::Suppressed, reason.clone(), at),
             EventBody::GuardHeld {
                 guard,

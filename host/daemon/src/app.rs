@@ -91,7 +91,7 @@ pub(crate) enum StartError {
 const DRIVERS: Duration = Duration::from_secs(5);
 
 /// The limits of one run, as the sandbox takes them.
-fn run_limits(limits: &Limits) -> RunLimits {
+pub(crate) fn run_limits(limits: &Limits) -> RunLimits {
     RunLimits {
         memory: memory(limits),
         cpu: limits.plugin.cpu,
@@ -260,37 +260,19 @@ impl Base {
     }
 }
 
-/// Serves until a signal says to stop.
-pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
-    let stopping = CancellationToken::new();
-    let abandon = CancellationToken::new();
-    let signals = signals(stopping.clone(), abandon.clone())?;
-    let base = Base::new(&config).await?;
+/// The engine and what it works with.
+fn driver(
+    config: &Config,
+    base: &Base,
+    reloader: &Reloader,
+    switch: &Arc<Switch>,
+    handle: &EngineHandle,
+    effects: &TaskTracker,
+) -> Result<Driver, StartError> {
     let probe = HttpProbe::new().map_err(|error| StartError::Probe(error.to_string()))?;
-
-    let reloader = Reloader {
-        loader: loader(&config, base.sandbox.clone()),
-        serving: Arc::new(ArcSwap::from_pointee(Serving::default())),
-        problems: Arc::new(Problems::default()),
-        journal: base.journal.clone(),
-        metrics: base.metrics.clone(),
-    };
-    reloader
-        .start(&base.reader)
-        .await
-        .map_err(|nothing| match nothing {
-            NothingServes::Bad(problems) => StartError::Files(problems),
-            NothingServes::Unkept(error) => StartError::Unkept(error),
-        })?;
-
-    let settings = settings(&config);
-    let clock = base.clock.clone();
-    let switch = Arc::new(switch(&settings, &base)?);
-    let (handle, inputs) = engine::channel();
-    let effects = TaskTracker::new();
-    let engine = Driver::new(Parts {
-        settings,
-        clock: clock.clone(),
+    Ok(Driver::new(Parts {
+        settings: settings(config),
+        clock: base.clock.clone(),
         switch: switch.clone(),
         handle: handle.clone(),
         journal: base.journal.clone(),
@@ -314,15 +296,42 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
             docker: base.docker.clone(),
             probe,
             engine: handle.clone(),
-            clock: clock.clone(),
+            clock: base.clock.clone(),
             tasks: TaskTracker::new(),
         },
         metrics: base.metrics.clone(),
-    });
+    }))
+}
+
+/// Serves until a signal says to stop.
+pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
+    let stopping = CancellationToken::new();
+    let abandon = CancellationToken::new();
+    let signals = signals(stopping.clone(), abandon.clone())?;
+    let base = Base::new(&config).await?;
+    let reloader = Reloader {
+        loader: loader(&config, base.sandbox.clone()),
+        serving: Arc::new(ArcSwap::from_pointee(Serving::default())),
+        problems: Arc::new(Problems::default()),
+        journal: base.journal.clone(),
+        metrics: base.metrics.clone(),
+    };
+    reloader
+        .start(&base.reader)
+        .await
+        .map_err(|nothing| match nothing {
+            NothingServes::Bad(problems) => StartError::Files(problems),
+            NothingServes::Unkept(error) => StartError::Unkept(error),
+        })?;
+
+    let switch = Arc::new(switch(&settings(&config), &base)?);
+    let (handle, inputs) = engine::channel();
+    let effects = TaskTracker::new();
+    let engine = driver(&config, &base, &reloader, &switch, &handle, &effects)?;
     let engine_gone = CancellationToken::new();
     let intake = Arc::new(Intake::new(
         base.journal.clone(),
-        clock,
+        base.clock.clone(),
         handle.clone(),
         base.metrics.clone(),
         config.limits.intake.clone(),

@@ -73,6 +73,32 @@ impl History for Reader {
             .map_err(failed)
     }
 
+    fn overtaken_at(&self, episode: &Episode) -> Result<Option<Timestamp>, HistoryError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT starts_at, last_seen_at FROM alerts
+                 WHERE source = ?1 AND fingerprint = ?2 AND status = 'resolved'",
+            )
+            .map_err(failed)?;
+        let mut rows = statement
+            .query(params![episode.source, episode.fingerprint.0])
+            .map_err(failed)?;
+        let mut latest = None;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let starts_at: String = row.get(0).map_err(failed)?;
+            // As moments: texts of different precision do not sort.
+            let later = starts_at
+                .parse::<Timestamp>()
+                .is_ok_and(|starts_at| starts_at > episode.starts_at);
+            if later {
+                let at = moment(row.get(1).map_err(failed)?);
+                latest = latest.max(Some(at));
+            }
+        }
+        Ok(latest)
+    }
+
     fn standing(&self, policy: &PolicyName, target: &Target) -> Result<Standing, HistoryError> {
         let (policy, target) = (policy.as_str(), target.to_string());
         let connection = self.connection();

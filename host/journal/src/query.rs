@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use sentinel_core::alert::{Alert, Episode};
 use sentinel_core::control::ControlEvent;
 use sentinel_core::event::Event;
-use sentinel_core::id::{Digest, IncidentId};
+use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
 use sentinel_core::record::{Accepted, IncidentRow, Recovered};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,27 @@ impl Reader {
     /// The events of an incident, in order; none when there is no such incident.
     pub fn events(&self, id: IncidentId) -> Result<Vec<Event>, ReadError> {
         events(&self.connection(), id)
+    }
+
+    /// The last runs, newest first; of one plugin if it is named. Runs that only told a
+    /// person are not among them.
+    pub fn last_runs(
+        &self,
+        plugin: Option<&PluginName>,
+        limit: u32,
+    ) -> Result<Vec<RunId>, ReadError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT incident, number FROM runs WHERE ?1 IS NULL OR plugin = ?1
+             ORDER BY incident DESC, number DESC LIMIT ?2",
+        )?;
+        let rows = statement.query_map(params![plugin.map(PluginName::as_str), limit], |row| {
+            Ok(RunId {
+                incident: id(row.get(0)?),
+                number: row.get(1)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// The firing notification of an episode as it was accepted last, if one was.

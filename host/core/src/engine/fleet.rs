@@ -30,6 +30,17 @@ pub struct Member {
     pub well: bool,
 }
 
+/// What the blast radius says.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// Nothing yet: the fleet is being looked at.
+    Later,
+    /// There is room.
+    Within,
+    /// It holds.
+    Beyond(Radius),
+}
+
 /// What is known of fleets.
 #[derive(Debug, Default)]
 pub(super) struct Fleets {
@@ -65,28 +76,26 @@ impl Fleets {
 }
 
 impl Engine {
-    /// What the blast radius says of an incident; none when the fleet has to be looked at
-    /// first, which is then asked for.
+    /// What the blast radius says of an incident. When the fleet has to be looked at first,
+    /// that is asked for.
     pub(super) fn radius(
         &mut self,
         work: &mut Work,
         context: &Context<'_>,
         incident: &Incident,
-    ) -> Option<Option<Radius>> {
-        let guard = incident.plan.guards.blast_radius.as_ref()?;
+    ) -> Told {
+        let Some(guard) = incident.plan.guards.blast_radius.as_ref() else {
+            return Told::Within;
+        };
         let policy = &incident.plan.policy;
         let now = context.now;
-        // Once the calm should be over the fleet itself says whether it is: a verdict that
-        // let go at once would be asked for again and again until the next look.
-        let calm = self.fleets.exceeded.get(policy);
-        if let Some(until) = calm.map(|exceeded| later(*exceeded, guard.calm))
-            && now < until
-        {
-            return Some(Some(Radius {
-                until,
+        if let Some(exceeded) = self.fleets.exceeded.get(policy) {
+            // Only a look ends the storm, and the next one may not have come yet.
+            return Told::Beyond(Radius {
+                until: later(*exceeded, guard.calm).max(later(now, between_looks(guard))),
                 reason: "too much of the fleet was disturbed, and the calm after that is not over"
                     .to_owned(),
-            }));
+            });
         }
         let Some(view) = self.fleets.fresh(&guard.of, now) else {
             let waiting = self.fleets.waiting.entry(guard.of.clone()).or_default();
@@ -96,20 +105,20 @@ impl Engine {
                 let look = Action::LookAtFleet(guard.of.clone());
                 work.turn.actions.push(look);
             }
-            return None;
+            return Told::Later;
         };
         let members = match &view.members {
             Ok(members) => members,
             Err(error) => {
-                return Some(Some(Radius {
+                return Told::Beyond(Radius {
                     until: later(now, RETRY),
                     reason: format!("the fleet cannot be counted: {error}"),
-                }));
+                });
             }
         };
         let (disturbed, bound) = self.disturbed(guard, members, Some(&incident.target));
         if disturbed <= bound {
-            return Some(None);
+            return Told::Within;
         }
         let reason = format!(
             "{disturbed} of {} members of the fleet would be disturbed at once, {bound} may be",
@@ -117,7 +126,7 @@ impl Engine {
         );
         let until = later(now, guard.calm);
         self.storm(work, context, policy, reason.clone());
-        Some(Some(Radius { until, reason }))
+        Told::Beyond(Radius { until, reason })
     }
 
     fn storm(
@@ -170,12 +179,12 @@ impl Engine {
         &mut self,
         work: &mut Work,
         context: &Context<'_>,
-        fleet: Fleet,
+        fleet: &Fleet,
         members: Result<Vec<Member>, String>,
     ) {
         let now = context.now;
         for (policy, guard) in self.stormy(context) {
-            if guard.of != fleet {
+            if guard.of != *fleet {
                 continue;
             }
             let calm = match &members {
@@ -200,7 +209,7 @@ impl Engine {
         }
         let view = View { at: now, members };
         self.fleets.seen.insert(fleet.clone(), view);
-        let waiting = self.fleets.waiting.remove(&fleet).unwrap_or_default();
+        let waiting = self.fleets.waiting.remove(fleet).unwrap_or_default();
         work.commands
             .extend(waiting.into_iter().map(|id| (id, Command::AskGuards)));
     }
@@ -258,7 +267,10 @@ impl Engine {
         }
         let fleets: BTreeMap<_, _> = stormy
             .into_iter()
-            .map(|(_, guard)| (guard.of, (guard.calm / 5).clamp(LOOKS.0, LOOKS.1)))
+            .map(|(_, guard)| {
+                let every = between_looks(&guard);
+                (guard.of, every)
+            })
             .collect();
         self.fleets
             .looks
@@ -273,4 +285,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// The time between two looks at a fleet in a storm.
+fn between_looks(guard: &BlastRadius) -> Duration {
+    (guard.calm / 5).clamp(LOOKS.0, LOOKS.1)
 }

@@ -1,5 +1,6 @@
 //! Asks the guards about an incident, with all that they look at.
 
+use super::fleet::Told;
 use super::{Context, Engine, Note, Work};
 use crate::event::{EventBody, Guard};
 use crate::guard::{self, GuardView, Verdict};
@@ -19,19 +20,30 @@ impl Engine {
         let incident = incident.clone();
         let view = self.view(work, context, &incident);
         let mut verdict = guard::evaluate(&incident, &view, context.now);
-        if verdict == Verdict::Pass && incident.plan.guards.blast_radius.is_some() {
-            let Some(radius) = self.radius(work, context, &incident) else {
+        if verdict == Verdict::Pass {
+            match self.radius(work, context, &incident) {
                 // Asked again when the fleet has been looked at.
-                return;
-            };
-            let view = GuardView {
-                radius,
-                ..GuardView::default()
-            };
-            verdict = guard::evaluate(&incident, &view, context.now);
+                Told::Later => return,
+                Told::Within => {}
+                Told::Beyond(radius) => {
+                    let view = GuardView {
+                        radius: Some(radius),
+                        ..GuardView::default()
+                    };
+                    verdict = guard::evaluate(&incident, &view, context.now);
+                }
+            }
         }
         match verdict {
-            Verdict::Pass => self.record(work, context, id, EventBody::GuardsPassed),
+            Verdict::Pass => {
+                // Counted here and not when it starts: others are asked before that. One
+                // that goes on was counted when it began.
+                if incident.suspended.is_none() {
+                    let policy = incident.plan.policy.clone();
+                    self.fresh.runs.entry(policy).or_default().push(context.now);
+                }
+                self.record(work, context, id, EventBody::GuardsPassed);
+            }
             Verdict::Drop { guard, reason } => {
                 self.record(work, context, id, EventBody::Suppressed { guard, reason });
             }
@@ -91,9 +103,7 @@ impl Engine {
             let mut opened = history
                 .opened_since(&key.0, &key.1, since)
                 .unwrap_or_else(&mut failed);
-            if !opened.contains(&incident.opened_at) && incident.opened_at > since {
-                opened.push(incident.opened_at);
-            }
+            opened.extend(self.fresh.opened.get(&key).into_iter().flatten());
             opened
         });
         let runs = guards.rate.map_or_else(Vec::new, |rate| {

@@ -69,7 +69,8 @@ pub struct Turn {
     pub replies: Vec<(u64, Result<String, OperatorError>)>,
     /// What is worth a line in the log or a count.
     pub notes: Vec<Note>,
-    /// What there was no room for; give it in again after an incident has ended.
+    /// What there was no room for; give it in again after an incident has ended, be it in
+    /// this same turn.
     pub deferred: Vec<Accepted>,
 }
 

@@ -29,7 +29,7 @@ pub use self::ask::{Considered, Course};
 use self::fleet::Fleets;
 pub use self::fleet::Member;
 pub use self::input::{Action, Input, Note, Order, PluginVersion, Turn, VerifyOrder, World};
-use self::news::{News, news};
+use self::news::{News, news, overtaken};
 pub use self::operator::{Operator, OperatorError};
 use self::places::Places;
 pub use self::settings::Settings;
@@ -69,6 +69,8 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Fresh {
     standings: HashMap<(PolicyName, Target), Standing>,
+    // When incidents opened.
+    opened: HashMap<(PolicyName, Target), Vec<Timestamp>>,
     runs: HashMap<PolicyName, Vec<Timestamp>>,
 }
 
@@ -202,6 +204,11 @@ impl Engine {
             self.go_on(&mut work, &context, id);
         }
         for accepted in recovered.inbox {
+            // One that waited for room may have led to incidents of some of its policies.
+            let accepted = Accepted {
+                repeat: true,
+                ..accepted
+            };
             self.alert(&mut work, &context, accepted);
         }
         self.schedule_looks(&mut work, &context);
@@ -296,7 +303,7 @@ impl Engine {
                 deadline,
                 result,
             } => self.verified(work, context, incident, deadline, result),
-            Input::Fleet { fleet, members } => self.fleet_seen(work, context, fleet, members),
+            Input::Fleet { fleet, members } => self.fleet_seen(work, context, &fleet, members),
             Input::Operator { token, operator } => {
                 let reply = self.operate(work, context, operator);
                 work.turn.replies.push((token, reply));
@@ -309,7 +316,11 @@ impl Engine {
         match accepted.alert.status {
             AlertStatus::Firing => {
                 if !self.fires(work, context, &accepted) {
-                    work.turn.deferred.push(accepted);
+                    // Some of its policies may have had room and dealt with it.
+                    work.turn.deferred.push(Accepted {
+                        repeat: true,
+                        ..accepted
+                    });
                     return;
                 }
             }
@@ -338,6 +349,8 @@ impl Engine {
     /// incidents may be open.
     fn fires(&mut self, work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
         let policies = context.world.policies();
+        let episode = accepted.alert.episode();
+        let mut late = None;
         for matched in matching::matches(policies, &accepted.alert) {
             let key = (matched.plan.policy.clone(), matched.target.clone());
             // One that ended in this very turn is still here, and takes nothing more in.
@@ -346,6 +359,17 @@ impl Engine {
                     .get(id)
                     .is_some_and(|incident| !incident.ended())
             });
+            let news = open
+                .and_then(|id| self.incidents.get(&id))
+                .is_none_or(|incident| !incident.knows(&episode, AlertStatus::Firing));
+            // It may have waited longer than the two minutes in which it counts as late.
+            if news && *late.get_or_insert_with(|| Self::late(work, context, accepted)) {
+                work.turn.notes.push(Note::Repeat {
+                    policy: key.0,
+                    alert: accepted.alert.clone(),
+                });
+                continue;
+            }
             if let Some(id) = open {
                 self.see(work, context, id, accepted);
                 continue;
@@ -372,6 +396,23 @@ impl Engine {
         true
     }
 
+    /// Whether a firing notification was overtaken by the end of what it tells of. On an
+    /// error of the journal it counts as such, as in [`Self::judge`].
+    fn late(work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
+        let history = context.world.history();
+        let episode = accepted.alert.episode();
+        match (
+            history.resolved_at(&episode),
+            history.overtaken_at(&episode),
+        ) {
+            (Ok(own), Ok(later)) => overtaken([own, later], accepted.received_at),
+            (Err(error), _) | (_, Err(error)) => {
+                work.turn.notes.push(Note::HistoryFailed("an alert", error));
+                true
+            }
+        }
+    }
+
     /// What a firing notification without an open incident comes to. On an error of the
     /// journal it is nothing: it is better to leave something to the next repetition than
     /// to do it twice.
@@ -385,14 +426,22 @@ impl Engine {
         let history = context.world.history();
         let episode = accepted.alert.episode();
         let (policy, target) = (&matched.plan.policy, &matched.target);
-        let known = if accepted.repeat {
-            history.incident_of(&episode, policy, target)
-        } else {
-            Ok(None)
+        // One that opened and ended in this very turn is not in the journal yet.
+        let ended_now = self
+            .by_target
+            .get(&(policy.clone(), target.clone()))
+            .and_then(|id| self.incidents.get(id))
+            .filter(|incident| incident.saw(&episode))
+            .map(IncidentRow::from);
+        let known = match ended_now {
+            Some(row) => Ok(Some(row)),
+            None if accepted.repeat => history.incident_of(&episode, policy, target),
+            None => Ok(None),
         };
         match (history.resolved_at(&episode), known) {
             (Ok(resolved_at), Ok(known)) => {
-                news(&matched.plan, resolved_at, known.as_ref(), context.now)
+                let received_at = accepted.received_at;
+                news(&matched.plan, resolved_at, known.as_ref(), received_at)
             }
             (Err(error), _) | (_, Err(error)) => {
                 work.turn.notes.push(Note::HistoryFailed("an alert", error));
@@ -426,6 +475,8 @@ impl Engine {
         work.turn
             .notes
             .push(Note::Opened(Box::new(incident.clone())));
+        let key = (incident.plan.policy.clone(), incident.target.clone());
+        self.fresh.opened.entry(key).or_default().push(context.now);
         self.index(&incident);
         self.incidents.insert(id, incident);
         let episode = accepted.alert.episode();
@@ -700,7 +751,6 @@ impl Engine {
         let Some(plugin) = incident.plugin(rung.step).cloned() else {
             return;
         };
-        let policy = incident.plan.policy.clone();
         let version = context.world.plugin(&plugin);
         // Policies are checked against the plugins that serve: without one it was taken
         // away while this incident was open.
@@ -727,10 +777,6 @@ impl Engine {
             mode,
         };
         self.record(work, context, id, body);
-        if rung.step > 0 {
-            let runs = self.fresh.runs.entry(policy).or_default();
-            runs.push(context.now);
-        }
         match order {
             Some(order) if served => work.turn.actions.push(Action::Run(Box::new(order))),
             _ => {

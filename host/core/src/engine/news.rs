@@ -15,17 +15,23 @@ pub(super) enum News {
     StillFiring(String),
 }
 
-/// Tells them apart: `resolved_at` is when the end of the episode was told, `known` the
-/// last incident that the episode led to.
+/// Whether the end of its own episode, or of a later one of the same alert, has overtaken
+/// a firing notification that was accepted at `received_at`.
+pub(super) fn overtaken(ends: [Option<Timestamp>; 2], received_at: Timestamp) -> bool {
+    ends.into_iter()
+        .flatten()
+        .any(|end| is_late(end, received_at))
+}
+
+/// Tells them apart, of notifications that nothing has overtaken: `resolved_at` is when the
+/// end of the episode was told, `known` the last incident that the episode led to. `now` is
+/// when the notification was accepted: what it says is no newer than that.
 pub(super) fn news(
     plan: &Plan,
     resolved_at: Option<Timestamp>,
     known: Option<&IncidentRow>,
     now: Timestamp,
 ) -> News {
-    if resolved_at.is_some_and(|end| is_late(end, now)) {
-        return News::Repeat;
-    }
     let Some(known) = known else {
         return News::Episode;
     };
@@ -104,10 +110,21 @@ mod tests {
     }
 
     #[test]
-    fn an_episode_that_nobody_knows_is_news_unless_its_end_has_overtaken_it() {
+    fn an_episode_that_nobody_knows_is_news() {
         assert_eq!(judge(None, None, 0), News::Episode);
-        assert_eq!(judge(Some(0), None, 119), News::Repeat);
         assert_eq!(judge(Some(0), None, 121), News::Episode);
+    }
+
+    #[test]
+    fn an_end_overtakes_for_two_minutes_whichever_episode_it_ends() {
+        let (none, end) = (None, Some(moment(0)));
+        assert!(!overtaken([none, none], moment(0)));
+        for ends in [[end, none], [none, end]] {
+            // One that was accepted before the end, and had to wait, is no newer than that.
+            assert!(overtaken(ends, moment(-1000)));
+            assert!(overtaken(ends, moment(119)));
+            assert!(!overtaken(ends, moment(121)));
+        }
     }
 
     #[test]
@@ -129,7 +146,6 @@ mod tests {
     #[test]
     fn what_resolved_and_fires_again_with_its_old_start_is_news_once() {
         // Told to have resolved at 20, after its incident had opened.
-        assert_eq!(judge(Some(20), Some("healed"), 30), News::Repeat);
         assert_eq!(judge(Some(20), Some("healed"), 200), News::Episode);
         // The incident that this opened is younger than that end.
         assert_eq!(judge(Some(-200), Some("escalated"), 200), News::Repeat);

@@ -104,6 +104,15 @@ impl History for Past {
         Ok(self.resolved.get(episode).copied())
     }
 
+    fn overtaken_at(&self, episode: &Episode) -> Result<Option<Timestamp>, HistoryError> {
+        let later = self.resolved.iter().filter(|(other, _)| {
+            other.source == episode.source
+                && other.fingerprint == episode.fingerprint
+                && other.starts_at > episode.starts_at
+        });
+        Ok(later.map(|(_, at)| *at).max())
+    }
+
     fn standing(&self, policy: &PolicyName, target: &Target) -> Result<Standing, HistoryError> {
         let ended = || self.of(policy, target).filter(|row| row.ended_at.is_some());
         let failed = ended()

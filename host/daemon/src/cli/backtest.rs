@@ -175,7 +175,7 @@ pub(super) fn run(config_file: &Path, args: &BacktestArgs) -> Result<(), Failure
         })
         .map_err(failed)?;
     let trace = rehearsal.run(to);
-    let report = report(args, (from, to), names, notifications, &was, trace);
+    let report = report(args, (from, to), names, notifications, &was, &trace);
     print_as(args.output.output, &report, || text(&report))?;
     if args.exit_code && !report.differences.is_empty() {
         // Everything has been said.
@@ -237,7 +237,7 @@ fn report(
     policies: Vec<String>,
     notifications: usize,
     was: &[Vec<Event>],
-    trace: Trace,
+    trace: &Trace,
 ) -> Report {
     let summaries = |incidents: &mut dyn Iterator<Item = &[Event]>| -> Vec<Summary> {
         incidents

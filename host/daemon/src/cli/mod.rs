@@ -12,6 +12,7 @@ mod plugin;
 mod policy_report;
 mod policy_test;
 mod reference;
+mod replay;
 mod serve;
 
 use std::path::PathBuf;
@@ -89,10 +90,10 @@ enum Command {
     /// also shows what was decided, guard by guard.
     ///
     /// For example:
-    ///   sentinel explain 17
-    ///   sentinel explain NginxDown
-    ///   sentinel explain 'alertname="NginxDown", instance=~"web-.*"'
-    ///   sentinel explain alert.json
+    ///   `sentinel explain 17`
+    ///   `sentinel explain NginxDown`
+    ///   `sentinel explain 'alertname="NginxDown", instance=~"web-.*"'`
+    ///   `sentinel explain alert.json`
     #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
     Explain {
         /// An incident by its number; an alert by its fingerprint, its alertname, matchers in
@@ -110,6 +111,14 @@ enum Command {
     /// target, mode, steps, guards or end. The same policies over what they did change nothing.
     #[command(after_help = backtest::LIMITS)]
     Backtest(backtest::BacktestArgs),
+    /// Play a run once more on its record: nothing outside is touched.
+    ///
+    /// Shows call by call what the plugin saw and did. With --plugin another version is told what
+    /// the record has, up to the first call in which it differs; with --last it is held against
+    /// the last runs, a regression suite of real history. Reads the journal in the configuration's
+    /// `data_dir`, whether a daemon runs or not. Exits with 1 when anything differs.
+    #[command(after_help = EXIT_CODES)]
+    Replay(replay::ReplayArgs),
     /// Throw the stop switch: no effect begins any more until `resume`.
     ///
     /// It holds from the very next effect on, also of runs that are under way: these are ended
@@ -365,6 +374,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }) => policy_report::run(&config, policy.as_ref(), since, output.output),
         Command::Explain { what, output } => explain::run(&config, &what, output.output),
         Command::Backtest(args) => backtest::run(&config, &args),
+        Command::Replay(args) => replay::run(&config, &args),
         Command::Pause {
             scope,
             duration,

@@ -381,7 +381,9 @@ impl Driver {
                 self.verifier.start(*order, token);
             }
             Action::LookAtFleet(fleet) => {
-                fleet::look(fleet, self.verifier.docker.clone(), self.handle.clone());
+                let verifier = &self.verifier;
+                let docker = verifier.docker.clone();
+                fleet::look(fleet, docker, self.handle.clone(), &verifier.tasks);
             }
             Action::Forget(incident) => {
                 if let Some(token) = self.verifying.remove(&incident) {

@@ -15,8 +15,11 @@ use crate::telemetry::metrics::Metrics;
 const TURN: usize = 128;
 /// How many alerts of one lane are kept in memory.
 const IN_MEMORY: usize = 4096;
-/// How many lanes there are: one for ends, then one for each priority.
+/// How many lanes there are: one for ends that must not wait, then one for each priority.
 const LANES: usize = 1 + Priority::ALL.len();
+/// The lane of ends that overtake: those behind alerts that wait for an incident to end.
+/// Everywhere else an alert's end stays behind its begin.
+const ENDS: usize = 0;
 
 /// Alerts that wait.
 #[derive(Debug)]
@@ -28,8 +31,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Lane {
     alerts: VecDeque<Accepted>,
-    // Their places in the inbox, where there were too many.
-    parked: VecDeque<u64>,
+    // Where there were too many.
+    parked: VecDeque<Parked>,
     // No more incidents may be open.
     blocked: bool,
 }
@@ -40,13 +43,26 @@ impl Lane {
     }
 }
 
+/// An alert that is in the journal's inbox alone.
+#[derive(Debug, Clone, Copy)]
+struct Parked {
+    seq: u64,
+    status: AlertStatus,
+}
+
 fn lane(accepted: &Accepted) -> usize {
-    match (accepted.alert.status, accepted.priority()) {
-        (AlertStatus::Resolved, _) => 0,
-        (_, Priority::Urgent) => 1,
-        (_, Priority::Normal) => 2,
-        (_, Priority::Low) => 3,
+    match Priority::of(&accepted.alert) {
+        Priority::Urgent => 1,
+        Priority::Normal => 2,
+        Priority::Low => 3,
     }
+}
+
+/// Takes the ends out of a queue.
+fn ends<T>(queue: &mut VecDeque<T>, is_end: impl Fn(&T) -> bool) -> VecDeque<T> {
+    let (ends, others) = queue.drain(..).partition(is_end);
+    *queue = others;
+    ends
 }
 
 impl Queue {
@@ -67,13 +83,20 @@ impl Queue {
     /// Adds alerts at the end of their lanes.
     pub(super) fn add(&mut self, alerts: Vec<Accepted>) {
         for accepted in alerts {
-            let Some(lane) = self.lanes.get_mut(lane(&accepted)) else {
+            let status = accepted.alert.status;
+            let mut index = lane(&accepted);
+            let blocked = self.lanes.get(index).is_some_and(|lane| lane.blocked);
+            if blocked && status == AlertStatus::Resolved {
+                index = ENDS;
+            }
+            let Some(lane) = self.lanes.get_mut(index) else {
                 continue;
             };
             if lane.parked.is_empty() && lane.alerts.len() < IN_MEMORY {
                 lane.alerts.push_back(accepted);
             } else {
-                lane.parked.push_back(accepted.seq);
+                let seq = accepted.seq;
+                lane.parked.push_back(Parked { seq, status });
             }
         }
     }
@@ -81,6 +104,7 @@ impl Queue {
     /// Puts back what there was no room for. It can be taken again once an incident has
     /// ended.
     pub(super) fn put_back(&mut self, deferred: Vec<Accepted>, ended: bool) {
+        let blocks = !deferred.is_empty();
         for accepted in deferred.into_iter().rev() {
             if let Some(lane) = self.lanes.get_mut(lane(&accepted)) {
                 lane.blocked = true;
@@ -91,6 +115,23 @@ impl Queue {
             for lane in &mut self.lanes {
                 lane.blocked = false;
             }
+        }
+        if ended || !blocks {
+            return;
+        }
+        // What ends incidents must not wait behind what waits for that.
+        let (mut alerts, mut parked) = (VecDeque::new(), VecDeque::new());
+        for lane in self.lanes.iter_mut().filter(|lane| lane.blocked) {
+            alerts.extend(ends(&mut lane.alerts, |accepted| {
+                accepted.alert.status == AlertStatus::Resolved
+            }));
+            parked.extend(ends(&mut lane.parked, |parked| {
+                parked.status == AlertStatus::Resolved
+            }));
+        }
+        if let Some(lane) = self.lanes.get_mut(ENDS) {
+            lane.alerts.extend(alerts);
+            lane.parked.extend(parked);
         }
     }
 
@@ -104,7 +145,7 @@ impl Queue {
             }
             if lane.alerts.is_empty() && !lane.parked.is_empty() {
                 let count = lane.parked.len().min(TURN);
-                let seqs: Vec<_> = lane.parked.iter().take(count).copied().collect();
+                let seqs: Vec<_> = lane.parked.iter().take(count).map(|one| one.seq).collect();
                 match self.reader.inbox(&seqs) {
                     Ok(alerts) => {
                         lane.parked.drain(..count);

@@ -39,7 +39,7 @@ const CHUNK: usize = 500;
 /// How many accepted alerts may wait for the engine before the answers to others slow
 /// down. What waits is on the disk, but it is in memory too, and stands before whatever
 /// comes after it.
-const BUSY: u64 = 2_000;
+const BUSY: u64 = 4_000;
 
 /// How long an answer is held back for that at the most: far less than a sender waits.
 const HOLD: Duration = Duration::from_secs(2);

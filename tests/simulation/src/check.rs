@@ -1,0 +1,1220 @@
+//! What must hold, checked from what is committed and from nothing else.
+//!
+//! The checker keeps its own account of every incident, run, effect, pause and
+//! notification, and reasons about limits in its own way: what the engine believes is
+//! looked at only where the two are compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use sentinel_core::alert::{Alert, AlertStatus, Episode};
+use sentinel_core::control::{ControlBody, ControlEvent, Scope};
+use sentinel_core::engine::{Engine, Member, Settings};
+use sentinel_core::event::{Event, EventBody, Guard, PlannedEffect, RunMode, RunResult};
+use sentinel_core::guard::settings::{Fleet, Maintenance};
+use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, Target};
+use sentinel_core::incident::{
+    End, Hold, Incident, LATE, MAX_INTERRUPTIONS, Phase, Plan, VerifyCheck, later,
+};
+use sentinel_core::policy::{Mode, PolicySet};
+use sentinel_core::record::{Accepted, Append, Priority, earlier};
+use sentinel_core::recording::plan_digest;
+
+use crate::docker::CallKey;
+
+/// Something that must hold, and did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// What must hold.
+    pub invariant: &'static str,
+    /// What was seen instead.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "violated: {}: {}", self.invariant, self.detail)
+    }
+}
+
+/// Whether what was looked at holds.
+pub type Checked = Result<(), Violation>;
+
+/// A violation of `invariant`.
+pub fn violation(invariant: &'static str, detail: impl Into<String>) -> Violation {
+    Violation {
+        invariant,
+        detail: detail.into(),
+    }
+}
+
+fn ensure(holds: bool, invariant: &'static str, detail: impl FnOnce() -> String) -> Checked {
+    if holds {
+        Ok(())
+    } else {
+        Err(violation(invariant, detail()))
+    }
+}
+
+/// Names of what must hold.
+#[expect(missing_docs, reason = "the names say it")]
+pub mod invariant {
+    pub const LOST: &str = "no accepted alert is lost";
+    pub const REPEAT: &str = "a repetition opens nothing";
+    pub const ONE_OPEN: &str = "a policy has one open incident on a target";
+    pub const ONCE: &str = "an effect is carried out once";
+    pub const BEGIN: &str = "an effect that is carried out has a begin on record";
+    pub const RECORD: &str = "the record of a run makes sense";
+    pub const PAUSE: &str = "nothing begins in a paused scope";
+    pub const MAINTENANCE: &str = "no run starts in a maintenance window";
+    pub const BREAKER: &str = "no run starts while the breaker is open";
+    pub const FLAPPING: &str = "no run starts on a target that flaps";
+    pub const COOLDOWN: &str = "a target is left alone for the cooldown";
+    pub const LOCK: &str = "one incident acts on a target at a time";
+    pub const CONCURRENCY: &str = "no more runs at once than may be";
+    pub const RATE: &str = "no more runs in a window than may be";
+    pub const EFFECTS: &str = "no more effects in a window than may be";
+    pub const RADIUS: &str = "no more of a fleet is disturbed than may be";
+    pub const STORM: &str = "nothing starts in a storm, and a storm lasts until the calm";
+    pub const APPROVAL: &str = "what needs approval has it";
+    pub const SHADOW: &str = "a shadow never acts";
+    pub const RESOLVED: &str = "a resolved alert starts no run";
+    pub const OVER: &str = "nothing is done for an incident that is over";
+    pub const INTERRUPTIONS: &str = "a run that takes the daemon down does so a few times at most";
+    pub const REPLAY: &str = "the state is the fold of the events";
+    pub const TIMER: &str = "no timer is lost";
+    pub const HELD: &str = "nothing is held for nothing";
+    pub const END: &str = "every incident comes to an end";
+    pub const PANIC: &str = "the engine does not panic";
+    pub const EXECUTOR: &str = "the engine asks for what can be done";
+}
+
+/// What a turn was made with.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// When, by the daemon's clock.
+    pub at: Timestamp,
+    /// The policies that served.
+    pub policies: Arc<PolicySet>,
+    /// The alerts that went into it.
+    pub accepted: Vec<Accepted>,
+    /// The last row of the inbox by then.
+    pub last_seq: u64,
+    /// The looks at fleets of the last seconds.
+    pub looks: Vec<(Timestamp, Fleet, Vec<Member>)>,
+}
+
+/// The account of one incident.
+#[derive(Debug)]
+struct Track {
+    folded: Incident,
+    alert: Arc<Alert>,
+    // The alerts, as far as this incident was told.
+    heard: BTreeMap<(String, String), Heard>,
+    episodes: BTreeSet<Episode>,
+    // It may only go to a person.
+    only_tell: bool,
+    runs: BTreeMap<u32, Run>,
+    last_run_at: Option<Timestamp>,
+    plan: Option<Approvable>,
+    interruptions: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    starts_at: Timestamp,
+    resolved_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Run {
+    step: u32,
+    attempt: u32,
+    mode: RunMode,
+    plugin: PluginName,
+    live: bool,
+    calls: BTreeMap<u32, Call>,
+    planned: Vec<PlannedEffect>,
+}
+
+#[derive(Debug, Default)]
+struct Call {
+    ended: bool,
+}
+
+/// A plan that a dry run made.
+#[derive(Debug)]
+struct Approvable {
+    step: u32,
+    attempt: u32,
+    effects: Vec<PlannedEffect>,
+    digest: Digest,
+    until: Timestamp,
+    by: BTreeSet<String>,
+    used: bool,
+}
+
+#[derive(Debug)]
+struct Effect {
+    at: Timestamp,
+    // Never before the one before it, whatever the clock said.
+    in_order: Timestamp,
+    target: Target,
+    action: &'static str,
+}
+
+/// A notification that the engine was given.
+#[derive(Debug, Clone)]
+struct Notification {
+    seq: u64,
+    starts_at: Timestamp,
+    status: AlertStatus,
+    received_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Switches {
+    pauses: BTreeMap<Scope, Option<Timestamp>>,
+    storms: BTreeMap<PolicyName, Timestamp>,
+}
+
+/// The account; see the module.
+#[derive(Debug)]
+pub struct Checker {
+    settings: Settings,
+    tracks: BTreeMap<IncidentId, Track>,
+    switches: Switches,
+    // As they were before the append that is looked at: what stands beside a change of
+    // them in one append may have come before it or after it.
+    switches_before: Switches,
+    runs: Vec<(Timestamp, PolicyName)>,
+    effects: Vec<Effect>,
+    acting: BTreeMap<Target, (IncidentId, BTreeSet<IncidentId>)>,
+    notifications: BTreeMap<(String, String), Vec<Notification>>,
+    // When the end of each episode was told, and where that stood in the inbox.
+    resolved: BTreeMap<Episode, Vec<(u64, Timestamp)>>,
+}
+
+impl Checker {
+    /// An account of nothing.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            tracks: BTreeMap::new(),
+            switches: Switches::default(),
+            switches_before: Switches::default(),
+            runs: Vec::new(),
+            effects: Vec::new(),
+            acting: BTreeMap::new(),
+            notifications: BTreeMap::new(),
+            resolved: BTreeMap::new(),
+        }
+    }
+
+    /// How many incidents there were, and how many effects.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.tracks.len(), self.effects.len())
+    }
+
+    /// Alerts were committed.
+    pub fn accepted(&mut self, accepted: &[Accepted]) {
+        for one in accepted {
+            if one.alert.status == AlertStatus::Resolved {
+                let ends = self.resolved.entry(one.alert.episode()).or_default();
+                ends.push((one.seq, one.received_at));
+            }
+        }
+    }
+
+    /// A run's recorder committed an event.
+    pub fn noted(&mut self, event: &Event) -> Checked {
+        self.switches_before = self.switches.clone();
+        self.event(event, None)
+    }
+
+    /// A turn was committed.
+    pub fn committed(&mut self, append: &Append, deferred: &[Accepted], given: &Given) -> Checked {
+        self.switches_before = self.switches.clone();
+        for control in &append.controls {
+            self.control(control, given)?;
+        }
+        for event in &append.events {
+            self.event(event, Some(given))?;
+        }
+        self.nothing_lost(append, deferred, given)?;
+        for one in &given.accepted {
+            // Also one that waits for room: some of its policies may have had room.
+            let all = self.notifications.entry(key(&one.alert)).or_default();
+            if all.iter().all(|known| known.seq != one.seq) {
+                all.push(Notification::from(one));
+                all.sort_by_key(|notification| notification.seq);
+            }
+        }
+        Ok(())
+    }
+
+    fn control(&mut self, control: &ControlEvent, given: &Given) -> Checked {
+        match &control.body {
+            ControlBody::Paused { scope, until, .. } => {
+                self.switches.pauses.insert(scope.clone(), *until);
+            }
+            ControlBody::Resumed { scope, .. } => {
+                self.switches.pauses.remove(scope);
+            }
+            ControlBody::StormBegan { policy, .. } => {
+                self.switches.storms.insert(policy.clone(), control.at);
+            }
+            ControlBody::StormEnded { policy } => {
+                let began = self.switches.storms.remove(policy);
+                // That of a policy that is gone, or has no bound any more, just ends.
+                let bound = given.policies.get(policy);
+                let bound = bound.and_then(|policy| policy.guards.blast_radius.as_ref());
+                if let (Some(began), Some(bound)) = (began, bound) {
+                    ensure(
+                        control.at >= later(began, bound.calm),
+                        invariant::STORM,
+                        || format!("the storm of {policy} began at {began} and ended too soon"),
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event, given: Option<&Given>) -> Checked {
+        if let EventBody::Opened { plan, target, .. } = &event.body {
+            return self.opened(event, plan, target, given);
+        }
+        let id = event.incident;
+        let Some(track) = self.tracks.get(&id) else {
+            let detail = format!("incident {id} is not open");
+            return Err(violation(invariant::RECORD, detail));
+        };
+        let over = track.folded.ended();
+        match &event.body {
+            EventBody::RunStarted { .. } => self.run_started(event, over, given)?,
+            EventBody::RunResumed { run } => self.run_resumed(event, run.number, given)?,
+            EventBody::EffectBegan {
+                run, call, request, ..
+            } => {
+                ensure(!over, invariant::OVER, || {
+                    format!("run {run} begins {}", request.summary())
+                })?;
+                self.effect_began(event, (*run, *call))?;
+            }
+            _ => {}
+        }
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return Ok(());
+        };
+        track.take(event)?;
+        track.folded.apply(event);
+        Ok(())
+    }
+
+    fn opened(
+        &mut self,
+        event: &Event,
+        plan: &Arc<Plan>,
+        target: &Target,
+        given: Option<&Given>,
+    ) -> Checked {
+        let (folded, _) = Incident::open(event)
+            .map_err(|error| violation(invariant::RECORD, error.to_string()))?;
+        let alert = folded.alert.clone();
+        let episode = alert.episode();
+        let earlier_ones = || {
+            self.tracks.values().rev().filter(|track| {
+                track.folded.plan.policy == plan.policy && track.folded.target == *target
+            })
+        };
+        if let Some(open) = earlier_ones().find(|track| !track.folded.ended()) {
+            let detail = format!(
+                "incident {} opens beside {}",
+                event.incident, open.folded.id
+            );
+            return Err(violation(invariant::ONE_OPEN, detail));
+        }
+        let last_seq = given.map_or(u64::MAX, |given| given.last_seq);
+        let told_end = self.told_end(&episode, last_seq);
+        let told = |what: &str| {
+            format!(
+                "incident {} opens for {} at {} on {target}: {what}",
+                event.incident,
+                alert.name(),
+                alert.starts_at
+            )
+        };
+        ensure(
+            !self.overtaken(&episode, last_seq, folded.accepted_at),
+            invariant::REPEAT,
+            || told("its notification was overtaken by the end of the alert"),
+        )?;
+        let known = earlier_ones().find(|track| track.episodes.contains(&episode));
+        let mut only_tell = false;
+        if let Some(known) = known {
+            let believed = told_end.is_some_and(|end| end > known.folded.opened_at);
+            if let (false, Phase::Ended { end, at, .. }) = (believed, &known.folded.phase) {
+                let patience = plan.guards.cooldown + plan.verify.within;
+                only_tell = *end == End::Healed && folded.opened_at > later(*at, patience);
+                ensure(only_tell, invariant::REPEAT, || {
+                    told(&format!(
+                        "incident {} was for the same episode",
+                        known.folded.id
+                    ))
+                })?;
+            }
+        }
+        let heard = Heard {
+            starts_at: alert.starts_at,
+            resolved_at: None,
+        };
+        let track = Track {
+            heard: [(key(&alert), heard)].into(),
+            episodes: [episode].into(),
+            alert,
+            folded,
+            only_tell,
+            runs: BTreeMap::new(),
+            last_run_at: None,
+            plan: None,
+            interruptions: 0,
+        };
+        self.tracks.insert(event.incident, track);
+        Ok(())
+    }
+
+    /// When the end of an episode was told last, in the rows of the inbox up to `seq`.
+    fn told_end(&self, episode: &Episode, seq: u64) -> Option<Timestamp> {
+        let ends = self.resolved.get(episode)?;
+        let known = ends.iter().filter(|(at, _)| *at <= seq);
+        known.last().map(|(_, received_at)| *received_at)
+    }
+
+    /// Whether the end of an episode or of a later one of its alert, as far as the inbox
+    /// had it by row `seq`, has overtaken a notification.
+    fn overtaken(&self, episode: &Episode, seq: u64, received_at: Timestamp) -> bool {
+        let same_alert = self
+            .resolved
+            .range(episode.clone()..)
+            .take_while(|(other, _)| {
+                other.source == episode.source && other.fingerprint == episode.fingerprint
+            });
+        same_alert
+            .filter_map(|(other, _)| self.told_end(other, seq))
+            .any(|end| received_at < later(end, LATE))
+    }
+
+    fn run_started(&mut self, event: &Event, over: bool, given: Option<&Given>) -> Checked {
+        let EventBody::RunStarted {
+            run,
+            step,
+            attempt,
+            plugin,
+            mode,
+            ..
+        } = &event.body
+        else {
+            return Ok(());
+        };
+        let track = &self.tracks[&event.incident];
+        ensure(!over, invariant::OVER, || format!("run {run} starts"))?;
+        ensure(
+            track.runs.len() as u32 + 1 == run.number && !track.runs.values().any(|run| run.live),
+            invariant::RECORD,
+            || format!("run {run} starts out of order"),
+        )?;
+        if *step > 0 {
+            self.may_start(event, track, given, true)?;
+            let right = match track.folded.plan.mode {
+                Mode::Auto => *mode == RunMode::Live,
+                Mode::Approve => *mode != RunMode::Live,
+                Mode::Shadow => *mode == RunMode::Dry,
+                Mode::Off => false,
+            };
+            let name = if track.folded.plan.mode == Mode::Approve {
+                invariant::APPROVAL
+            } else {
+                invariant::SHADOW
+            };
+            ensure(right, name, || format!("run {run} is {}", mode.as_str()))?;
+            if *mode == RunMode::Apply {
+                track.approved(*step, *attempt)?;
+            }
+            self.runs.push((event.at, track.folded.plan.policy.clone()));
+        }
+        self.room(event.incident, *step, plugin)
+    }
+
+    fn run_resumed(&mut self, event: &Event, number: u32, given: Option<&Given>) -> Checked {
+        let id = event.incident;
+        let track = &self.tracks[&id];
+        let Some(run) = track.runs.get(&number) else {
+            let detail = format!("run {id}.{number} goes on, and never began");
+            return Err(violation(invariant::RECORD, detail));
+        };
+        if run.live {
+            ensure(
+                track.interruptions + 1 < MAX_INTERRUPTIONS,
+                invariant::INTERRUPTIONS,
+                || {
+                    format!(
+                        "run {id}.{number} goes on after {} interruptions",
+                        track.interruptions + 1
+                    )
+                },
+            )?;
+            return Ok(());
+        }
+        // One that was stopped between two effects: it asks the guards like a new one.
+        let (step, plugin) = (run.step, run.plugin.clone());
+        self.may_start(event, track, given, false)?;
+        self.room(id, step, &plugin)
+    }
+
+    /// What every run that does something about the target must have.
+    fn may_start(&self, event: &Event, track: &Track, given: Option<&Given>, new: bool) -> Checked {
+        let (at, incident, plan) = (event.at, &track.folded, &track.folded.plan);
+        let told = |why: &str| format!("a run of incident {} starts: {why}", incident.id);
+        ensure(!track.only_tell, invariant::REPEAT, || {
+            told("it was for a person to look at")
+        })?;
+        self.not_resolved(track, given)?;
+        let paused = self.switches_before.paused(incident, at);
+        let still = self.switches.paused(incident, at);
+        ensure(!(paused && still), invariant::PAUSE, || told("paused"))?;
+        ensure(!self.maintained(plan, at), invariant::MAINTENANCE, || {
+            told("a window holds")
+        })?;
+        self.breaker(track, at)?;
+        let others = || {
+            self.tracks.values().filter(|other| {
+                other.folded.id != incident.id
+                    && other.folded.plan.policy == plan.policy
+                    && other.folded.target == incident.target
+            })
+        };
+        if let Some(last) = others().filter_map(|other| other.last_run_at).max() {
+            ensure(
+                later(last, plan.guards.cooldown) <= at,
+                invariant::COOLDOWN,
+                || told(&format!("the last run ended at {last}, and it is {at}")),
+            )?;
+        }
+        if plan.mode != Mode::Shadow
+            && let Some(other) = self.holder(&incident.target, incident.id)
+        {
+            let detail = told(&format!("incident {other} is acting on the target"));
+            return Err(violation(invariant::LOCK, detail));
+        }
+        if let (Some(rate), true) = (plan.guards.rate, new) {
+            let since = earlier(at, rate.window.per);
+            let of_policy = self.runs.iter().filter(|(_, of)| *of == plan.policy);
+            let count = of_policy.filter(|(run, _)| *run > since).count();
+            ensure(count < rate.window.max as usize, invariant::RATE, || {
+                told(&format!("{count} others started in the window"))
+            })?;
+        }
+        self.radius(track, at, given)
+    }
+
+    fn breaker(&self, track: &Track, at: Timestamp) -> Checked {
+        let (incident, guards) = (&track.folded, &track.folded.plan.guards);
+        let same = || {
+            self.tracks.values().rev().filter(|other| {
+                other.folded.plan.policy == incident.plan.policy
+                    && other.folded.target == incident.target
+            })
+        };
+        let mut failed = same()
+            .filter_map(|other| match &other.folded.phase {
+                Phase::Ended { end, at, .. } => Some((*end, *at)),
+                _ => None,
+            })
+            .take_while(|(end, _)| !matches!(end, End::Healed | End::Cleared))
+            .filter(|(end, _)| *end == End::Escalated)
+            .peekable();
+        if let Some((_, last)) = failed.peek().copied() {
+            let failures = failed.count();
+            let breaker = guards.breaker;
+            ensure(
+                failures < breaker.failures as usize || later(last, breaker.open_for) <= at,
+                invariant::BREAKER,
+                || {
+                    format!(
+                        "a run of incident {} starts at {at}, after {failures} failures, the last at {last}",
+                        incident.id
+                    )
+                },
+            )?;
+        }
+        if let Some(window) = guards.flapping {
+            let since = earlier(at, window.per);
+            let opened = same()
+                .filter(|other| other.folded.opened_at > since)
+                .count();
+            ensure(opened <= window.max as usize, invariant::FLAPPING, || {
+                format!(
+                    "a run of incident {} starts, and {opened} opened in the window",
+                    incident.id
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The incident that has begun to act on a target and is not done with it.
+    fn holder(&self, target: &Target, but: IncidentId) -> Option<IncidentId> {
+        let holds = |track: &&Track| {
+            let incident = &track.folded;
+            let begun =
+                incident.plan.mode != Mode::Shadow && track.runs.values().any(|run| run.step > 0);
+            begun
+                && incident.id != but
+                && incident.target == *target
+                && !matches!(
+                    incident.phase,
+                    Phase::Ended { .. } | Phase::Escalating { back: None, .. } | Phase::Watching
+                )
+        };
+        self.tracks
+            .values()
+            .find(holds)
+            .map(|track| track.folded.id)
+    }
+
+    fn maintained(&self, plan: &Plan, at: Timestamp) -> bool {
+        let windows = plan.guards.maintenance.iter();
+        windows
+            .chain(&self.settings.maintenance)
+            .any(|window| match window {
+                Maintenance::Once { from, to } => *from <= at && at < *to,
+                // All of them are in UTC, on every day, and within one.
+                Maintenance::Weekly { from, to, .. } => {
+                    let time = at.to_zoned(TimeZone::UTC).time();
+                    *from <= time && time < *to
+                }
+            })
+    }
+
+    fn radius(&self, track: &Track, at: Timestamp, given: Option<&Given>) -> Checked {
+        let plan = &track.folded.plan;
+        let Some(guard) = &plan.guards.blast_radius else {
+            return Ok(());
+        };
+        let id = track.folded.id;
+        let stormy = |switches: &Switches| switches.storms.contains_key(&plan.policy);
+        ensure(
+            !(stormy(&self.switches_before) && stormy(&self.switches)),
+            invariant::STORM,
+            || {
+                format!(
+                    "a run of incident {id} starts in a storm of {}",
+                    plan.policy
+                )
+            },
+        )?;
+        let looks = given.map_or(&[][..], |given| given.looks.as_slice());
+        let counts = looks
+            .iter()
+            .filter(|(seen, fleet, _)| {
+                *fleet == guard.of && *seen <= at && *seen > earlier(at, Duration::from_secs(2))
+            })
+            .map(|(_, _, members)| {
+                let name_of = |target: &Target| target.name().to_owned();
+                let ill = members.iter().filter(|member| !member.well);
+                let acted_on = self.tracks.values().filter(|other| {
+                    other.folded.plan.mode != Mode::Shadow
+                        && other.runs.values().any(|run| run.live && run.step > 0)
+                });
+                let acted_on = acted_on
+                    .map(|other| name_of(&other.folded.target))
+                    .filter(|name| members.iter().any(|member| member.name == *name));
+                let disturbed: BTreeSet<_> = ill
+                    .map(|member| member.name.clone())
+                    .chain(acted_on)
+                    .chain([name_of(&track.folded.target)])
+                    .collect();
+                (disturbed.len(), guard.max.of(members.len()))
+            });
+        let counts: Vec<_> = counts.collect();
+        ensure(
+            counts.iter().any(|(disturbed, bound)| disturbed <= bound),
+            invariant::RADIUS,
+            || format!("a run of incident {id} starts with (disturbed, bound) {counts:?}"),
+        )
+    }
+
+    /// A run needs an alert that fires: as far as its incident was told, and as far as
+    /// anybody was.
+    fn not_resolved(&self, track: &Track, given: Option<&Given>) -> Checked {
+        let id = track.folded.id;
+        let told = track
+            .heard
+            .values()
+            .any(|heard| heard.resolved_at.is_none());
+        ensure(told, invariant::RESOLVED, || {
+            format!("a run of incident {id} starts, which knows that its alerts resolved")
+        })?;
+        // What came in with the same turn may have come before the run or after it.
+        let now = given.map_or(&[][..], |given| given.accepted.as_slice());
+        let known = track.heard.keys().any(|alert| {
+            let before = self.notifications.get(alert);
+            let mut all = before.cloned().unwrap_or_default();
+            let now = now
+                .iter()
+                .filter(|one| one.alert.status == AlertStatus::Firing && key(&one.alert) == *alert);
+            let fired = fires(&all);
+            all.extend(now.map(Notification::from));
+            all.sort_by_key(|one| one.seq);
+            fired || fires(&all)
+        });
+        ensure(known, invariant::RESOLVED, || {
+            format!("a run of incident {id} starts, and the end of each of its alerts was told")
+        })
+    }
+
+    /// Whether one more run is within what may run at once.
+    fn room(&self, id: IncidentId, step: u32, plugin: &PluginName) -> Checked {
+        let crowd = self.crowd(id, step, plugin);
+        ensure(crowd.is_none(), invariant::CONCURRENCY, || {
+            format!(
+                "a run of incident {id} starts beside {}",
+                crowd.unwrap_or_default()
+            )
+        })
+    }
+
+    /// What there is too much of for a run of an incident.
+    fn crowd(&self, id: IncidentId, step: u32, plugin: &PluginName) -> Option<String> {
+        let incident = &self.tracks[&id].folded;
+        let live: Vec<_> = self
+            .tracks
+            .values()
+            .filter(|track| !track.folded.ended() && track.folded.id != id)
+            .flat_map(|track| track.runs.values().map(move |run| (track, run)))
+            .filter(|(_, run)| run.live)
+            .collect();
+        let share = |places: u32| match Priority::of(&incident.alert) {
+            Priority::Urgent => places as usize,
+            Priority::Normal | Priority::Low => (places - places / 4) as usize,
+        };
+        let of_plugin = live.iter().filter(|(_, run)| run.plugin == *plugin).count();
+        let same_policy = |track: &Track| track.folded.plan.policy == incident.plan.policy;
+        let of_policy = live.iter().filter(|(track, _)| same_policy(track)).count();
+        if live.len() >= share(self.settings.places) {
+            Some(format!("{} others", live.len()))
+        } else if of_plugin >= share(self.settings.plugin_places) {
+            Some(format!("{of_plugin} others of {plugin}"))
+        } else if step > 0 && of_policy >= incident.plan.guards.concurrency as usize {
+            Some(format!("{of_policy} others of the policy"))
+        } else {
+            None
+        }
+    }
+
+    fn effect_began(&mut self, event: &Event, key: CallKey) -> Checked {
+        let EventBody::EffectBegan { request, .. } = &event.body else {
+            return Ok(());
+        };
+        let track = &self.tracks[&event.incident];
+        let (incident, at) = (&track.folded, event.at);
+        let told = || format!("run {} begins {}", key.0, request.summary());
+        let Some(run) = track.runs.get(&key.0.number).filter(|run| run.live) else {
+            return Err(violation(
+                invariant::RECORD,
+                told() + ", and is not under way",
+            ));
+        };
+        ensure(
+            run.mode != RunMode::Dry && incident.plan.mode != Mode::Shadow,
+            invariant::SHADOW,
+            told,
+        )?;
+        ensure(!self.switches.paused(incident, at), invariant::PAUSE, told)?;
+        if run.step > 0 {
+            if incident.plan.mode == Mode::Approve {
+                ensure(run.mode == RunMode::Apply, invariant::APPROVAL, told)?;
+                let index = run.calls.keys().filter(|call| **call < key.1).count();
+                let plan = track.plan.as_ref().and_then(|plan| plan.effects.get(index));
+                ensure(
+                    plan.is_some_and(|planned| planned.request == *request),
+                    invariant::APPROVAL,
+                    || format!("{}, which is not the next of the plan", told()),
+                )?;
+            }
+            let target = incident.target.clone();
+            let acting = self
+                .acting
+                .entry(target)
+                .or_insert((incident.id, BTreeSet::new()));
+            if acting.0 != incident.id {
+                acting.1.insert(acting.0);
+                acting.0 = incident.id;
+            }
+            ensure(!acting.1.contains(&incident.id), invariant::LOCK, || {
+                format!("{}, and another incident acted in between", told())
+            })?;
+        }
+        let target = incident.target.clone();
+        self.count_effect(at, target, request.name())
+    }
+
+    fn count_effect(&mut self, at: Timestamp, target: Target, action: &'static str) -> Checked {
+        let last = self.effects.last().map_or(at, |effect| effect.in_order);
+        self.effects.push(Effect {
+            at,
+            in_order: at.max(last),
+            target: target.clone(),
+            action,
+        });
+        let limits = &self.settings.effects;
+        let windows = [
+            (limits.total, None, None),
+            (limits.per_target, Some(&target), None),
+            (limits.per_action.get(action).copied(), None, Some(action)),
+        ];
+        for (window, target, action) in windows {
+            let Some(window) = window else { continue };
+            let counted = |effect: &&Effect| {
+                target.is_none_or(|target| effect.target == *target)
+                    && action.is_none_or(|action| effect.action == action)
+            };
+            // Where the clock was set, moments and order disagree, and a limit may go by
+            // either.
+            let by_clock = self
+                .effects
+                .iter()
+                .filter(counted)
+                .filter(|effect| effect.at > earlier(at, window.per))
+                .count();
+            let in_order = at.max(last);
+            let by_order = self
+                .effects
+                .iter()
+                .filter(counted)
+                .filter(|effect| effect.in_order > earlier(in_order, window.per))
+                .count();
+            ensure(
+                by_clock.min(by_order) <= window.max as usize,
+                invariant::EFFECTS,
+                || {
+                    format!(
+                        "{} effects in {:?}, {} may be (target {target:?}, action {action:?})",
+                        by_clock.min(by_order),
+                        window.per,
+                        window.max
+                    )
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The driver is about to carry a call out; `times` is how often it did already.
+    pub fn carried_out(&self, key: CallKey, times: u32, doubts: u32) -> Checked {
+        let run = self
+            .tracks
+            .get(&key.0.incident)
+            .and_then(|track| track.runs.get(&key.0.number));
+        let call = run.and_then(|run| run.calls.get(&key.1));
+        ensure(call.is_some(), invariant::BEGIN, || {
+            format!("call {} of run {}", key.1, key.0)
+        })?;
+        ensure(
+            !call.is_some_and(|call| call.ended) && times <= doubts,
+            invariant::ONCE,
+            || {
+                format!(
+                    "call {} of run {} is carried out once more, after {times} times",
+                    key.1, key.0
+                )
+            },
+        )
+    }
+
+    fn nothing_lost(&self, append: &Append, deferred: &[Accepted], given: &Given) -> Checked {
+        for one in &given.accepted {
+            let told = |why: &str| {
+                format!(
+                    "row {} of the inbox ({} {} since {}): {why}",
+                    one.seq,
+                    one.alert.name(),
+                    one.alert.status,
+                    one.alert.starts_at
+                )
+            };
+            if !append.done.contains(&one.seq) {
+                ensure(
+                    deferred.iter().any(|other| other.seq == one.seq),
+                    invariant::LOST,
+                    || told("neither dealt with nor kept for later"),
+                )?;
+                continue;
+            }
+            match one.alert.status {
+                AlertStatus::Firing => self.firing_dealt_with(one, append, given, told)?,
+                AlertStatus::Resolved => {
+                    let key = key(&one.alert);
+                    let concerned = self
+                        .tracks
+                        .values()
+                        .filter(|track| track.heard.contains_key(&key) && !track.folded.ended());
+                    for track in concerned {
+                        ensure(
+                            seen(append, track.folded.id, &one.alert.episode()),
+                            invariant::LOST,
+                            || told(&format!("incident {} is not told", track.folded.id)),
+                        )?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn firing_dealt_with(
+        &self,
+        one: &Accepted,
+        append: &Append,
+        given: &Given,
+        told: impl Fn(&str) -> String,
+    ) -> Checked {
+        let episode = one.alert.episode();
+        let end = self.told_end(&episode, given.last_seq);
+        if self.overtaken(&episode, given.last_seq, one.received_at) {
+            return Ok(());
+        }
+        for policy in given.policies.matching(&one.alert.labels) {
+            // Where the policy does not fit, the target is one of its own.
+            let target = policy.target(&one.alert).ok();
+            let of_policy = self.tracks.values().rev().filter(|track| {
+                let incident = &track.folded;
+                incident.plan.policy == policy.name
+                    && target.as_ref().is_none_or(|target| {
+                        incident.target == *target || incident.target.kind() == "unknown"
+                    })
+            });
+            let dealt_with = of_policy.into_iter().any(|track| {
+                seen(append, track.folded.id, &episode)
+                    || (track.episodes.contains(&episode)
+                        && !end.is_some_and(|end| end > track.folded.opened_at))
+            });
+            ensure(dealt_with, invariant::LOST, || {
+                told(&format!("policy {} does nothing about it", policy.name))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Compares the engine with the account, after a commit. What a run's recorder wrote
+    /// and the engine has not been told yet is `unknown` to it.
+    pub fn compare(
+        &self,
+        engine: &Engine,
+        touched: &BTreeSet<IncidentId>,
+        unknown: &BTreeMap<IncidentId, u32>,
+    ) -> Checked {
+        let open: BTreeSet<_> = self.open().map(|incident| incident.id).collect();
+        let held: BTreeSet<_> = engine.incidents().map(|incident| incident.id).collect();
+        ensure(open == held, invariant::REPLAY, || {
+            format!("the engine has {held:?} open, and the events {open:?}")
+        })?;
+        for id in touched {
+            let (Some(engine), Some(track)) = (engine.incident(*id), self.tracks.get(id)) else {
+                continue;
+            };
+            ensure(
+                unknown.contains_key(id) || *engine == track.folded,
+                invariant::REPLAY,
+                || {
+                    format!(
+                        "the engine has\n    {engine:?}\n  and the events\n    {:?}",
+                        track.folded
+                    )
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What time alone must not forget, after a turn. Who waits for one of the looks at
+    /// fleets that are `asked` for is asked again when it comes.
+    pub fn waits(&self, engine: &Engine, asked: &[Fleet], now: Timestamp) -> Checked {
+        let wake = engine.wake_at();
+        let waits_for_look = |incident: &Incident| {
+            let guard = incident.plan.guards.blast_radius.as_ref();
+            guard.is_some_and(|guard| asked.contains(&guard.of))
+        };
+        for incident in engine.incidents() {
+            if waits_for_look(incident) {
+                continue;
+            }
+            let by_itself = matches!(incident.phase, Phase::Verifying { .. })
+                && incident.plan.verify.check != VerifyCheck::AlertResolved;
+            if let Some(due) = incident.due().filter(|_| !by_itself) {
+                ensure(
+                    wake.is_some_and(|wake| wake <= due),
+                    invariant::TIMER,
+                    || {
+                        format!(
+                            "incident {} is {:?}, due at {due}, and the engine sleeps until {wake:?}",
+                            incident.id, incident.phase
+                        )
+                    },
+                )?;
+            }
+            let Phase::Held(Hold { guard, rung, until }) = &incident.phase else {
+                continue;
+            };
+            let reason = match guard {
+                Guard::Pause => self.switches.paused(incident, now),
+                Guard::Maintenance => self.maintained(&incident.plan, now),
+                Guard::TargetLock => self.holder(&incident.target, incident.id).is_some(),
+                Guard::Concurrency => incident
+                    .plugin(rung.step)
+                    .is_some_and(|plugin| self.crowd(incident.id, rung.step, plugin).is_some()),
+                _ => until.is_none_or(|until| now < until),
+            };
+            ensure(reason, invariant::HELD, || {
+                format!(
+                    "incident {} is held by {} at {now}",
+                    incident.id,
+                    guard.as_str()
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The incidents that have not ended.
+    pub fn open(&self) -> impl Iterator<Item = &Incident> {
+        self.tracks
+            .values()
+            .map(|track| &track.folded)
+            .filter(|incident| !incident.ended())
+    }
+}
+
+impl From<&Accepted> for Notification {
+    fn from(accepted: &Accepted) -> Self {
+        Self {
+            seq: accepted.seq,
+            starts_at: accepted.alert.starts_at,
+            status: accepted.alert.status,
+            received_at: accepted.received_at,
+        }
+    }
+}
+
+impl Switches {
+    fn paused(&self, incident: &Incident, at: Timestamp) -> bool {
+        self.pauses.iter().any(|(scope, until)| {
+            let covers = match scope {
+                Scope::All => true,
+                Scope::Policy(policy) => *policy == incident.plan.policy,
+                Scope::Target(target) => *target == incident.target,
+            };
+            covers && until.is_none_or(|until| at < until)
+        })
+    }
+}
+
+impl Track {
+    /// Whether the plan of a rung is approved, and was not carried out yet.
+    fn approved(&self, step: u32, attempt: u32) -> Checked {
+        let id = self.folded.id;
+        let plan = self
+            .plan
+            .as_ref()
+            .filter(|plan| plan.step == step && plan.attempt == attempt);
+        let Some(plan) = plan else {
+            let detail = format!("incident {id} applies a plan that was not made for this rung");
+            return Err(violation(invariant::APPROVAL, detail));
+        };
+        let people = self.folded.plan.approval.people as usize;
+        ensure(
+            plan.by.len() >= people && !plan.used,
+            invariant::APPROVAL,
+            || {
+                format!(
+                    "incident {id} applies a plan that {:?} approved, used before: {}",
+                    plan.by, plan.used
+                )
+            },
+        )
+    }
+
+    fn take(&mut self, event: &Event) -> Checked {
+        let at = event.at;
+        match &event.body {
+            EventBody::AlertSeen {
+                episode, status, ..
+            } => self.heard(episode, *status, at),
+            EventBody::RunStarted {
+                run,
+                step,
+                attempt,
+                plugin,
+                mode,
+                ..
+            } => {
+                if *mode == RunMode::Apply
+                    && let Some(plan) = &mut self.plan
+                {
+                    plan.used = true;
+                }
+                let started = Run {
+                    step: *step,
+                    attempt: *attempt,
+                    mode: *mode,
+                    plugin: plugin.clone(),
+                    live: true,
+                    calls: BTreeMap::new(),
+                    planned: Vec::new(),
+                };
+                self.runs.insert(run.number, started);
+            }
+            EventBody::RunResumed { run } => {
+                if let Some(known) = self.runs.get_mut(&run.number) {
+                    self.interruptions += u32::from(known.live);
+                    known.live = true;
+                }
+            }
+            EventBody::RunEnded { run, result } => self.ended(run.number, Some(result), at),
+            EventBody::RunInterrupted { run } => self.ended(run.number, None, at),
+            EventBody::EffectBegan { run, call, .. } => {
+                let known = self.runs.get_mut(&run.number);
+                let known = known.map(|known| known.calls.entry(*call).or_default());
+                ensure(
+                    known.is_some_and(|call| !call.ended),
+                    invariant::ONCE,
+                    || format!("call {call} of run {run} begins again after its end"),
+                )?;
+            }
+            EventBody::EffectEnded { run, call, .. } => {
+                let known = self.runs.get_mut(&run.number);
+                let known = known.and_then(|known| known.calls.get_mut(call));
+                let known = known.filter(|call| !call.ended);
+                let known = known.ok_or_else(|| {
+                    violation(invariant::RECORD, format!("call {call} of {run} ends"))
+                })?;
+                known.ended = true;
+            }
+            EventBody::Planned { run, effect, .. } => {
+                if let Some(known) = self.runs.get_mut(&run.number) {
+                    known.planned.push(effect.clone());
+                }
+            }
+            EventBody::Approved { plan, by } => {
+                let requester = self.alert.annotations.get("requested_by");
+                if let Some(known) = self.plan.as_mut().filter(|known| known.digest == *plan)
+                    && requester != Some(by)
+                    && at < known.until
+                {
+                    known.by.insert(by.clone());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, episode: &Episode, status: AlertStatus, at: Timestamp) {
+        if status == AlertStatus::Firing {
+            self.episodes.insert(episode.clone());
+        }
+        let key = (episode.source.clone(), episode.fingerprint.0.clone());
+        let resolved_at = (status == AlertStatus::Resolved).then_some(at);
+        if let Some(known) = self.heard.get(&key) {
+            let late = resolved_at.is_none()
+                && known.starts_at == episode.starts_at
+                && known.resolved_at.is_some_and(|end| at < later(end, LATE));
+            if known.starts_at > episode.starts_at || late {
+                return;
+            }
+        }
+        let heard = Heard {
+            starts_at: episode.starts_at,
+            resolved_at,
+        };
+        self.heard.insert(key, heard);
+    }
+
+    /// A run ended; with no result it was cut off for good.
+    fn ended(&mut self, number: u32, result: Option<&RunResult>, at: Timestamp) {
+        let Some(run) = self.runs.get_mut(&number) else {
+            return;
+        };
+        run.live = false;
+        if run.step > 0 {
+            self.last_run_at = Some(at);
+        }
+        let done = matches!(
+            result,
+            Some(RunResult::Changed { .. } | RunResult::Unchanged { .. })
+        );
+        match run.mode {
+            RunMode::Dry if done => {
+                self.plan = Some(Approvable {
+                    step: run.step,
+                    attempt: run.attempt,
+                    digest: plan_digest(&run.planned),
+                    effects: run.planned.clone(),
+                    until: later(at, self.folded.plan.approval.expires),
+                    by: BTreeSet::new(),
+                    used: false,
+                });
+            }
+            // What it came to is not known, and the policy says to do it again.
+            RunMode::Apply if result.is_none() => {
+                if let Some(plan) = &mut self.plan {
+                    plan.used = false;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether an alert fires, by all that was told of it in the order in which it came.
+fn fires(all: &[Notification]) -> bool {
+    let mut known: Option<Heard> = None;
+    for one in all {
+        let told = Heard {
+            starts_at: one.starts_at,
+            resolved_at: (one.status == AlertStatus::Resolved).then_some(one.received_at),
+        };
+        let newer = known.is_none_or(|known| known.starts_at < one.starts_at);
+        let believed = match (one.status, known.and_then(|known| known.resolved_at)) {
+            (AlertStatus::Firing, Some(end)) => one.received_at >= later(end, LATE),
+            (AlertStatus::Firing, None) => false,
+            (AlertStatus::Resolved, _) => known.is_some_and(|k| k.starts_at == one.starts_at),
+        };
+        if newer || believed {
+            known = Some(told);
+        }
+    }
+    known.is_some_and(|known| known.resolved_at.is_none())
+}
+
+fn key(alert: &Alert) -> (String, String) {
+    (alert.source.clone(), alert.fingerprint.0.clone())
+}
+
+/// Whether an append tells an incident of an episode.
+fn seen(append: &Append, id: IncidentId, episode: &Episode) -> bool {
+    append
+        .events
+        .iter()
+        .filter(|event| event.incident == id)
+        .any(|event| match &event.body {
+            EventBody::Opened { alert, .. } => alert.episode() == *episode,
+            EventBody::AlertSeen { episode: of, .. } => of == episode,
+            _ => false,
+        })
+}
