@@ -33,7 +33,8 @@ fn backtest(daemon: &Daemon, policies: &str, args: &[&str]) -> Said {
 async fn history(container: &Container) -> Daemon {
     let daemon = Daemon::start(&["docker-restart"], POLICY).await;
     let down = Alert::firing("WebDown", &[("container", &container.name)]);
-    for (number, alert) in [(1, down.clone()), (2, down.again())] {
+    for number in [1, 2] {
+        let alert = down.again();
         docker_ok(&["kill", &container.name]);
         daemon.deliver(&[alert.clone()]).await;
         assert_eq!(daemon.wait_end(number).await, "healed");

@@ -87,9 +87,9 @@ async fn every_answer_names_its_reason() {
                 &target,
                 "it would count for incident 2, which is open",
                 "cooldown      holds until",
-                "=> it may act from",
+                "=> it may be acted on from",
                 "in 59m",
-                "pause         lets it through",
+                "let it pass   pause, maintenance, breaker, target-lock",
             ],
         );
     }
@@ -108,7 +108,7 @@ async fn every_answer_names_its_reason() {
         &explain(&daemon, &["WebDown"]),
         &[
             "pause         holds: ann paused everything: upgrade",
-            "=> it may act again when it is resumed",
+            "=> it may be acted on when it is resumed",
         ],
     );
 }
@@ -157,9 +157,9 @@ fn an_alert_that_never_came_is_explained_without_a_journal() {
         &[
             "told      never",
             "web-down  yes: docker://local/web, mode auto",
-            "test.yaml:3:11",
+            "test.yaml:3:5",
             "it would open an incident",
-            "=> no guard is in the way",
+            "=> no guard is in the way of acting on it",
         ],
     );
     fs::write(&file, "{\"label\": {}}").expect("a file");

@@ -221,7 +221,8 @@ async fn a_shadow_is_judged_by_what_it_would_have_done() {
     for text in [
         "web-shadow  (mode shadow)",
         &format!("1 x docker.start on docker://local/{}", container.name),
-        "1 of 1 alerts by themselves",
+        "0 of 1 by themselves",
+        "1 after another policy had acted",
         "not yet: 1 incident is too little evidence",
         "web-acts did docker.start",
     ] {

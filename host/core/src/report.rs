@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::duration::{HumanDuration, human};
 use crate::event::{Event, EventBody, FailureClass, Guard, RunMode, RunResult};
-use crate::id::{IncidentId, PolicyName, RunId, Target};
+use crate::id::{IncidentId, PolicyName, Target};
 use crate::incident::{End, Incident, Phase};
 use crate::policy::Mode;
 
@@ -45,6 +45,8 @@ pub struct Shadow {
     pub cleared: Spans,
     /// How many of these had cleared before a plan was made.
     pub before_plan: u32,
+    /// How many alerts cleared after another policy had acted on the target.
+    pub helped: u32,
     /// How many dry runs there were.
     pub dry_runs: u32,
     /// Why dry runs failed, the most frequent first.
@@ -261,7 +263,7 @@ impl ShadowTally {
         self.within = self.within.max(incident.plan.verify.within);
         let end = ended(incident);
         let mut planned = false;
-        let mut made: Option<RunId> = None;
+        let mut made = false;
         for event in events {
             match &event.body {
                 EventBody::RunStarted { step, .. } if *step > 0 => shadow.dry_runs += 1,
@@ -270,8 +272,8 @@ impl ShadowTally {
                     let key = (effect.request.name().to_owned(), incident.target.clone());
                     *self.planned.entry(key).or_default() += 1;
                 }
-                EventBody::RunEnded { run, result } => match result {
-                    RunResult::Changed { .. } | RunResult::Unchanged { .. } => made = Some(*run),
+                EventBody::RunEnded { result, .. } => match result {
+                    RunResult::Changed { .. } | RunResult::Unchanged { .. } => made = true,
                     RunResult::Failed { class, message } => {
                         let text = failure(*class, message);
                         *self.failures.entry(text).or_default() += 1;
@@ -282,30 +284,35 @@ impl ShadowTally {
                 _ => {}
             }
         }
-        shadow.nothing_to_do += u32::from(made.is_some() && !planned);
-        match end {
-            None => shadow.open += 1,
-            Some((End::Cleared, at, _)) => {
-                self.cleared.push(span(incident.opened_at, at));
-                shadow.before_plan += u32::from(made.is_none());
-            }
-            Some(_) => {}
-        }
+        shadow.nothing_to_do += u32::from(made && !planned);
         count_guards(&mut shadow.held, events);
         let until = end.map_or(Timestamp::MAX, |(_, at, _)| at);
-        let meanwhile = others.iter().filter(|other| {
-            other.incident != incident.id
-                && other.target == incident.target
-                && (incident.opened_at..=until).contains(&other.at)
-        });
-        shadow.conflicts.extend(meanwhile.map(|other| Conflict {
-            incident: incident.id,
-            target: other.target.clone(),
-            at: other.at,
-            other: other.incident,
-            policy: other.policy.clone(),
-            effect: other.effect.clone(),
-        }));
+        let conflicts: Vec<_> = others
+            .iter()
+            .filter(|other| {
+                other.incident != incident.id
+                    && other.target == incident.target
+                    && (incident.opened_at..=until).contains(&other.at)
+            })
+            .map(|other| Conflict {
+                incident: incident.id,
+                target: other.target.clone(),
+                at: other.at,
+                other: other.incident,
+                policy: other.policy.clone(),
+                effect: other.effect.clone(),
+            })
+            .collect();
+        match end {
+            None => shadow.open += 1,
+            Some((End::Cleared, at, _)) if conflicts.is_empty() => {
+                self.cleared.push(span(incident.opened_at, at));
+                shadow.before_plan += u32::from(!made);
+            }
+            Some((End::Cleared, _, _)) => shadow.helped += 1,
+            Some(_) => {}
+        }
+        shadow.conflicts.extend(conflicts);
     }
 
     fn finish(self) -> Option<Shadow> {

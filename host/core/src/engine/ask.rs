@@ -165,7 +165,8 @@ impl Engine {
         };
         let opened = Event {
             at: context.now,
-            incident: IncidentId(self.last + 1),
+            // A number that no incident has.
+            incident: IncidentId(u64::MAX),
             body: EventBody::Opened {
                 plan: Arc::new(matched.plan),
                 target: target.clone(),

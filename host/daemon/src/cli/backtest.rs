@@ -426,16 +426,18 @@ fn end(one: &Summary) -> String {
 /// What `--help` says of what a backtest cannot know.
 pub(super) const LIMITS: &str = "\
 What it cannot know:
-  - The alerts come as they came, whatever the candidates would have done about them: a remedy
-    that would have healed sooner does not end an alert sooner.
+  - The alerts come as they came, whatever the candidates would have done about them: a
+    remedy that would have healed sooner does not end an alert sooner.
   - A run of the same plugin on the same target about the same alert goes as it went, with its
-    verification. Every other run is assumed to change one thing and to help (--assume, --run-takes).
-    Run it once with each of --assume heals and --assume fails: the truth is between.
-  - People answer plans, and cancel, as they did about the same policy, target and alert; other plans
-    wait in vain (--approve-after). The stop switch is thrown and released as it was.
-  - Of a notification that was repeated the journal keeps the first and the last time and how often;
-    the others are spread evenly between.
-  - Fleets are not on record, so `blast_radius` never holds. What the daemon did not do because it
-    was down it is taken to have done.
+    verification. Every other run is assumed to change one thing and to help (--assume,
+    --run-takes). Run it once with each of --assume heals and --assume fails: the truth is
+    between.
+  - People answer plans, and cancel, as they did about the same policy, target and alert;
+    other plans wait in vain (--approve-after). The stop switch is thrown and released as it
+    was.
+  - Of a notification that was repeated the journal keeps the first and the last time and how
+    often; the others are spread evenly between.
+  - Fleets are not on record, so `blast_radius` never holds. What the daemon did not do because
+    it was down it is taken to have done.
 
 Reads the journal in `data_dir` and changes nothing; a daemon may run.";

@@ -607,6 +607,7 @@ fn considered_text(out: &mut String, one: &Considered, explanation: &Explanation
     if one.guards.is_empty() {
         return;
     }
+    let mut passing = Vec::new();
     for (guard, verdict) in &one.guards {
         let not_asked = explanation
             .not_asked
@@ -614,29 +615,39 @@ fn considered_text(out: &mut String, one: &Considered, explanation: &Explanation
             .find(|not| not.guard == *guard && *verdict == Verdict::Pass);
         let said = match (verdict, not_asked) {
             (_, Some(not)) => format!("not asked: {}", not.reason),
-            (Verdict::Pass, _) => "lets it through".to_owned(),
+            (Verdict::Pass, None) => {
+                passing.push(guard.as_str());
+                continue;
+            }
             (
                 Verdict::Hold {
                     until: Some(until),
                     reason,
                     ..
                 },
-                _,
+                None,
             ) => format!(
                 "holds until {}, {}: {reason}",
                 second(*until),
                 distance(now, *until)
             ),
-            (Verdict::Hold { reason, .. }, _) => format!("holds: {reason}"),
-            (Verdict::Drop { reason, .. }, _) => format!("drops it: {reason}"),
+            (Verdict::Hold { reason, .. }, None) => format!("holds: {reason}"),
+            (Verdict::Drop { reason, .. }, None) => format!("drops it: {reason}"),
         };
         let _ok = writeln!(out, "  {:<13} {}", guard.as_str(), harmless(&said));
+    }
+    if !passing.is_empty() {
+        let _ok = writeln!(out, "  {:<13} {}", "let it pass", passing.join(", "));
     }
     let _ok = writeln!(out, "  => {}", harmless(&when(one, now)));
 }
 
 /// When the policy may act on the target again.
 fn when(one: &Considered, now: Timestamp) -> String {
+    let what = match one.course {
+        Course::Repeats { .. } => "a new episode",
+        Course::Opens | Course::Escalates { .. } | Course::Joins { .. } => "it",
+    };
     let mut latest = None;
     for (guard, verdict) in &one.guards {
         match verdict {
@@ -644,23 +655,24 @@ fn when(one: &Considered, now: Timestamp) -> String {
                 until: Some(until), ..
             } => latest = latest.max(Some(*until)),
             Verdict::Hold { .. } => {
-                return match guard {
-                    Guard::Pause => "it may act again when it is resumed".to_owned(),
-                    Guard::TargetLock => "it may act when the other incident is over".to_owned(),
-                    _ => "it may act when a run has ended".to_owned(),
+                let until = match guard {
+                    Guard::Pause => "it is resumed",
+                    Guard::TargetLock => "the other incident is over",
+                    _ => "a run has ended",
                 };
+                return format!("{what} may be acted on when {until}");
             }
-            Verdict::Drop { .. } => return "it would be dropped".to_owned(),
+            Verdict::Drop { .. } => return format!("{what} would be dropped"),
             Verdict::Pass => {}
         }
     }
     match latest {
         Some(until) => format!(
-            "it may act from {} on, {}",
+            "{what} may be acted on from {} on, {}",
             second(until),
             distance(now, until)
         ),
-        None => "no guard is in the way".to_owned(),
+        None => format!("no guard is in the way of acting on {what}"),
     }
 }
 

@@ -113,7 +113,9 @@ pub(super) fn distance(now: Timestamp, at: Timestamp) -> String {
         };
         HumanDuration(Duration::from_secs(seconds / grain * grain))
     };
-    if span.is_negative() {
+    if span.as_secs() == 0 {
+        "now".to_owned()
+    } else if span.is_negative() {
         format!("{} ago", whole(-span))
     } else {
         format!("in {}", whole(span))
@@ -149,6 +151,7 @@ mod tests {
     fn distances_are_short() {
         let at = |second| Timestamp::from_second(1_800_000_000 + second).unwrap();
         assert_eq!(distance(at(0), at(34)), "in 34s");
+        assert_eq!(distance(at(0), at(0)), "now");
         assert_eq!(distance(at(0), at(-7_265)), "2h1m ago");
         assert_eq!(distance(at(0), at(-100_000)), "1d3h ago");
     }

@@ -230,7 +230,7 @@ fn shadow_text(out: &mut String, shadow: &Shadow) {
         out,
         "cleared",
         &format!(
-            "{} of {} alerts by themselves{}{}",
+            "{} of {} by themselves{}{}",
             shadow.cleared.count,
             shadow.incidents,
             spans(&shadow.cleared),
@@ -238,9 +238,13 @@ fn shadow_text(out: &mut String, shadow: &Shadow) {
                 format!(", {} before there was a plan", shadow.before_plan)
             } else {
                 String::new()
-            }
+            },
         ),
     );
+    if shadow.helped > 0 {
+        let helped = format!("{} after another policy had acted", shadow.helped);
+        line(out, "", &helped);
+    }
     guards(out, &shadow.held);
     let failed: u32 = shadow.failures.iter().map(|one| one.count).sum();
     line(
@@ -309,7 +313,11 @@ fn acting_text(out: &mut String, acting: &Acting) {
         line(
             out,
             "healed",
-            &format!("{} times{}", acting.healed.count, spans(&acting.healed)),
+            &format!(
+                "{}{}",
+                number(acting.healed.count, "time"),
+                spans(&acting.healed)
+            ),
         );
     }
     let effects: Vec<_> = acting
@@ -365,8 +373,9 @@ fn texts(counted: &[Counted]) -> Vec<String> {
 }
 
 fn spans(spans: &Spans) -> String {
-    match (spans.p50, spans.p90) {
-        (Some(half), Some(most)) => format!(
+    match (spans.count, spans.p50, spans.p90) {
+        (1, Some(only), _) => format!(", after {}", short(only)),
+        (_, Some(half), Some(most)) => format!(
             ", half within {}, nine of ten within {}",
             short(half),
             short(most)
@@ -377,14 +386,13 @@ fn spans(spans: &Spans) -> String {
 
 /// What is long needs no milliseconds.
 fn short(span: Duration) -> HumanDuration {
-    let millis = span.as_millis();
-    let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-    let whole = if millis >= 10_000 {
-        millis / 1000 * 1000
-    } else {
-        millis
+    let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let grain = match millis {
+        0..1_000 => 1,
+        1_000..10_000 => 100,
+        _ => 1_000,
     };
-    HumanDuration(Duration::from_millis(whole))
+    HumanDuration(Duration::from_millis(millis / grain * grain))
 }
 
 fn number(count: u32, one: &str) -> String {

@@ -152,7 +152,8 @@ fn text(report: &Report) -> String {
             }
             for decision in test.trace.iter().flatten() {
                 let after = decision.at.duration_since(file.start);
-                let after = HumanDuration(Duration::try_from(after).unwrap_or_default());
+                let after =
+                    HumanDuration(Duration::try_from(after).unwrap_or_default()).to_string();
                 let _ok = writeln!(
                     out,
                     "     {}",
