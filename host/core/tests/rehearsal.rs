@@ -76,7 +76,7 @@ fn one(policies_text: &str, rest: &str) -> Outcome {
     let suite = suite(&format!(
         "policies: [policies.yaml]\ntests:\n  - name: it\n    {rest}\n"
     ));
-    suite.run(&suite.tests()[0], &set)
+    suite.run(suite.tests().first().unwrap(), &set)
 }
 
 fn passes(policies_text: &str, rest: &str) {

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn distances_are_short() {
-        let at = |second| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
         assert_eq!(distance(at(0), at(34)), "in 34s");
         assert_eq!(distance(at(0), at(0)), "now");
         assert_eq!(distance(at(0), at(-7_265)), "2h1m ago");
