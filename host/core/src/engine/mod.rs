@@ -655,6 +655,8 @@ impl Engine {
         command: Command,
     ) {
         match command {
+            // The next daemon asks them, when it can also start the run.
+            Command::AskGuards if context.stopping => {}
             Command::AskGuards => self.ask_guards(work, context, id),
             // A run that was not begun is begun by the next daemon.
             Command::StartRun { .. } | Command::ResumeRun { .. } if context.stopping => {}
