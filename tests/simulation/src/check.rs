@@ -880,7 +880,7 @@ impl Checker {
     ) -> Checked {
         let episode = one.alert.episode();
         let end = self.told_end(&episode, given.last_seq);
-        if self.overtaken(&episode, given.last_seq, one.received_at) {
+        if self.overtaken(&episode, given.last_seq, one.received_at.min(given.at)) {
             return Ok(());
         }
         for policy in given.policies.matching(&one.alert.labels) {
