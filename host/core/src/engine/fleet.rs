@@ -12,7 +12,7 @@ use crate::event::Guard;
 use crate::guard::Radius;
 use crate::guard::settings::{BlastRadius, Fleet};
 use crate::id::{IncidentId, PolicyName, Target};
-use crate::incident::{Command, Hold, Incident, Phase, later};
+use crate::incident::{Command, Incident, Phase, later};
 use crate::record::earlier;
 
 /// How old a look at a fleet may be.
@@ -177,6 +177,27 @@ impl Engine {
         (disturbed.len(), guard.max.of(members.len()))
     }
 
+    /// Whether no more of a fleet is disturbed than may be, and would not be at once if
+    /// the storm ended now: one of those that it holds must fit.
+    fn calm(&self, policy: &PolicyName, guard: &BlastRadius, members: &[Member]) -> bool {
+        let fits = |other| {
+            let (disturbed, bound) = self.disturbed(guard, members, other);
+            disturbed <= bound
+        };
+        let mut held = self.held_by_storm(policy).peekable();
+        fits(None) && (held.peek().is_none() || held.any(|incident| fits(Some(&incident.target))))
+    }
+
+    fn held_by_storm(&self, policy: &PolicyName) -> impl Iterator<Item = &Incident> {
+        self.incidents.values().filter(move |incident| {
+            let hold = match &incident.phase {
+                Phase::Held(hold) => Some(hold.guard),
+                _ => None,
+            };
+            incident.plan.policy == *policy && hold == Some(Guard::BlastRadius)
+        })
+    }
+
     /// A fleet was looked at.
     pub(super) fn fleet_seen(
         &mut self,
@@ -190,13 +211,9 @@ impl Engine {
             if guard.of != *fleet {
                 continue;
             }
-            let calm = match &members {
-                Ok(members) => {
-                    let (disturbed, bound) = self.disturbed(&guard, members, None);
-                    disturbed <= bound
-                }
-                Err(_) => false,
-            };
+            let calm = members
+                .as_ref()
+                .is_ok_and(|members| self.calm(&policy, &guard, members));
             if !calm {
                 self.fleets.exceeded(&policy, now);
                 continue;
@@ -220,18 +237,7 @@ impl Engine {
     fn end_storm(&mut self, work: &mut Work, context: &Context<'_>, policy: PolicyName) {
         self.fleets.exceeded.remove(&policy);
         let held: Vec<_> = self
-            .incidents
-            .values()
-            .filter(|incident| {
-                incident.plan.policy == policy
-                    && matches!(
-                        incident.phase,
-                        Phase::Held(Hold {
-                            guard: Guard::BlastRadius,
-                            ..
-                        })
-                    )
-            })
+            .held_by_storm(&policy)
             .map(|incident| (incident.id, Command::AskGuards))
             .collect();
         work.commands.extend(held);

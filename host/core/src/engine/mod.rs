@@ -405,7 +405,7 @@ impl Engine {
             history.resolved_at(&episode),
             history.overtaken_at(&episode),
         ) {
-            (Ok(own), Ok(later)) => overtaken([own, later], accepted.received_at),
+            (Ok(own), Ok(later)) => overtaken([own, later], said_at(accepted, context)),
             (Err(error), _) | (_, Err(error)) => {
                 work.turn.notes.push(Note::HistoryFailed("an alert", error));
                 true
@@ -440,8 +440,8 @@ impl Engine {
         };
         match (history.resolved_at(&episode), known) {
             (Ok(resolved_at), Ok(known)) => {
-                let received_at = accepted.received_at;
-                news(&matched.plan, resolved_at, known.as_ref(), received_at)
+                let said_at = said_at(accepted, context);
+                news(&matched.plan, resolved_at, known.as_ref(), said_at)
             }
             (Err(error), _) | (_, Err(error)) => {
                 work.turn.notes.push(Note::HistoryFailed("an alert", error));
@@ -680,6 +680,8 @@ impl Engine {
         command: Command,
     ) {
         match command {
+            // The next daemon asks them, when it can also start the run.
+            Command::AskGuards if context.stopping => {}
             Command::AskGuards => self.ask_guards(work, context, id),
             // A run that was not begun is begun by the next daemon.
             Command::StartRun { .. } | Command::ResumeRun { .. } if context.stopping => {}
@@ -986,6 +988,12 @@ fn stop_message(cause: StopCause) -> &'static str {
         StopCause::Nondeterministic => "did something else than its record has",
         StopCause::InDoubt => "whether an effect was carried out cannot be told",
     }
+}
+
+/// When a notification said what it says: when it was accepted. Where that is in the future,
+/// the clock was set back.
+fn said_at(accepted: &Accepted, context: &Context<'_>) -> Timestamp {
+    accepted.received_at.min(context.now)
 }
 
 /// The journal keeps microseconds: what is compared with it must not be finer.
