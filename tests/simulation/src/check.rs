@@ -610,16 +610,12 @@ impl Checker {
         let id = track.folded.id;
         let mut then = self.switches_then.iter();
         let stormy = then.all(|switches| switches.storms.contains_key(&plan.policy));
-        ensure(
-            !stormy,
-            invariant::STORM,
-            || {
-                format!(
-                    "a run of incident {id} starts in a storm of {}",
-                    plan.policy
-                )
-            },
-        )?;
+        ensure(!stormy, invariant::STORM, || {
+            format!(
+                "a run of incident {id} starts in a storm of {}",
+                plan.policy
+            )
+        })?;
         let looks = given.map_or(&[][..], |given| given.looks.as_slice());
         let counts = looks
             .iter()

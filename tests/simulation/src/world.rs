@@ -570,9 +570,8 @@ impl<'a> World<'a> {
         let name = [draw::REPLICA, alert as u64, self.now as u64, replica.into()];
         let number = self.draw(&name);
         // Now and then with what else fires.
-        let group = |index: &usize| {
-            *index == alert || (number % 5 == 0 && self.sources[*index].firing)
-        };
+        let group =
+            |index: &usize| *index == alert || (number % 5 == 0 && self.sources[*index].firing);
         let alerts = (0..self.sources.len()).filter(group);
         let alerts = alerts.map(|index| self.alert(index)).collect();
         self.send(alerts, replica, 0);

@@ -680,11 +680,10 @@ impl Engine {
         command: Command,
     ) {
         match command {
-            // The next daemon asks them, when it can also start the run.
-            Command::AskGuards if context.stopping => {}
+            // What was not begun is begun by the next daemon, which asks the guards anew.
+            Command::AskGuards | Command::StartRun { .. } | Command::ResumeRun { .. }
+                if context.stopping => {}
             Command::AskGuards => self.ask_guards(work, context, id),
-            // A run that was not begun is begun by the next daemon.
-            Command::StartRun { .. } | Command::ResumeRun { .. } if context.stopping => {}
             Command::StartRun { run, rung, mode } => self.start(work, context, run, rung, mode),
             Command::ResumeRun { run } => {
                 // An alert that resolved in this same turn has ended the incident.
