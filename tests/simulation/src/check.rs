@@ -858,10 +858,17 @@ impl Checker {
                 AlertStatus::Firing => self.firing_dealt_with(one, append, given, told)?,
                 AlertStatus::Resolved => {
                     let key = key(&one.alert);
-                    let concerned = self
-                        .tracks
-                        .values()
-                        .filter(|track| track.heard.contains_key(&key) && !track.folded.ended());
+                    // One that opened in this turn may have done so after that.
+                    let is_new = |id| {
+                        append.events.iter().any(|event| {
+                            event.incident == id && matches!(event.body, EventBody::Opened { .. })
+                        })
+                    };
+                    let concerned = self.tracks.values().filter(|track| {
+                        track.heard.contains_key(&key)
+                            && !track.folded.ended()
+                            && !is_new(track.folded.id)
+                    });
                     for track in concerned {
                         ensure(
                             seen(append, track.folded.id, &one.alert.episode()),
@@ -1195,9 +1202,12 @@ fn fires(all: &[Notification]) -> bool {
         let believed = match one.status {
             AlertStatus::Firing => {
                 last_fired = last_fired.max(Some(one.received_at));
-                let late = end.is_some_and(|end| one.received_at < later(end, LATE));
-                // A newer episode is news, an older one only when it is not late.
-                !(late && (before || same))
+                let late = |end| one.received_at < later(end, LATE);
+                match end {
+                    // A newer episode is news, any other only when it is not late.
+                    Some(end) => !(before || same) || !late(end),
+                    None => !before,
+                }
             }
             AlertStatus::Resolved => {
                 let later_by_clock = last_fired >= Some(later(one.received_at, LATE));

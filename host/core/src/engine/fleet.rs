@@ -247,14 +247,23 @@ impl Engine {
         self.control(work, context, ControlBody::StormEnded { policy });
     }
 
-    /// The policies that are in a storm, with their bound.
+    /// The policies that are in a storm, with their bound: the one that serves, else that
+    /// of an open incident, which keeps the policy as it was.
     fn stormy(&self, context: &Context<'_>) -> Vec<(PolicyName, BlastRadius)> {
+        let of_incident = |name: &PolicyName| {
+            self.incidents
+                .values()
+                .filter(|incident| incident.plan.policy == *name)
+                .find_map(|incident| incident.plan.guards.blast_radius.clone())
+        };
         self.fleets
             .exceeded
             .keys()
             .filter_map(|name| {
-                let policy = context.world.policies().get(name)?;
-                let guard = policy.guards.blast_radius.clone()?;
+                let serving = context.world.policies().get(name);
+                let guard = serving
+                    .and_then(|policy| policy.guards.blast_radius.clone())
+                    .or_else(|| of_incident(name))?;
                 Some((name.clone(), guard))
             })
             .collect()
