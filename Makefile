@@ -62,6 +62,14 @@ crash: build plugins ## Kill the daemon 500 times under load: nothing may be los
 	@SENTINEL_CRASH_ROUNDS="$${SENTINEL_CRASH_ROUNDS:-500}" \
 		cargo test --release -p sentinel-tests --test crash -- --nocapture
 
+.PHONY: soak
+soak: ## Play the engine through SEEDS simulated worlds of faults (100000); SEED=n plays one
+	@cargo run --release --quiet -p sentinel-simulation --bin soak
+
+.PHONY: mutants
+mutants: ## Plant bugs in the engine, one after another, and see the simulation find each
+	@cargo test --release -p sentinel-simulation --features mutations --test mutants -- --nocapture
+
 .PHONY: bench
 bench: build plugins ## Measure what sentinel costs, beside the plain disk; ARGS='--only effect' for a part
 	@target/release/sentinel-bench $(ARGS)

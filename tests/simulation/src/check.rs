@@ -392,8 +392,8 @@ impl Checker {
     /// When the end of an episode was told last, in the rows of the inbox up to `seq`.
     fn told_end(&self, episode: &Episode, seq: u64) -> Option<Timestamp> {
         let ends = self.resolved.get(episode)?;
-        let known = ends.iter().filter(|(at, _)| *at <= seq);
-        known.last().map(|(_, received_at)| *received_at)
+        let mut known = ends.iter().filter(|(at, _)| *at <= seq);
+        known.next_back().map(|(_, received_at)| *received_at)
     }
 
     /// Whether the end of an episode or of a later one of its alert, as far as the inbox
@@ -759,10 +759,10 @@ impl Checker {
             })?;
         }
         let target = incident.target.clone();
-        self.count_effect(at, target, request.name())
+        self.count_effect(at, &target, request.name())
     }
 
-    fn count_effect(&mut self, at: Timestamp, target: Target, action: &'static str) -> Checked {
+    fn count_effect(&mut self, at: Timestamp, target: &Target, action: &'static str) -> Checked {
         let last = self.effects.last().map_or(at, |effect| effect.in_order);
         self.effects.push(Effect {
             at,
@@ -773,7 +773,7 @@ impl Checker {
         let limits = &self.settings.effects;
         let windows = [
             (limits.total, None, None),
-            (limits.per_target, Some(&target), None),
+            (limits.per_target, Some(target), None),
             (limits.per_action.get(action).copied(), None, Some(action)),
         ];
         for (window, target, action) in windows {
@@ -907,7 +907,7 @@ impl Checker {
             let dealt_with = of_policy.into_iter().any(|track| {
                 seen(append, track.folded.id, &episode)
                     || (track.episodes.contains(&episode)
-                        && !end.is_some_and(|end| end > track.folded.opened_at))
+                        && end.is_none_or(|end| end <= track.folded.opened_at))
             });
             ensure(dealt_with, invariant::LOST, || {
                 told(&format!("policy {} does nothing about it", policy.name))

@@ -364,10 +364,13 @@ fn happening(rng: &mut Rng, kind: Kind, alerts: u64) -> What {
         Kind::Policies => What::Policies {
             set: rng.below(SETS as u64) as usize,
         },
-        Kind::Plugin => What::PluginGone {
-            plugin: *rng.pick(&["restart", "cycle", "play", "tell"]),
-            lasts: seconds(rng, 5, 200),
-        },
+        Kind::Plugin => {
+            let plugins = ["restart", "cycle", "play", "tell"];
+            What::PluginGone {
+                plugin: *rng.pick(&plugins),
+                lasts: seconds(rng, 5, 200),
+            }
+        }
         Kind::Drivers => What::Drivers {
             mood: *rng.pick(&[Mood::Slow, Mood::Failing, Mood::Hanging, Mood::Blind]),
             lasts: seconds(rng, 5, 300),
