@@ -367,7 +367,7 @@ fn happening(rng: &mut Rng, kind: Kind, alerts: u64) -> What {
         Kind::Plugin => {
             let plugins = ["restart", "cycle", "play", "tell"];
             What::PluginGone {
-                plugin: rng.pick(&plugins),
+                plugin: rng.pick::<&str>(&plugins),
                 lasts: seconds(rng, 5, 200),
             }
         }
