@@ -6,6 +6,10 @@
 //! known to work, or into a [`LoadError`] that says what to do. [`Sandbox::run`] runs
 //! it once, in a store of its own, for one incident. Whatever a run asks of the world
 //! goes through its [`Gate`], which checks, records and carries out.
+//!
+//! Everything that a guest sees is on record: answers, clock and randomness. So a run can
+//! go on after a crash from what its gate has on record, and [`Sandbox::replay`] plays one
+//! again, with the same plugin or another version, and touches nothing.
 
 #![forbid(unsafe_code)]
 

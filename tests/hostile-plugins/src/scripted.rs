@@ -64,7 +64,6 @@ impl Remediation for Scripted {
 }
 
 #[expect(clippy::panic, reason = "the script of a test is wrong")]
-#[expect(clippy::too_many_lines, reason = "one list of what a script can say")]
 #[expect(clippy::disallowed_methods, reason = "a guest waits through WASI here")]
 fn take(word: &str, about: &str, made: &mut String) -> Result<String, CapabilityError> {
     let number = || about.parse::<u64>().unwrap_or(0);
@@ -94,7 +93,7 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
         "timed-restart" => {
             let began = clock::elapsed();
             let before = tell(&container().inspect()?);
-            let looked = clock::elapsed() - began;
+            let looked = clock::elapsed().saturating_sub(began);
             container().restart(GRACE)?;
             format!("{before} for {looked:?}")
         }
@@ -149,7 +148,7 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
         ),
         // What it asks hangs on chance.
         "choose" => {
-            let name = if random::bits() % 2 == 0 {
+            let name = if random::bits().is_multiple_of(2) {
                 "nginx"
             } else {
                 "db"
