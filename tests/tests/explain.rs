@@ -56,7 +56,7 @@ async fn every_answer_names_its_reason() {
         ("container", container.name.as_str()),
     ];
     let first = Alert::firing("WebDown", &labels);
-    daemon.deliver(&[first.clone()]).await;
+    daemon.deliver(std::slice::from_ref(&first)).await;
     assert_eq!(daemon.wait_end(1).await, "healed");
 
     // What was done, and that it would not be done again.
@@ -118,7 +118,7 @@ async fn an_alert_that_nothing_is_done_about_is_explained() {
     let daemon = Daemon::start(&["docker-restart"], POLICIES).await;
     let warning = Alert::firing("WebDown", &[("severity", "warning"), ("container", "web")]);
     let page = Alert::firing("WebDown", &[("severity", "page")]);
-    daemon.deliver(&[warning.clone()]).await;
+    daemon.deliver(std::slice::from_ref(&warning)).await;
     contains(
         &explain(&daemon, &[&warning.fingerprint]),
         &[

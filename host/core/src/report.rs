@@ -550,7 +550,8 @@ mod tests {
 
     #[test]
     fn whatever_speaks_against_it_is_said() {
-        let against: [(fn(&mut Shadow), &str); 6] = [
+        type Change = fn(&mut Shadow);
+        let against: [(Change, &str); 6] = [
             (|shadow| shadow.incidents = 4, "too little evidence"),
             (
                 |shadow| {

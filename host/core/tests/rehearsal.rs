@@ -76,7 +76,7 @@ fn one(policies_text: &str, rest: &str) -> Outcome {
     let suite = suite(&format!(
         "policies: [policies.yaml]\ntests:\n  - name: it\n    {rest}\n"
     ));
-    suite.run(&suite.tests()[0], &set)
+    suite.run(suite.tests().first().unwrap(), &set)
 }
 
 fn passes(policies_text: &str, rest: &str) {
@@ -237,6 +237,8 @@ expect:
   - { at: 0s, held: blast-radius, until: 5m }
   # looked at every half a minute: too many were ill for the last time at 1m30s
   - { at: 5m, held: blast-radius, until: 6m30s }
+  # the look that ends the storm comes at that very moment
+  - { at: 6m30s, held: blast-radius, until: 7m }
   - { at: 6m30s, run: docker-restart }
   - { at: 6m32s, end: healed }",
     );
