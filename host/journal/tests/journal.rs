@@ -16,6 +16,7 @@ use sentinel_core::guard::settings::Guards;
 use sentinel_core::id::{Digest, IncidentId};
 use sentinel_core::incident::{Approval, Incident, Plan, PlannedVerify, VerifyCheck};
 use sentinel_core::policy::Mode;
+use sentinel_core::record::History as _;
 use sentinel_journal::{
     Append, DeadLetter, IncidentFilter, IncidentRow, Journal, OpenError, PluginRecord, Reader,
     Recovered, StoredServing, WriteError,
@@ -45,7 +46,7 @@ fn opened(id: u64) -> Event {
         at: Timestamp::now(),
         incident: IncidentId(id),
         body: EventBody::Opened {
-            plan: Box::new(Plan {
+            plan: Arc::new(Plan {
                 policy: "web-down".parse().unwrap(),
                 digest: Digest::of(b"policy"),
                 steps: Vec::new(),
@@ -66,7 +67,7 @@ fn opened(id: u64) -> Event {
                 grants: Grants::default(),
             }),
             target: "docker://local/web".parse().unwrap(),
-            alert: Box::new(alert("WebDown")),
+            alert: Arc::new(alert("WebDown")),
             accepted_at: Timestamp::now(),
         },
     }
@@ -102,7 +103,7 @@ async fn accepted_alerts_wait_in_the_inbox_until_they_are_dealt_with() {
         .map(|accepted| accepted.alert.name())
         .collect();
     assert_eq!(waiting, ["B", "A"]);
-    assert_eq!(recovered.inbox[0].alert, alert("B"));
+    assert_eq!(*recovered.inbox[0].alert, alert("B"));
 }
 
 #[tokio::test]
@@ -123,14 +124,14 @@ async fn open_incidents_come_back_with_their_events_and_ended_ones_do_not() {
         events: ended.iter().chain(&going_on).cloned().collect(),
         incidents: vec![row(&ended), row(&going_on)],
         episodes: vec![(alert("WebDown").episode(), IncidentId(2))],
-        done: Vec::new(),
+        ..Append::default()
     };
     journal.append(Arc::new(append)).await.unwrap();
     drop(journal);
 
     let (_journal, recovered) = open(folder.path());
     assert_eq!(recovered.open, [going_on.to_vec()]);
-    assert_eq!(recovered.next_incident, IncidentId(3));
+    assert_eq!(recovered.last_incident, 2);
     let reader = Reader::open(folder.path()).unwrap();
     assert_eq!(reader.events(IncidentId(1)).unwrap(), ended);
     let policy = "web-down".parse().unwrap();

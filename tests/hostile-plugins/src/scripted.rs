@@ -90,6 +90,14 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
             container().start().map(done)?
         }
         "restart" => container().restart(GRACE).map(done)?,
+        // With a look at the clock right before each call.
+        "timed-restart" => {
+            let began = clock::elapsed();
+            let before = tell(&container().inspect()?);
+            let looked = clock::elapsed() - began;
+            container().restart(GRACE)?;
+            format!("{before} for {looked:?}")
+        }
         "recreate" => {
             *made = container().recreate(GRACE)?;
             format!("made {made}")

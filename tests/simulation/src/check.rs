@@ -188,9 +188,9 @@ pub struct Checker {
     settings: Settings,
     tracks: BTreeMap<IncidentId, Track>,
     switches: Switches,
-    // As they were before the append that is looked at: what stands beside a change of
-    // them in one append may have come before it or after it.
-    switches_before: Switches,
+    // As they were in the append that is looked at, before and after each change of them:
+    // what else is in it may have come before or after any.
+    switches_then: Vec<Switches>,
     runs: Vec<(Timestamp, PolicyName)>,
     effects: Vec<Effect>,
     acting: BTreeMap<Target, (IncidentId, BTreeSet<IncidentId>)>,
@@ -206,7 +206,7 @@ impl Checker {
             settings,
             tracks: BTreeMap::new(),
             switches: Switches::default(),
-            switches_before: Switches::default(),
+            switches_then: Vec::new(),
             runs: Vec::new(),
             effects: Vec::new(),
             acting: BTreeMap::new(),
@@ -232,15 +232,16 @@ impl Checker {
 
     /// A run's recorder committed an event.
     pub fn noted(&mut self, event: &Event) -> Checked {
-        self.switches_before = self.switches.clone();
+        self.switches_then = vec![self.switches.clone()];
         self.event(event, None)
     }
 
     /// A turn was committed.
     pub fn committed(&mut self, append: &Append, deferred: &[Accepted], given: &Given) -> Checked {
-        self.switches_before = self.switches.clone();
+        self.switches_then = vec![self.switches.clone()];
         for control in &append.controls {
             self.control(control, given)?;
+            self.switches_then.push(self.switches.clone());
         }
         for event in &append.events {
             self.event(event, Some(given))?;
@@ -484,9 +485,9 @@ impl Checker {
             told("it was for a person to look at")
         })?;
         self.not_resolved(track, given)?;
-        let paused = self.switches_before.paused(incident, at);
-        let still = self.switches.paused(incident, at);
-        ensure(!(paused && still), invariant::PAUSE, || told("paused"))?;
+        let mut then = self.switches_then.iter();
+        let paused = then.all(|switches| switches.paused(incident, at));
+        ensure(!paused, invariant::PAUSE, || told("paused"))?;
         ensure(!self.maintained(plan, at), invariant::MAINTENANCE, || {
             told("a window holds")
         })?;
@@ -607,17 +608,14 @@ impl Checker {
             return Ok(());
         };
         let id = track.folded.id;
-        let stormy = |switches: &Switches| switches.storms.contains_key(&plan.policy);
-        ensure(
-            !(stormy(&self.switches_before) && stormy(&self.switches)),
-            invariant::STORM,
-            || {
-                format!(
-                    "a run of incident {id} starts in a storm of {}",
-                    plan.policy
-                )
-            },
-        )?;
+        let mut then = self.switches_then.iter();
+        let stormy = then.all(|switches| switches.storms.contains_key(&plan.policy));
+        ensure(!stormy, invariant::STORM, || {
+            format!(
+                "a run of incident {id} starts in a storm of {}",
+                plan.policy
+            )
+        })?;
         let looks = given.map_or(&[][..], |given| given.looks.as_slice());
         let counts = looks
             .iter()
@@ -860,10 +858,17 @@ impl Checker {
                 AlertStatus::Firing => self.firing_dealt_with(one, append, given, told)?,
                 AlertStatus::Resolved => {
                     let key = key(&one.alert);
-                    let concerned = self
-                        .tracks
-                        .values()
-                        .filter(|track| track.heard.contains_key(&key) && !track.folded.ended());
+                    // One that opened in this turn may have done so after that.
+                    let is_new = |id| {
+                        append.events.iter().any(|event| {
+                            event.incident == id && matches!(event.body, EventBody::Opened { .. })
+                        })
+                    };
+                    let concerned = self.tracks.values().filter(|track| {
+                        track.heard.contains_key(&key)
+                            && !track.folded.ended()
+                            && !is_new(track.folded.id)
+                    });
                     for track in concerned {
                         ensure(
                             seen(append, track.folded.id, &one.alert.episode()),
@@ -886,7 +891,7 @@ impl Checker {
     ) -> Checked {
         let episode = one.alert.episode();
         let end = self.told_end(&episode, given.last_seq);
-        if self.overtaken(&episode, given.last_seq, one.received_at) {
+        if self.overtaken(&episode, given.last_seq, one.received_at.min(given.at)) {
             return Ok(());
         }
         for policy in given.policies.matching(&one.alert.labels) {
@@ -1181,22 +1186,39 @@ impl Track {
     }
 }
 
-/// Whether an alert fires, by all that was told of it in the order in which it came.
+/// Whether an alert fires, by all that was told of it in the order in which it came. An
+/// end overtakes what came before it, and what comes within [`LATE`] after it; by the
+/// daemon's clock, which is all that the engine has: where that was set back between the
+/// two, what came first may count as what came last.
 fn fires(all: &[Notification]) -> bool {
     let mut known: Option<Heard> = None;
+    let mut last_fired: Option<Timestamp> = None;
     for one in all {
-        let told = Heard {
-            starts_at: one.starts_at,
-            resolved_at: (one.status == AlertStatus::Resolved).then_some(one.received_at),
+        let resolved_at = (one.status == AlertStatus::Resolved).then_some(one.received_at);
+        let starts_at = one.starts_at;
+        let before = known.is_some_and(|known| known.starts_at > starts_at);
+        let same = known.is_some_and(|known| known.starts_at == starts_at);
+        let end = known.and_then(|known| known.resolved_at);
+        let believed = match one.status {
+            AlertStatus::Firing => {
+                last_fired = last_fired.max(Some(one.received_at));
+                let late = |end| one.received_at < later(end, LATE);
+                match end {
+                    // A newer episode is news, any other only when it is not late.
+                    Some(end) => !(before || same) || !late(end),
+                    None => !before,
+                }
+            }
+            AlertStatus::Resolved => {
+                let later_by_clock = last_fired >= Some(later(one.received_at, LATE));
+                !before && !later_by_clock
+            }
         };
-        let newer = known.is_none_or(|known| known.starts_at < one.starts_at);
-        let believed = match (one.status, known.and_then(|known| known.resolved_at)) {
-            (AlertStatus::Firing, Some(end)) => one.received_at >= later(end, LATE),
-            (AlertStatus::Firing, None) => false,
-            (AlertStatus::Resolved, _) => known.is_some_and(|k| k.starts_at == one.starts_at),
-        };
-        if newer || believed {
-            known = Some(told);
+        if believed {
+            known = Some(Heard {
+                starts_at,
+                resolved_at,
+            });
         }
     }
     known.is_some_and(|known| known.resolved_at.is_none())

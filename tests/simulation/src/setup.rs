@@ -191,7 +191,7 @@ fn guards(text: &mut String, rng: &mut Rng) {
     line(format!("concurrency: {}", rng.between(1, 3)));
     if rng.chance(40) {
         let max = rng.pick(&["1", "2", "40%"]);
-        let calm = rng.pick(&["5s", "1m", "3m"]);
+        let calm = rng.pick(&["20s", "1m", "3m"]);
         line(format!(
             "blast_radius: {{ max: {max}, of: {{ labels: {{ app: web }} }}, calm: {calm} }}"
         ));

@@ -40,6 +40,8 @@ const MILLIS: i64 = 1_000;
 const SECOND: i64 = 1_000_000;
 /// How long a driver waits for its other side.
 const DRIVER_TIMEOUT: i64 = 30 * SECOND;
+/// How many seconds pass until a sender says the same again.
+const REMINDERS: [i64; 3] = [50, 150, 400];
 const PEOPLE: [&str; 3] = ["ann", "bob", "carl"];
 /// What is drawn by name; see [`mix`].
 mod draw {
@@ -283,7 +285,7 @@ impl<'a> World<'a> {
                 continue;
             }
             self.steps += 1;
-            if self.steps > 50_000 {
+            if self.steps > 100_000 {
                 let detail = "the simulation goes on and on".to_owned();
                 return Err(violation(invariant::END, detail));
             }
@@ -549,7 +551,7 @@ impl<'a> World<'a> {
             };
             self.send(vec![alert.clone()], replica, delay as i64 * MILLIS);
             if self.sources[index].firing {
-                let interval = [40, 90, 240][(number >> 20) as usize % 3];
+                let interval = REMINDERS[(number >> 20) as usize % REMINDERS.len()];
                 let remind = Task::Remind {
                     alert: index,
                     episode,
@@ -565,12 +567,15 @@ impl<'a> World<'a> {
         if !source.firing || source.episode != episode || !self.faults {
             return Ok(());
         }
-        // With what else fires.
-        let firing = (0..self.sources.len()).filter(|index| self.sources[*index].firing);
-        let alerts = firing.map(|index| self.alert(index)).collect();
-        self.send(alerts, replica, 0);
         let name = [draw::REPLICA, alert as u64, self.now as u64, replica.into()];
-        let interval = [40, 90, 240][self.draw(&name) as usize % 3];
+        let number = self.draw(&name);
+        // Now and then with what else fires.
+        let group =
+            |index: &usize| *index == alert || (number % 5 == 0 && self.sources[*index].firing);
+        let alerts = (0..self.sources.len()).filter(group);
+        let alerts = alerts.map(|index| self.alert(index)).collect();
+        self.send(alerts, replica, 0);
+        let interval = REMINDERS[(number >> 8) as usize % REMINDERS.len()];
         let remind = Task::Remind {
             alert,
             episode,
@@ -904,6 +909,7 @@ impl<'a> World<'a> {
         let Pending { turn, given } = pending;
         if let Some(daemon) = &mut self.daemon {
             daemon.controls = daemon.engine.controls().clone();
+            daemon.deferred.extend(turn.deferred);
             let ended = turn.notes.iter().any(|note| matches!(note, Note::Ended(_)));
             if ended {
                 let deferred = std::mem::take(&mut daemon.deferred);
@@ -911,7 +917,6 @@ impl<'a> World<'a> {
                     .inputs
                     .extend(deferred.into_iter().map(Input::Accepted));
             }
-            daemon.deferred.extend(turn.deferred);
         }
         for (_, reply) in &turn.replies {
             self.story.tell(self.now, || match reply {
@@ -968,7 +973,7 @@ impl<'a> World<'a> {
         let touched: BTreeSet<_> = touched.map(|event| event.incident).collect();
         self.checker
             .compare(&daemon.engine, &touched, &daemon.unknown)?;
-        if self.draw(&[draw::COPY, self.serial]) % 8 == 0 {
+        if self.draw(&[draw::COPY, self.serial]) % 32 == 0 {
             self.recover_a_copy()?;
         }
         Ok(())

@@ -93,7 +93,7 @@ impl Engine {
         let storm = self.controls.storms().find(|(name, _)| *name == policy);
         if let (Some(guard), Some((_, since))) = (&incident.plan.guards.blast_radius, storm) {
             view.radius = Some(Radius {
-                until: later(since, guard.calm).max(context.now),
+                until: Some(later(since, guard.calm).max(context.now)),
                 reason: format!("a storm began at {since}; it ends after a calm at the earliest"),
             });
         }

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 
 use super::{Action, Context, Engine, Note, Work};
 use crate::control::ControlBody;
+use crate::duration::HumanDuration;
 use crate::event::Guard;
 use crate::guard::Radius;
 use crate::guard::settings::{BlastRadius, Fleet};
 use crate::id::{IncidentId, PolicyName, Target};
-use crate::incident::{Command, Hold, Incident, Phase, later};
+use crate::incident::{Command, Incident, Phase, later};
 use crate::record::earlier;
 
 /// How old a look at a fleet may be.
@@ -89,12 +90,14 @@ impl Engine {
         };
         let policy = &incident.plan.policy;
         let now = context.now;
-        if let Some(exceeded) = self.fleets.exceeded.get(policy) {
-            // Only a look ends the storm, and the next one may not have come yet.
+        let calm = HumanDuration(guard.calm);
+        if self.fleets.exceeded.contains_key(policy) {
+            // Not time ends it, but a look, which asks again whoever is held.
             return Told::Beyond(Radius {
-                until: later(*exceeded, guard.calm).max(later(now, between_looks(guard))),
-                reason: "too much of the fleet was disturbed, and the calm after that is not over"
-                    .to_owned(),
+                until: None,
+                reason: format!(
+                    "too much of the fleet was disturbed, and {calm} of calm must follow"
+                ),
             });
         }
         let Some(view) = self.fleets.fresh(&guard.of, now) else {
@@ -111,7 +114,7 @@ impl Engine {
             Ok(members) => members,
             Err(error) => {
                 return Told::Beyond(Radius {
-                    until: later(now, RETRY),
+                    until: Some(later(now, RETRY)),
                     reason: format!("the fleet cannot be counted: {error}"),
                 });
             }
@@ -121,11 +124,11 @@ impl Engine {
             return Told::Within;
         }
         let reason = format!(
-            "{disturbed} of {} members of the fleet would be disturbed at once, {bound} may be",
+            "{disturbed} of {} members of the fleet would be disturbed at once, {bound} may be; {calm} of calm must follow",
             members.len()
         );
-        let until = later(now, guard.calm);
         self.storm(work, context, policy, reason.clone());
+        let until = None;
         Told::Beyond(Radius { until, reason })
     }
 
@@ -174,6 +177,27 @@ impl Engine {
         (disturbed.len(), guard.max.of(members.len()))
     }
 
+    /// Whether no more of a fleet is disturbed than may be, and would not be at once if
+    /// the storm ended now: one of those that it holds must fit.
+    fn calm(&self, policy: &PolicyName, guard: &BlastRadius, members: &[Member]) -> bool {
+        let fits = |other| {
+            let (disturbed, bound) = self.disturbed(guard, members, other);
+            disturbed <= bound
+        };
+        let mut held = self.held_by_storm(policy).peekable();
+        fits(None) && (held.peek().is_none() || held.any(|incident| fits(Some(&incident.target))))
+    }
+
+    fn held_by_storm(&self, policy: &PolicyName) -> impl Iterator<Item = &Incident> {
+        self.incidents.values().filter(move |incident| {
+            let hold = match &incident.phase {
+                Phase::Held(hold) => Some(hold.guard),
+                _ => None,
+            };
+            incident.plan.policy == *policy && hold == Some(Guard::BlastRadius)
+        })
+    }
+
     /// A fleet was looked at.
     pub(super) fn fleet_seen(
         &mut self,
@@ -187,13 +211,9 @@ impl Engine {
             if guard.of != *fleet {
                 continue;
             }
-            let calm = match &members {
-                Ok(members) => {
-                    let (disturbed, bound) = self.disturbed(&guard, members, None);
-                    disturbed <= bound
-                }
-                Err(_) => false,
-            };
+            let calm = members
+                .as_ref()
+                .is_ok_and(|members| self.calm(&policy, &guard, members));
             if !calm {
                 self.fleets.exceeded(&policy, now);
                 continue;
@@ -217,18 +237,7 @@ impl Engine {
     fn end_storm(&mut self, work: &mut Work, context: &Context<'_>, policy: PolicyName) {
         self.fleets.exceeded.remove(&policy);
         let held: Vec<_> = self
-            .incidents
-            .values()
-            .filter(|incident| {
-                incident.plan.policy == policy
-                    && matches!(
-                        incident.phase,
-                        Phase::Held(Hold {
-                            guard: Guard::BlastRadius,
-                            ..
-                        })
-                    )
-            })
+            .held_by_storm(&policy)
             .map(|incident| (incident.id, Command::AskGuards))
             .collect();
         work.commands.extend(held);
@@ -238,14 +247,23 @@ impl Engine {
         self.control(work, context, ControlBody::StormEnded { policy });
     }
 
-    /// The policies that are in a storm, with their bound.
+    /// The policies that are in a storm, with their bound: the one that serves, else that
+    /// of an open incident, which keeps the policy as it was.
     fn stormy(&self, context: &Context<'_>) -> Vec<(PolicyName, BlastRadius)> {
+        let of_incident = |name: &PolicyName| {
+            self.incidents
+                .values()
+                .filter(|incident| incident.plan.policy == *name)
+                .find_map(|incident| incident.plan.guards.blast_radius.clone())
+        };
         self.fleets
             .exceeded
             .keys()
             .filter_map(|name| {
-                let policy = context.world.policies().get(name)?;
-                let guard = policy.guards.blast_radius.clone()?;
+                let serving = context.world.policies().get(name);
+                let guard = serving
+                    .and_then(|policy| policy.guards.blast_radius.clone())
+                    .or_else(|| of_incident(name))?;
                 Some((name.clone(), guard))
             })
             .collect()
@@ -267,10 +285,7 @@ impl Engine {
         }
         let fleets: BTreeMap<_, _> = stormy
             .into_iter()
-            .map(|(_, guard)| {
-                let every = between_looks(&guard);
-                (guard.of, every)
-            })
+            .map(|(_, guard)| (guard.of, (guard.calm / 5).clamp(LOOKS.0, LOOKS.1)))
             .collect();
         self.fleets
             .looks
@@ -285,9 +300,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// The time between two looks at a fleet in a storm.
-fn between_looks(guard: &BlastRadius) -> Duration {
-    (guard.calm / 5).clamp(LOOKS.0, LOOKS.1)
 }

@@ -405,7 +405,7 @@ impl Engine {
             history.resolved_at(&episode),
             history.overtaken_at(&episode),
         ) {
-            (Ok(own), Ok(later)) => overtaken([own, later], accepted.received_at),
+            (Ok(own), Ok(later)) => overtaken([own, later], said_at(accepted, context)),
             (Err(error), _) | (_, Err(error)) => {
                 work.turn.notes.push(Note::HistoryFailed("an alert", error));
                 true
@@ -440,8 +440,8 @@ impl Engine {
         };
         match (history.resolved_at(&episode), known) {
             (Ok(resolved_at), Ok(known)) => {
-                let received_at = accepted.received_at;
-                news(&matched.plan, resolved_at, known.as_ref(), received_at)
+                let said_at = said_at(accepted, context);
+                news(&matched.plan, resolved_at, known.as_ref(), said_at)
             }
             (Err(error), _) | (_, Err(error)) => {
                 work.turn.notes.push(Note::HistoryFailed("an alert", error));
@@ -680,9 +680,10 @@ impl Engine {
         command: Command,
     ) {
         match command {
+            // What was not begun is begun by the next daemon, which asks the guards anew.
+            Command::AskGuards | Command::StartRun { .. } | Command::ResumeRun { .. }
+                if context.stopping => {}
             Command::AskGuards => self.ask_guards(work, context, id),
-            // A run that was not begun is begun by the next daemon.
-            Command::StartRun { .. } | Command::ResumeRun { .. } if context.stopping => {}
             Command::StartRun { run, rung, mode } => self.start(work, context, run, rung, mode),
             Command::ResumeRun { run } => {
                 // An alert that resolved in this same turn has ended the incident.
@@ -986,6 +987,12 @@ fn stop_message(cause: StopCause) -> &'static str {
         StopCause::Nondeterministic => "did something else than its record has",
         StopCause::InDoubt => "whether an effect was carried out cannot be told",
     }
+}
+
+/// When a notification said what it says: when it was accepted. Where that is in the future,
+/// the clock was set back.
+fn said_at(accepted: &Accepted, context: &Context<'_>) -> Timestamp {
+    accepted.received_at.min(context.now)
 }
 
 /// The journal keeps microseconds: what is compared with it must not be finer.

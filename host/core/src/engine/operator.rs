@@ -159,6 +159,8 @@ impl Engine {
                 cause: StopCause::Paused,
                 message: message.clone(),
             }));
+        // It may take the place of one that would have held longer.
+        self.ask_the_held(work, &scope);
         let body = ControlBody::Paused {
             scope,
             until,
@@ -167,6 +169,16 @@ impl Engine {
         };
         self.control(work, context, body);
         Ok(said)
+    }
+
+    /// Asks the guards again about whoever is held in a scope.
+    fn ask_the_held(&self, work: &mut Work, scope: &Scope) {
+        let held = self.incidents.values().filter(|incident| {
+            matches!(incident.phase, Phase::Held(_))
+                && scope.covers(&incident.plan.policy, &incident.target)
+        });
+        work.commands
+            .extend(held.map(|incident| (incident.id, Command::AskGuards)));
     }
 
     fn unpause(
@@ -180,17 +192,8 @@ impl Engine {
             return Err(OperatorError::NotPaused(scope));
         }
         let said = format!("{scope} is resumed");
-        let held: Vec<_> = self
-            .incidents
-            .values()
-            .filter(|incident| {
-                matches!(incident.phase, Phase::Held(_))
-                    && scope.covers(&incident.plan.policy, &incident.target)
-            })
-            .map(|incident| (incident.id, Command::AskGuards))
-            .collect();
+        self.ask_the_held(work, &scope);
         self.control(work, context, ControlBody::Resumed { scope, by });
-        work.commands.extend(held);
         Ok(said)
     }
 

@@ -59,8 +59,8 @@ pub enum Crowd {
 /// Why the blast radius holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Radius {
-    /// When it would let go, if nothing more happens.
-    pub until: Timestamp,
+    /// When it would let go; none in a storm, which a look at the fleet ends.
+    pub until: Option<Timestamp>,
     /// What is disturbed.
     pub reason: String,
 }
@@ -151,7 +151,7 @@ pub fn ask(guard: Guard, incident: &Incident, view: &GuardView<'_>, now: Timesta
         Guard::BlastRadius => view
             .radius
             .as_ref()
-            .map(|radius| held(Some(radius.until), radius.reason.clone())),
+            .map(|radius| held(radius.until, radius.reason.clone())),
         // A repetition is told apart before an incident opens, and approval follows the
         // dry run that makes the plan.
         Guard::Repeat | Guard::Approval => None,

@@ -2,7 +2,7 @@
 //! which it can be.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sentinel_core::capability::Response;
 use sentinel_core::event::{Event, EventBody, RunResult, StopCause};
@@ -29,7 +29,7 @@ const SCRIPT: [&str; 16] = [
     "wait-until 25",
     "recreate nginx",
     "clock",
-    "restart made",
+    "timed-restart made",
     "logs nginx",
     "await nginx",
 ];
@@ -437,6 +437,32 @@ async fn a_dry_run_goes_on_with_what_it_has_planned() {
         assert_eq!(world.done(), [""; 0]);
         is_one_run(&stage, &world, &script).await;
     }
+}
+
+/// A run that had waited does not wait again, and none of its time is lost.
+#[tokio::test]
+async fn what_was_slept_before_the_crash_is_not_slept_again() {
+    let stage = Stage::new("scripted").await;
+    let script = [
+        "sleep 600",
+        "wasi-sleep 600",
+        "clock",
+        "inspect nginx",
+        "clock",
+    ];
+    let whole = Arc::new(World::default());
+    stage.run(&whole, &script, |_| {}).await;
+    let mut events = whole.events();
+    let looked = |event: &Event| event.body.kind() == "observed";
+    events.truncate(events.iter().position(looked).unwrap() + 1);
+    let world = after_crash(&events, 0, None);
+    let began = Instant::now();
+    let report = stage.resume(&world, &script, |_| {}).await;
+    assert!(report.result.is_ok(), "{report:?}");
+    assert!(began.elapsed() < Duration::from_millis(500));
+    let recording = is_one_run(&stage, &world, &script).await;
+    let last = Duration::from_nanos(*recording.readings.last().unwrap());
+    assert!(last >= Duration::from_millis(1_200), "{last:?}");
 }
 
 /// The stop switch ends a run between two effects; when it is released, the run goes on.

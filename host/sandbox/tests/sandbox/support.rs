@@ -532,6 +532,7 @@ impl Stage {
                 limits(),
             )
             .await;
+        world.story.tell("the run is over");
         gate.settled().await;
         world.note(EventBody::RunEnded {
             run: run_id(),
