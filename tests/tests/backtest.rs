@@ -36,7 +36,7 @@ async fn history(container: &Container) -> Daemon {
     for number in [1, 2] {
         let alert = down.again();
         docker_ok(&["kill", &container.name]);
-        daemon.deliver(&[alert.clone()]).await;
+        daemon.deliver(std::slice::from_ref(&alert)).await;
         assert_eq!(daemon.wait_end(number).await, "healed");
         daemon.deliver(&[alert.resolved()]).await;
     }

@@ -206,7 +206,7 @@ async fn a_shadow_is_judged_by_what_it_would_have_done() {
     docker_ok(&["stop", "-t", "0", &container.name]);
     let daemon = Daemon::start(&["docker-restart"], SHADOW).await;
     let alert = Alert::firing("WebDown", &[("container", &container.name), ("act", "yes")]);
-    daemon.deliver(&[alert.clone()]).await;
+    daemon.deliver(std::slice::from_ref(&alert)).await;
     let watching = |incident: &Value| (incident["state"] == "watching").then_some(());
     daemon
         .wait_state(1, Duration::from_secs(30), watching)

@@ -12,7 +12,7 @@ use crate::event::{Event, EventBody, Guard};
 use crate::guard::limits::EffectWindows;
 use crate::guard::{self, Radius, Verdict};
 use crate::id::{IncidentId, PolicyName, Target};
-use crate::incident::{Incident, later};
+use crate::incident::Incident;
 use crate::record::Accepted;
 
 /// What would become of a firing notification under a policy that is for it.
@@ -91,10 +91,11 @@ impl Engine {
         let mut view = self.view(&mut Work::default(), &context, incident);
         let policy = &incident.plan.policy;
         let storm = self.controls.storms().find(|(name, _)| *name == policy);
-        if let (Some(guard), Some((_, since))) = (&incident.plan.guards.blast_radius, storm) {
+        if let (Some(_), Some((_, since))) = (&incident.plan.guards.blast_radius, storm) {
             view.radius = Some(Radius {
-                until: Some(later(since, guard.calm).max(context.now)),
-                reason: format!("a storm began at {since}; it ends after a calm at the earliest"),
+                // A look ends it, and not time.
+                until: None,
+                reason: format!("a storm began at {since}"),
             });
         }
         guard::ORDER

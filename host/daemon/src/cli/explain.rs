@@ -658,6 +658,7 @@ fn when(one: &Considered, now: Timestamp) -> String {
                 let until = match guard {
                     Guard::Pause => "it is resumed",
                     Guard::TargetLock => "the other incident is over",
+                    Guard::BlastRadius => "the storm is over",
                     _ => "a run has ended",
                 };
                 return format!("{what} may be acted on when {until}");

@@ -48,10 +48,14 @@ impl FromStr for Moment {
         if let Ok(at) = s.parse::<Timestamp>() {
             return Ok(Self::At(at));
         }
-        s.parse::<Date>()
-            .and_then(|date| date.to_zoned(TimeZone::UTC))
+        // A date with a time reads as a date as well: without a zone it says no moment.
+        let date = s
+            .parse::<Date>()
+            .ok()
+            .filter(|_| !s.contains(['T', 't', ' ']));
+        date.and_then(|date| date.to_zoned(TimeZone::UTC).ok())
             .map(|midnight| Self::At(midnight.timestamp()))
-            .map_err(|_| {
+            .ok_or_else(|| {
                 format!(
                     "`{s}` is no moment: expected a date (2026-11-23), a date and time with a zone (2026-11-23T04:00:00Z), a duration for so long ago (2h, 7d), or now"
                 )
