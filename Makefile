@@ -29,7 +29,7 @@ setup: ## Install what is missing for the build and the stack (Debian), or say w
 	@stack/setup/packages.sh build docker
 
 .PHONY: build
-build: ## Build the daemon and the drill
+build: ## Build the daemon, the drill and the benchmark
 	@printf '==> building sentinel (some minutes the first time)\n' >&2
 	@cargo build --release --bins
 
@@ -53,9 +53,26 @@ lint: ## Check the format and the lints
 
 .PHONY: test
 test: ## Run everything that checks the project: format, lints, and all tests, against real containers
-	@stack/setup/packages.sh build docker ansible
+	@stack/setup/packages.sh build docker ansible tests
 	@stack/setup/lint.sh
 	@stack/setup/test.sh
+
+.PHONY: crash
+crash: build plugins ## Kill the daemon 500 times under load: nothing may be lost, nothing done twice
+	@SENTINEL_CRASH_ROUNDS="$${SENTINEL_CRASH_ROUNDS:-500}" \
+		cargo test --release -p sentinel-tests --test crash -- --nocapture
+
+.PHONY: soak
+soak: ## Play the engine through SEEDS simulated worlds of faults (100000); SEED=n plays one
+	@cargo run --release --quiet -p sentinel-simulation --bin soak
+
+.PHONY: mutants
+mutants: ## Plant bugs in the engine, one after another, and see the simulation find each
+	@cargo test --release -p sentinel-simulation --features mutations --test mutants -- --nocapture
+
+.PHONY: bench
+bench: build plugins ## Measure what sentinel costs, beside the plain disk; ARGS='--only effect' for a part
+	@target/release/sentinel-bench $(ARGS)
 
 .PHONY: clean
 clean: down ## Stop the stack and remove what was built

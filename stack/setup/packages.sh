@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks for what the build and the stack need and, on Debian, installs what is missing.
-# usage: packages.sh [build] [docker] [ansible]      (all three when none is named)
+# usage: packages.sh [build] [docker] [ansible] [tests]      (the first three when none is named)
 set -euo pipefail
 # shellcheck source=stack/setup/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -60,6 +60,8 @@ for part in "$@"; do
     build) build ;;
     docker) docker_engine ;;
     ansible) need ansible-core:ansible-playbook ;;
-    *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible]" ;;
+    # A clock that can be set, and a disk that can fail.
+    tests) need faketime:faketime e2fsprogs:mkfs.ext4 ;;
+    *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
     esac
 done

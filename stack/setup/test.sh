@@ -24,3 +24,5 @@ export SENTINEL_COMPOSE="$setup/compose"
 say "running the tests"
 # One failure must not hide the others.
 cargo test --release --workspace --no-fail-fast
+say "planting bugs, which the simulation has to find"
+cargo test --release -p sentinel-simulation --features mutations --test mutants

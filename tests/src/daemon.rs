@@ -197,6 +197,18 @@ impl Daemon {
         self.signal(Signal::SIGTERM);
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the daemon runs").id()
+    }
+
+    /// How it ended, if it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let child = self.child.as_mut().expect("the daemon was started");
+        child.try_wait().expect("a process")
+    }
+
     /// Waits until it has ended.
     pub fn wait(&mut self) -> ExitStatus {
         self.child
@@ -352,4 +364,34 @@ fn client() -> reqwest::Client {
         .timeout(Duration::from_secs(60))
         .build()
         .expect("a client")
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    /// Its exit code.
+    pub code: i32,
+    /// Its data.
+    pub out: String,
+    /// Everything else that it said.
+    pub err: String,
+}
+
+impl Said {
+    /// Its data, which is JSON.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
+    }
+}
+
+/// Runs a command to its end.
+pub fn said(command: &mut Command) -> Said {
+    let output = command.output().expect("the command runs");
+    Said {
+        code: output.status.code().expect("an exit code"),
+        out: String::from_utf8(output.stdout).expect("text"),
+        err: String::from_utf8(output.stderr).expect("text"),
+    }
 }

@@ -1,12 +1,16 @@
 //! What the end-to-end tests share: a real daemon in a folder of its own, real
 //! containers, and the payloads that real senders send.
 //!
-//! Nothing here is a fake. A test that needs something that is missing fails and says
-//! what to run; it is never skipped.
+//! What can be tested on the real thing is. There is one fake, a Docker Engine
+//! ([`fake_docker`]) that counts what it is asked and goes wrong on demand. A test that
+//! needs something that is missing fails and says what to run; it is never skipped.
 
 #![forbid(unsafe_code)]
 pub mod containers;
 pub mod daemon;
+pub mod fake_docker;
+pub mod ledger;
+pub mod machine;
 pub mod payload;
 
 use std::path::{Path, PathBuf};

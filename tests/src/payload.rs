@@ -1,5 +1,8 @@
 //! What senders send, built field by field.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// One alert of Alertmanager's webhook.
@@ -43,12 +46,15 @@ impl Alert {
         }
     }
 
-    /// The same alert, firing anew from now on.
+    /// The same alert, firing anew from now on: later than before by as much as makes it
+    /// another episode.
     #[must_use]
     pub fn again(&self) -> Self {
+        let before: Timestamp = self.starts_at.parse().expect("a time");
+        let at = Timestamp::now().max(before + Duration::from_millis(1));
         Self {
             status: "firing",
-            starts_at: now(),
+            starts_at: at.to_string(),
             ..self.clone()
         }
     }
@@ -98,7 +104,7 @@ pub fn webhook(alerts: &[Alert]) -> Value {
 }
 
 fn now() -> String {
-    jiff::Timestamp::now().to_string()
+    Timestamp::now().to_string()
 }
 
 fn fnv(text: &str) -> u64 {

@@ -45,6 +45,18 @@ fn a_good_folder_is_good() {
 }
 
 #[test]
+fn a_policy_that_only_watches_is_checked_like_one_that_acts() {
+    let watching = GOOD.replace("    mode: auto\n", "");
+    assert_ne!(watching, GOOD);
+    let (code, said) = check(&Daemon::prepare(&["docker-restart"], &watching));
+    assert_eq!(code, 0, "{said}");
+    let granting_less = watching.replace("[inspect, restart, start]", "[inspect, start]");
+    let (code, said) = check(&Daemon::prepare(&["docker-restart"], &granting_less));
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("docker.restart"), "{said}");
+}
+
+#[test]
 fn each_mistake_in_a_policy_is_told_with_its_place() {
     let cases = [
         (
@@ -54,12 +66,42 @@ fn each_mistake_in_a_policy_is_told_with_its_place() {
             "cooldown",
         ),
         ("an unknown mode", "mode: auto", "mode: automatic", "auto"),
-        ("no mode", "    mode: auto\n", "", "mode"),
         (
-            "a mode of a later version",
+            "nothing to approve",
             "mode: auto",
-            "mode: shadow",
-            "shadow",
+            "mode: auto\n    approval: { people: 2 }",
+            "mode: approve",
+        ),
+        ("a bad window", "cooldown: 1s", "rate: 6 an hour", "6/1h"),
+        (
+            "a guard by another name",
+            "cooldown: 1s",
+            "circuit_breaker: {}",
+            "`breaker`",
+        ),
+        (
+            "a fleet on an unknown host",
+            "cooldown: 1s",
+            "blast_radius: { max: 25%, of: { host: prod, labels: { app: web } } }",
+            "prod",
+        ),
+        (
+            "an unknown zone",
+            "cooldown: 1s",
+            "maintenance: [{ from: '22:00', to: '06:00', zone: Europe/Berlni }]",
+            "Europe/Berlin",
+        ),
+        (
+            "a condition on no step",
+            "timeout: 5s",
+            "when: { on: [retryable] }",
+            "first step",
+        ),
+        (
+            "an unknown plugin to tell",
+            "mode: auto",
+            "mode: auto\n    escalate: { plugin: docker-restrat }",
+            "docker-restart",
         ),
         (
             "a bad duration",
@@ -208,6 +250,13 @@ fn a_bad_configuration_is_told_with_its_place() {
             "limits.plugin.memory",
         ),
         ("docker: { hosts: { local: 'ftp://x' } }\n", "ftp"),
+        ("limits: { guards: { total_rate: 0/1h } }\n", "0/1h"),
+        ("limits: { incidents: 0 }\n", "limits.incidents"),
+        (
+            "maintenance: [{ from: '22:00', to: '06:00', zone: Mars }]\n",
+            "Mars",
+        ),
+        ("alertmanager: { url: am }\n", "alertmanager.url"),
     ] {
         let daemon = Daemon::prepare(&[], "");
         daemon.write_config(more);

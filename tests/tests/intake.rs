@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use sentinel_tests::daemon::{Daemon, count};
+use sentinel_tests::machine::Disk;
 use sentinel_tests::payload::{Alert, webhook};
 use serde_json::{Value, json};
 
@@ -373,7 +374,7 @@ async fn a_full_disk_is_a_503_and_what_was_accepted_is_there_afterwards() {
     let mut daemon = Daemon::prepare(&["docker-restart"], WATCH);
     let data = daemon.path("small");
     std::fs::create_dir(&data).unwrap();
-    let mount = Mount::tmpfs(&data, "4m");
+    let disk = Disk::small(&data, "4m");
     daemon.set("SENTINEL_DATA_DIR", data.to_str().unwrap());
     daemon.serve().await;
     daemon
@@ -381,9 +382,7 @@ async fn a_full_disk_is_a_503_and_what_was_accepted_is_there_afterwards() {
         .await;
     daemon.wait_end(1).await;
     // Somebody else fills the disk.
-    let ballast = data.join("ballast");
-    let filled = std::fs::write(&ballast, vec![0; 16 << 20]);
-    assert!(filled.is_err(), "the disk is full");
+    disk.fill();
     let padding = "x".repeat(200_000);
     let more = |n: &str| {
         webhook(&[Alert::firing("Watched", &[("n", n), ("padding", &padding)])]).to_string()
@@ -392,7 +391,7 @@ async fn a_full_disk_is_a_503_and_what_was_accepted_is_there_afterwards() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     let (status, _) = daemon.get("/readyz").await.unwrap();
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    std::fs::remove_file(&ballast).unwrap();
+    disk.free();
     sentinel_tests::eventually("it is taken then", Duration::from_secs(20), || async {
         (daemon.post(DOOR, more("2")).await.0 == StatusCode::ACCEPTED).then_some(())
     })
@@ -402,34 +401,6 @@ async fn a_full_disk_is_a_503_and_what_was_accepted_is_there_afterwards() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(count(&daemon.incident(1).await, "opened"), 1);
     daemon.kill();
-    drop(mount);
-}
-
-/// A small disk of its own.
-struct Mount(std::path::PathBuf);
-
-impl Mount {
-    fn tmpfs(folder: &std::path::Path, size: &str) -> Self {
-        let status = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(folder)
-            .status()
-            .unwrap();
-        assert!(
-            status.success(),
-            "this test mounts a small disk: run it as root"
-        );
-        Self(folder.to_owned())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _unmounted = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(&self.0)
-            .status();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

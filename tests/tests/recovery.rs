@@ -102,21 +102,8 @@ async fn killed_right_after_the_answer_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_was_cut_off_goes_to_a_person_by_default() {
+async fn a_run_that_was_cut_off_goes_on_from_its_record() {
     let mut daemon = Daemon::start(&["hostile"], &slow("escalate")).await;
-    daemon.deliver(&[Alert::firing("Slow", &[])]).await;
-    running(&daemon).await;
-    daemon.kill();
-    daemon.serve().await;
-    assert_eq!(daemon.wait_end(1).await, "escalated");
-    let incident = daemon.incident(1).await;
-    assert_eq!(count(&incident, "run-interrupted"), 1);
-    assert_eq!(count(&incident, "run-started"), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_was_cut_off_is_attempted_again_if_the_policy_says_so() {
-    let mut daemon = Daemon::start(&["hostile"], &slow("rerun")).await;
     let alert = Alert::firing("Slow", &[]);
     daemon.deliver(std::slice::from_ref(&alert)).await;
     running(&daemon).await;
@@ -128,10 +115,26 @@ async fn a_run_that_was_cut_off_is_attempted_again_if_the_policy_says_so() {
         })
         .await;
     daemon.deliver(&[alert.resolved()]).await;
-    assert_eq!(daemon.wait_end(1).await, "healed");
+    daemon.wait_end(1).await;
     let incident = daemon.incident(1).await;
-    assert_eq!(count(&incident, "run-interrupted"), 1);
-    assert_eq!(count(&incident, "run-started"), 2);
+    assert_eq!(count(&incident, "run-resumed"), 1, "{incident:#}");
+    assert_eq!(count(&incident, "run-interrupted"), 0, "{incident:#}");
+    assert_eq!(count(&incident, "run-started"), 1, "{incident:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_takes_the_daemon_down_goes_to_a_person() {
+    let mut daemon = Daemon::start(&["hostile"], &slow("escalate")).await;
+    daemon.deliver(&[Alert::firing("Slow", &[])]).await;
+    for _ in 0..3 {
+        running(&daemon).await;
+        daemon.kill();
+        daemon.serve().await;
+    }
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    let incident = daemon.incident(1).await;
+    assert_eq!(count(&incident, "run-resumed"), 2, "{incident:#}");
+    assert_eq!(count(&incident, "run-interrupted"), 1, "{incident:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -164,6 +164,7 @@ fn unsafe_code_is_forbidden_in_every_crate_of_the_host() {
         "host/daemon/src/main.rs",
         "stack/drill/src/main.rs",
         "tests/src/lib.rs",
+        "tests/bench/src/main.rs",
     ] {
         let text = fs::read_to_string(root().join(root_file)).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{root_file}");
@@ -248,7 +249,7 @@ fn no_prebuilt_binary_is_in_the_tree() {
 fn the_readme_names_what_the_makefile_has() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
-    for target in ["demo", "test", "down"] {
+    for target in ["demo", "test", "bench", "down"] {
         assert!(readme.contains(&format!("make {target}")), "{target}");
         assert!(makefile.contains(&format!("\n{target}:")), "{target}");
     }

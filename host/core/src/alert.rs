@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Labels or annotations, sorted by name. Names are arbitrary UTF-8.
@@ -70,6 +70,20 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// A start as it is part of an alert's identity: cut to the millisecond.
+///
+/// Alertmanager's API cuts starts to it, while its notifications carry whatever its
+/// sender gave, down to the nanosecond. Cut alike, the same alert is the same by both
+/// ways.
+#[must_use]
+pub fn identifying_start(at: Timestamp) -> Timestamp {
+    const MILLISECOND: i32 = 1_000_000;
+    // The part below the second has the sign of the whole.
+    let cut = at.subsec_nanosecond().rem_euclid(MILLISECOND);
+    at.saturating_sub(SignedDuration::from_nanos(cut.into()))
+        .unwrap_or(at)
+}
+
 /// One alert as a source delivered it: the unit of work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
@@ -85,6 +99,7 @@ pub struct Alert {
     /// differ.
     pub annotations: Labels,
     /// When it began to fire; a new value under the same fingerprint is a new episode.
+    /// From Alertmanager it is an [`identifying_start`].
     pub starts_at: Timestamp,
     /// When it ended; none while it fires.
     pub ends_at: Option<Timestamp>,
@@ -92,7 +107,18 @@ pub struct Alert {
     pub generator_url: Option<String>,
 }
 
+/// Values of the label `severity` that say that somebody should be woken.
+const URGENT: [&str; 3] = ["critical", "page", "emergency"];
+
 impl Alert {
+    /// Whether its label `severity` says that somebody should be woken: then it goes before
+    /// others that wait.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        let severity = self.labels.get("severity");
+        severity.is_some_and(|severity| URGENT.contains(&severity.as_str()))
+    }
+
     /// The label `alertname`, or the fingerprint where there is none.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -135,6 +161,20 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn starts_are_cut_to_the_millisecond_and_never_rounded() {
+        for (given, cut) in [
+            ("2026-01-01T00:00:00.123456789Z", "2026-01-01T00:00:00.123Z"),
+            ("2026-01-01T00:00:00.9999Z", "2026-01-01T00:00:00.999Z"),
+            ("2026-01-01T00:00:00.5Z", "2026-01-01T00:00:00.5Z"),
+            ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
+            ("1969-12-31T23:59:59.1239Z", "1969-12-31T23:59:59.123Z"),
+        ] {
+            let given: Timestamp = given.parse().unwrap();
+            assert_eq!(identifying_start(given).to_string(), cut);
+        }
     }
 
     // Expected values: `LabelSet.Fingerprint` of prometheus/common, as a real

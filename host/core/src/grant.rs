@@ -6,6 +6,8 @@
 //! has it does (`[!x]` has everything but `x`). Case matters, and the whole name has to
 //! fit.
 
+mod http;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +17,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::alert::Labels;
 use crate::capability::{CapabilityError, DockerAction};
+
+pub use self::http::{HttpGrant, UrlPattern, UrlPatternError};
 
 /// A capability that a plugin imports, and that a policy therefore has to grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -33,6 +33,7 @@ use crate::grant::Grants;
 use crate::guard::settings::Guards;
 use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
 use crate::policy::{DEFAULT_TTL, Mode};
+use crate::recording::plan_digest;
 
 /// How often a run of one incident may be cut off by the end of the daemon before a
 /// person has to look: a plugin that takes the daemon down must not do so for ever.
@@ -387,7 +388,7 @@ impl End {
 }
 
 /// What the engine has to do about an incident.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Ask the guards, and apply `GuardHeld`, `Suppressed` or `GuardsPassed`.
     AskGuards,
@@ -1417,13 +1418,6 @@ impl Incident {
         }
         self.enter(Phase::Pending(rung))
     }
-}
-
-/// Identifies a plan by its effects and their order.
-#[must_use]
-pub fn plan_digest(effects: &[PlannedEffect]) -> Digest {
-    // Our own types, whose keys are strings: they can be written.
-    Digest::of(&serde_json::to_vec(effects).unwrap_or_default())
 }
 
 /// `at` and `duration` after it, at most the last moment that can be written.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::alert::{Alert, AlertStatus, Episode};
+use crate::alert::{Alert, Episode};
 use crate::control::ControlEvent;
 use crate::event::Event;
 use crate::id::{IncidentId, PolicyName, Target};
@@ -26,24 +26,12 @@ pub struct Accepted {
     pub repeat: bool,
 }
 
-impl Accepted {
-    /// How much sooner it is dealt with than others.
-    #[must_use]
-    pub fn priority(&self) -> Priority {
-        match self.alert.status {
-            // An end costs little and calls runs off.
-            AlertStatus::Resolved => Priority::Urgent,
-            AlertStatus::Firing => Priority::of(&self.alert),
-        }
-    }
-}
-
 /// How much sooner than others something is dealt with, by the alert's label
 /// `severity`; the first is the most urgent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
-    /// `critical`, `page`, `emergency`, `fatal`.
+    /// [`Alert::is_urgent`].
     Urgent,
     /// Every other severity, and none.
     Normal,
@@ -59,7 +47,7 @@ impl Priority {
     #[must_use]
     pub fn of(alert: &Alert) -> Self {
         match alert.labels.get("severity").map(String::as_str) {
-            Some("critical" | "page" | "emergency" | "fatal") => Self::Urgent,
+            _ if alert.is_urgent() => Self::Urgent,
             Some("info" | "debug" | "none") => Self::Low,
             _ => Self::Normal,
         }

@@ -86,6 +86,10 @@ fn phase_entry(phase: &Phase, at: Timestamp) -> Option<Entry> {
     })
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "a list, with one sentence for each kind of event"
+)]
 fn entry(event: &Event) -> Entry {
     let mut lines = Vec::new();
     let text = match &event.body {
@@ -191,16 +195,7 @@ fn entry(event: &Event) -> Entry {
         }
         EventBody::Cancelled { by, reason } => format!("cancelled by {by}: {reason}"),
         EventBody::Expired => "no word of its alerts came for too long".to_owned(),
-        EventBody::RunEnded { run, result } => match result {
-            RunResult::Changed { message } => format!("run {run} changed something: {message}"),
-            RunResult::Unchanged { message } => format!("run {run} changed nothing: {message}"),
-            RunResult::Failed { class, message } => {
-                format!("run {run} failed ({}): {message}", class.as_str())
-            }
-            RunResult::Stopped { cause, message } => {
-                format!("run {run} was stopped ({}): {message}", cause.as_str())
-            }
-        },
+        EventBody::RunEnded { run, result } => format!("run {run} {}", ending(result)),
         EventBody::RunInterrupted { run } => {
             format!("run {run} was cut off by the end of sentinel")
         }
@@ -246,6 +241,19 @@ fn entry(event: &Event) -> Entry {
     }
 }
 
+/// How a run ended, as the end of a sentence about it.
+#[must_use]
+pub fn ending(result: &RunResult) -> String {
+    match result {
+        RunResult::Changed { message } => format!("changed something: {message}"),
+        RunResult::Unchanged { message } => format!("changed nothing: {message}"),
+        RunResult::Failed { class, message } => format!("failed ({}): {message}", class.as_str()),
+        RunResult::Stopped { cause, message } => {
+            format!("was stopped ({}): {message}", cause.as_str())
+        }
+    }
+}
+
 fn resource(on: Option<&Resource>) -> String {
     on.map_or_else(String::new, |on| {
         format!(" on {} ({})", on.name, on.id.get(..12).unwrap_or(&on.id))
@@ -267,7 +275,9 @@ fn state(details: &ContainerDetails) -> String {
     }
 }
 
-fn outcome(result: &CallResult) -> String {
+/// What a call came to, in a few words.
+#[must_use]
+pub fn outcome(result: &CallResult) -> String {
     match result {
         Ok(Response::Done) => "done".to_owned(),
         Ok(Response::Containers(containers)) => format!("{} containers", containers.len()),

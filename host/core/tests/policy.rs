@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 const NGINX: &str = include_str!("fixtures/policies/nginx.yaml");
 const DEFAULTS: &str = include_str!("fixtures/policies/defaults.yaml");
+const MANUAL: &str = include_str!("../../../docs/policies.md");
 const EVERYTHING: &str = include_str!("fixtures/policies/everything.yaml");
 
 fn environment() -> Environment {
@@ -87,6 +88,42 @@ fn every_key_is_read() {
     let set = good(EVERYTHING);
     insta::assert_json_snapshot!("everything", set.policies());
     assert_eq!(reports(&set.check_plugins(&Catalog)), "");
+}
+
+#[test]
+fn the_examples_of_the_manual_are_read() {
+    let blocks: Vec<_> = MANUAL
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        // One example has several lines for one key.
+        .flat_map(|block| {
+            if block.starts_with("verify:") {
+                block.lines().collect()
+            } else {
+                vec![block]
+            }
+        })
+        .collect();
+    for key in ["verify", "grants", "steps", "guards", "escalate", "mode"] {
+        let example = blocks.iter().find(|block| block.starts_with(key));
+        assert!(example.is_some(), "{key}");
+    }
+    for block in blocks {
+        let mut file = "policies:
+  - name: example
+    match: [a=b]
+    target: docker://local/web
+"
+        .to_owned();
+        for line in block.lines() {
+            writeln!(file, "    {line}").unwrap();
+        }
+        if !block.contains("steps:") {
+            file.push_str("    steps: [{ plugin: docker-restart }]\n");
+        }
+        good(&file);
+    }
 }
 
 #[test]

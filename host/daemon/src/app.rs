@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use sentinel_core::control::Controls;
+use sentinel_core::engine::Settings;
+use sentinel_core::guard::limits::{EffectLimits, EffectWindows};
+use sentinel_core::record::{History as _, HistoryError, earlier};
+use sentinel_drivers::alertmanager::AlertmanagerClient;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
 use sentinel_drivers::probe::HttpProbe;
-use sentinel_journal::{Journal, OpenError, Reader, Recovered};
+use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
 use sentinel_sandbox::{RunLimits, Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -19,10 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
+use crate::clock::Clock;
 use crate::config::{Config, Limits};
-use crate::engine::{self, Engine, Executor, Parts, Verifier};
+use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
-use crate::serving::{Folders, Loader, Problem, Problems, Reloader, Serving};
+use crate::reconcile::Reconciler;
+use crate::serving::{Folders, Loader, NothingServes, Problem, Problems, Reloader, Serving};
 use crate::telemetry::metrics::Metrics;
 
 /// The daemon cannot start.
@@ -31,6 +38,12 @@ pub(crate) enum StartError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] OpenError),
+    /// The Alertmanager of the configuration.
+    #[error("alertmanager: {0}")]
+    Alertmanager(String),
+    /// What the journal holds of the past.
+    #[error("the journal cannot be read: {0}")]
+    History(String),
     /// The address.
     #[error("{address} cannot be listened on: {source}")]
     Listen {
@@ -61,6 +74,9 @@ pub(crate) enum StartError {
     /// The files, and there is no earlier set to fall back on.
     #[error("the plugins and policies cannot serve")]
     Files(Vec<Problem>),
+    /// The files are good and cannot be kept, and there is no earlier set.
+    #[error("the plugins and policies cannot be kept: {0}")]
+    Unkept(WriteError),
     /// What the operating system does not give.
     #[error("{what}: {source}")]
     System {
@@ -75,13 +91,68 @@ pub(crate) enum StartError {
 const DRIVERS: Duration = Duration::from_secs(5);
 
 /// The limits of one run, as the sandbox takes them.
-fn run_limits(limits: &Limits) -> RunLimits {
+pub(crate) fn run_limits(limits: &Limits) -> RunLimits {
     RunLimits {
         memory: memory(limits),
         cpu: limits.plugin.cpu,
         calls: limits.plugin.calls,
         ..RunLimits::default()
     }
+}
+
+/// What stands above all policies, as the engine takes it.
+pub(crate) fn settings(config: &Config) -> Settings {
+    let limits = &config.limits;
+    Settings {
+        places: limits.plugin.runs,
+        plugin_places: limits.plugin.runs_per_plugin,
+        incidents: limits.incidents as usize,
+        effects: EffectLimits {
+            per_target: Some(limits.guards.target_rate),
+            total: Some(limits.guards.total_rate),
+            per_action: limits.guards.actions.clone(),
+        },
+        maintenance: config.maintenance.clone(),
+    }
+}
+
+/// The stop switch as it was left, and the limits on effects with what they have seen.
+fn switch(settings: &Settings, base: &Base) -> Result<Switch, StartError> {
+    let unreadable = |error: HistoryError| StartError::History(error.to_string());
+    let past = match settings.effects.horizon() {
+        Some(horizon) => base
+            .reader
+            .effects_since(earlier(base.clock.now(), horizon))
+            .map_err(unreadable)?,
+        None => Vec::new(),
+    };
+    let controls = Controls::fold(&base.recovered.controls);
+    let effects = EffectWindows::new(settings.effects.clone(), &past);
+    Ok(Switch::new(base.clock.clone(), controls, effects))
+}
+
+/// What asks Alertmanager, if the configuration names one.
+fn reconciler(
+    config: &Config,
+    base: &Base,
+    engine: &EngineHandle,
+) -> Result<Option<Reconciler>, StartError> {
+    let Some(alertmanager) = &config.alertmanager else {
+        return Ok(None);
+    };
+    let client = AlertmanagerClient::new(alertmanager.url.clone())
+        .map_err(|error| StartError::Alertmanager(error.to_string()))?;
+    Ok(Some(Reconciler {
+        client,
+        every: alertmanager.every,
+        receiver: alertmanager.receiver.clone(),
+        journal: base.journal.clone(),
+        // A connection of its own: the engine must not wait for it.
+        reader: Arc::new(Reader::open(&config.data_dir)?),
+        engine: engine.clone(),
+        clock: base.clock.clone(),
+        metrics: base.metrics.clone(),
+    }))
 }
 
 /// What a guest may have of memory; the configuration keeps it within a `usize`.
@@ -132,6 +203,7 @@ struct Base {
     journal: Arc<Journal>,
     recovered: Recovered,
     reader: Arc<Reader>,
+    clock: Arc<Clock>,
     listener: TcpListener,
     docker: Arc<Docker>,
     ansible: Arc<Ansible>,
@@ -157,6 +229,10 @@ impl Base {
             observer.committed(took, operations);
         })?;
         let reader = Arc::new(Reader::open(&config.data_dir)?);
+        let last = reader
+            .last_event_at()
+            .map_err(|error| StartError::History(error.to_string()))?;
+        let clock = Arc::new(Clock::after(last));
         let listener =
             TcpListener::bind(config.listen)
                 .await
@@ -175,6 +251,7 @@ impl Base {
             journal: Arc::new(journal),
             recovered,
             reader,
+            clock,
             listener,
             docker: Arc::new(Docker::new(config.docker_hosts.clone())?),
             ansible: Arc::new(ansible),
@@ -183,29 +260,21 @@ impl Base {
     }
 }
 
-/// Serves until a signal says to stop.
-pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
-    let stopping = CancellationToken::new();
-    let abandon = CancellationToken::new();
-    let signals = signals(stopping.clone(), abandon.clone())?;
-    let base = Base::new(&config).await?;
+/// The engine and what it works with.
+fn driver(
+    config: &Config,
+    base: &Base,
+    reloader: &Reloader,
+    switch: &Arc<Switch>,
+    handle: &EngineHandle,
+    effects: &TaskTracker,
+) -> Result<Driver, StartError> {
     let probe = HttpProbe::new().map_err(|error| StartError::Probe(error.to_string()))?;
-
-    let reloader = Reloader {
-        loader: loader(&config, base.sandbox.clone()),
-        serving: Arc::new(ArcSwap::from_pointee(Serving::default())),
-        problems: Arc::new(Problems::default()),
-        journal: base.journal.clone(),
-        metrics: base.metrics.clone(),
-    };
-    reloader
-        .start(&base.reader)
-        .await
-        .map_err(StartError::Files)?;
-
-    let (handle, inputs) = engine::channel();
-    let effects = TaskTracker::new();
-    let engine = Engine::new(Parts {
+    Ok(Driver::new(Parts {
+        settings: settings(config),
+        clock: base.clock.clone(),
+        switch: switch.clone(),
+        handle: handle.clone(),
         journal: base.journal.clone(),
         reader: base.reader.clone(),
         serving: reloader.serving.clone(),
@@ -214,6 +283,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
             docker: base.docker.clone(),
             ansible: base.ansible.clone(),
             journal: base.journal.clone(),
+            reader: base.reader.clone(),
+            serving: reloader.serving.clone(),
+            switch: switch.clone(),
             metrics: base.metrics.clone(),
             engine: handle.clone(),
             limits: run_limits(&config.limits),
@@ -224,15 +296,43 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
             docker: base.docker.clone(),
             probe,
             engine: handle.clone(),
+            clock: base.clock.clone(),
             tasks: TaskTracker::new(),
         },
         metrics: base.metrics.clone(),
-        places: config.limits.plugin.runs as usize,
-    });
+    }))
+}
+
+/// Serves until a signal says to stop.
+pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
+    let stopping = CancellationToken::new();
+    let abandon = CancellationToken::new();
+    let signals = signals(stopping.clone(), abandon.clone())?;
+    let base = Base::new(&config).await?;
+    let reloader = Reloader {
+        loader: loader(&config, base.sandbox.clone()),
+        serving: Arc::new(ArcSwap::from_pointee(Serving::default())),
+        problems: Arc::new(Problems::default()),
+        journal: base.journal.clone(),
+        metrics: base.metrics.clone(),
+    };
+    reloader
+        .start(&base.reader)
+        .await
+        .map_err(|nothing| match nothing {
+            NothingServes::Bad(problems) => StartError::Files(problems),
+            NothingServes::Unkept(error) => StartError::Unkept(error),
+        })?;
+
+    let switch = Arc::new(switch(&settings(&config), &base)?);
+    let (handle, inputs) = engine::channel();
+    let effects = TaskTracker::new();
+    let engine = driver(&config, &base, &reloader, &switch, &handle, &effects)?;
     let engine_gone = CancellationToken::new();
     let intake = Arc::new(Intake::new(
         base.journal.clone(),
-        handle,
+        base.clock.clone(),
+        handle.clone(),
         base.metrics.clone(),
         config.limits.intake.clone(),
         stopping.clone(),
@@ -245,11 +345,16 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
         reader,
         &reloader,
         intake.clone(),
+        (handle.clone(), switch),
         stopping.clone(),
         engine_gone.clone(),
     );
 
+    let reconciler = reconciler(&config, &base, &handle)?;
     let tasks = TaskTracker::new();
+    if let Some(reconciler) = reconciler {
+        tasks.spawn(reconciler.serve(stopping.clone()));
+    }
     let runs_playbooks = reloader.serving.load().runs_playbooks();
     let ansible = runs_playbooks.then(|| base.ansible.clone());
     tasks.spawn(look_around(base.docker.clone(), ansible));
@@ -326,6 +431,7 @@ fn router(
     reader: Arc<Reader>,
     reloader: &Reloader,
     intake: Arc<Intake>,
+    (engine, switch): (EngineHandle, Arc<Switch>),
     stopping: CancellationToken,
     engine_gone: CancellationToken,
 ) -> axum::Router {
@@ -336,6 +442,9 @@ fn router(
         problems: reloader.problems.clone(),
         metrics: base.metrics.clone(),
         docker: base.docker.clone(),
+        clock: base.clock.clone(),
+        engine,
+        switch,
         started_at: Timestamp::now(),
         stopping,
         engine_gone,

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use sentinel_core::capability::DockerAction;
 use sentinel_core::duration::HumanDuration;
+use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowError};
 use serde::Deserialize;
+use url::Url;
 
 use crate::telemetry;
 
@@ -30,6 +33,10 @@ pub(crate) struct Config {
     pub(crate) ansible: AnsibleConfig,
     /// What is bounded.
     pub(crate) limits: Limits,
+    /// When no policy does anything.
+    pub(crate) maintenance: Vec<Maintenance>,
+    /// Which Alertmanager is asked what still fires; none is asked where it is not set.
+    pub(crate) alertmanager: Option<AlertmanagerConfig>,
     /// What goes to stderr.
     pub(crate) log: LogConfig,
     /// How long a stop waits for runs that have begun.
@@ -54,6 +61,33 @@ pub(crate) struct Limits {
     pub(crate) intake: IntakeLimits,
     /// Each run of a plugin.
     pub(crate) plugin: PluginLimits,
+    /// Effects, whatever policies say.
+    pub(crate) guards: GuardLimits,
+    /// How many incidents may be open.
+    pub(crate) incidents: u32,
+}
+
+/// How many effects there may be, whatever policies and plugins say.
+#[derive(Debug, Clone)]
+pub(crate) struct GuardLimits {
+    /// On one target.
+    pub(crate) target_rate: Window,
+    /// On all targets.
+    pub(crate) total_rate: Window,
+    /// On all targets, by the name of the effect, such as `docker.restart`; one that is
+    /// not in here has no bound of its own.
+    pub(crate) actions: BTreeMap<String, Window>,
+}
+
+/// Which Alertmanager is asked what still fires.
+#[derive(Debug, Clone)]
+pub(crate) struct AlertmanagerConfig {
+    /// Where it is; ends in a slash, so that a path can be joined to it.
+    pub(crate) url: Url,
+    /// The time between two looks.
+    pub(crate) every: Duration,
+    /// Only the alerts of this receiver; of all of them where none is named.
+    pub(crate) receiver: Option<String>,
 }
 
 /// What one delivery and all deliveries together may take.
@@ -78,6 +112,8 @@ pub(crate) struct PluginLimits {
     pub(crate) cpu: Duration,
     /// Runs at the same time.
     pub(crate) runs: u32,
+    /// Runs of one plugin at the same time; at most `runs`.
+    pub(crate) runs_per_plugin: u32,
     /// Calls to the host.
     pub(crate) calls: u32,
 }
@@ -184,6 +220,68 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
+/// So many in so long, written `6/1h`.
+#[derive(Debug, Clone, Copy)]
+struct Rate(Window);
+
+impl FromStr for Rate {
+    type Err = WindowError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        s.parse().map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// A time in which nothing is done, written as policies write it.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "MaintenanceSection")]
+struct MaintenanceTime(Maintenance);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MaintenanceSection {
+    days: Option<Vec<Day>>,
+    from: Moment,
+    to: Moment,
+    zone: Option<String>,
+}
+
+impl TryFrom<MaintenanceSection> for MaintenanceTime {
+    type Error = String;
+
+    fn try_from(section: MaintenanceSection) -> Result<Self, Self::Error> {
+        if section.days.as_ref().is_some_and(Vec::is_empty) {
+            return Err("the list of days is empty: leave it out for every day".to_owned());
+        }
+        let days = section.days.unwrap_or_default();
+        Maintenance::new(&days, section.from, section.to, section.zone.as_deref())
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// [`MaintenanceTime`]s in a variable of the environment: the same YAML.
+struct MaintenanceTimes(Vec<MaintenanceTime>);
+
+impl FromStr for MaintenanceTimes {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        serde_saphyr::from_str_with_options(s, options)
+            .map(Self)
+            .map_err(|error| error.to_string())
+    }
+}
+
 /// The file as it is written; see [`Config`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -195,6 +293,8 @@ struct File {
     docker: DockerSection,
     ansible: AnsibleSection,
     limits: LimitsSection,
+    maintenance: Vec<MaintenanceTime>,
+    alertmanager: AlertmanagerSection,
     log: LogSection,
     shutdown_grace: Option<HumanDuration>,
 }
@@ -218,6 +318,24 @@ struct AnsibleSection {
 struct LimitsSection {
     intake: IntakeSection,
     plugin: PluginSection,
+    guards: GuardsSection,
+    incidents: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GuardsSection {
+    target_rate: Option<Rate>,
+    total_rate: Option<Rate>,
+    actions: BTreeMap<String, Rate>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AlertmanagerSection {
+    url: Option<String>,
+    every: Option<HumanDuration>,
+    receiver: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -235,6 +353,7 @@ struct PluginSection {
     memory: Option<Bytes>,
     cpu: Option<HumanDuration>,
     runs: Option<u32>,
+    runs_per_plugin: Option<u32>,
     calls: Option<u32>,
 }
 
@@ -357,26 +476,53 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_LIMITS_PLUGIN_MEMORY" => limits.plugin.memory,
         "SENTINEL_LIMITS_PLUGIN_CPU" => limits.plugin.cpu,
         "SENTINEL_LIMITS_PLUGIN_RUNS" => limits.plugin.runs,
+        "SENTINEL_LIMITS_PLUGIN_RUNS_PER_PLUGIN" => limits.plugin.runs_per_plugin,
         "SENTINEL_LIMITS_PLUGIN_CALLS" => limits.plugin.calls,
+        "SENTINEL_LIMITS_GUARDS_TARGET_RATE" => limits.guards.target_rate,
+        "SENTINEL_LIMITS_GUARDS_TOTAL_RATE" => limits.guards.total_rate,
+        "SENTINEL_LIMITS_INCIDENTS" => limits.incidents,
+        "SENTINEL_ALERTMANAGER_URL" => alertmanager.url,
+        "SENTINEL_ALERTMANAGER_EVERY" => alertmanager.every,
+        "SENTINEL_ALERTMANAGER_RECEIVER" => alertmanager.receiver,
         "SENTINEL_LOG_LEVEL" => log.level,
         "SENTINEL_LOG_FORMAT" => log.format,
         "SENTINEL_SHUTDOWN_GRACE" => shutdown_grace,
     );
-    if let Some(hosts) = variable("SENTINEL_DOCKER_HOSTS") {
-        let hosts = hosts
-            .split(',')
-            .map(|host| {
-                host.split_once('=')
-                    .map(|(name, url)| (name.trim().to_owned(), url.trim().to_owned()))
-                    .ok_or_else(|| ConfigError::Environment {
-                        name: "SENTINEL_DOCKER_HOSTS",
-                        error: format!("`{host}` is not NAME=URL"),
-                    })
-            })
-            .collect::<Result<_, _>>()?;
+    if let Some(hosts) = pairs("SENTINEL_DOCKER_HOSTS", "NAME=URL", variable)? {
         file.docker.hosts = Some(hosts);
     }
+    if let Some(actions) = pairs("SENTINEL_LIMITS_GUARDS_ACTIONS", "NAME=RATE", variable)? {
+        file.limits.guards.actions = actions;
+    }
+    if let Some(MaintenanceTimes(times)) = parsed("SENTINEL_MAINTENANCE", variable)? {
+        file.maintenance = times;
+    }
     Ok(())
+}
+
+/// A variable's value, if it is set, as pairs of a name and what it stands for.
+fn pairs<T: FromStr>(
+    name: &'static str,
+    form: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<BTreeMap<String, T>>, ConfigError>
+where
+    T::Err: fmt::Display,
+{
+    let wrong = |error| ConfigError::Environment { name, error };
+    let pair = |pair: &str| {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| wrong(format!("`{pair}` is not {form}")))?;
+        let value = value
+            .trim()
+            .parse()
+            .map_err(|error: T::Err| wrong(error.to_string()))?;
+        Ok((key.trim().to_owned(), value))
+    };
+    variable(name)
+        .map(|value| value.split(',').map(pair).collect())
+        .transpose()
 }
 
 /// A bare name is looked up in `PATH`; anything else is a path like any other.
@@ -398,6 +544,7 @@ impl File {
         };
         let intake = self.limits.intake;
         let plugin = self.limits.plugin;
+        let runs = plugin.runs.unwrap_or(64);
         let config = Config {
             listen: self.listen.map_or_else(
                 || SocketAddr::from(([127, 0, 0, 1], 9095)),
@@ -427,10 +574,19 @@ impl File {
                 plugin: PluginLimits {
                     memory: plugin.memory.unwrap_or(Bytes(64 << 20)),
                     cpu: time(plugin.cpu, 5),
-                    runs: plugin.runs.unwrap_or(64),
+                    runs,
+                    runs_per_plugin: plugin.runs_per_plugin.unwrap_or(runs.min(16)),
                     calls: plugin.calls.unwrap_or(10_000),
                 },
+                guards: self.limits.guards.resolve()?,
+                incidents: self.limits.incidents.unwrap_or(10_000),
             },
+            maintenance: self
+                .maintenance
+                .into_iter()
+                .map(|MaintenanceTime(maintenance)| maintenance)
+                .collect(),
+            alertmanager: self.alertmanager.resolve()?,
             log: LogConfig {
                 level: self.log.level.unwrap_or_else(|| "info".to_owned()),
                 format: self.log.format.unwrap_or(LogFormat::Text),
@@ -438,6 +594,81 @@ impl File {
             grace: time(self.shutdown_grace, 10),
         };
         config.in_range()
+    }
+}
+
+/// A window of so many in an hour.
+fn an_hour(max: u32) -> Window {
+    Window {
+        max,
+        per: Duration::from_hours(1),
+    }
+}
+
+impl GuardsSection {
+    fn resolve(self) -> Result<GuardLimits, ConfigError> {
+        let docker = DockerAction::ALL
+            .into_iter()
+            .filter(|action| action.is_effect())
+            .map(DockerAction::call_name);
+        let effects: Vec<_> = docker.chain(["ansible.run"]).collect();
+        if let Some(unknown) = self
+            .actions
+            .keys()
+            .find(|name| !effects.contains(&name.as_str()))
+        {
+            return Err(ConfigError::Value(format!(
+                "limits.guards.actions has `{unknown}`, which is no effect: expected one of {}",
+                effects.join(", ")
+            )));
+        }
+        let actions = self.actions.into_iter();
+        Ok(GuardLimits {
+            target_rate: self.target_rate.map_or(an_hour(20), |Rate(window)| window),
+            total_rate: self.total_rate.map_or(an_hour(600), |Rate(window)| window),
+            actions: actions.map(|(name, Rate(window))| (name, window)).collect(),
+        })
+    }
+}
+
+impl AlertmanagerSection {
+    fn resolve(self) -> Result<Option<AlertmanagerConfig>, ConfigError> {
+        let wrong = |what: String| Err(ConfigError::Value(format!("alertmanager.{what}")));
+        let Some(url) = self.url else {
+            return if self.every.is_some() || self.receiver.is_some() {
+                wrong("url is missing, and the others need it".to_owned())
+            } else {
+                Ok(None)
+            };
+        };
+        // What is refused is not shown: it may hold a secret.
+        let expected = "expected one such as http://localhost:9093";
+        let mut url = match Url::parse(&url) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => url,
+            _ => return wrong(format!("url is no http or https URL: {expected}")),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return wrong("url holds a user or a password, where logs would show it".to_owned());
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return wrong(format!("url has more than a path: {expected}"));
+        }
+        if !url.path().ends_with('/') {
+            let path = format!("{}/", url.path());
+            url.set_path(&path);
+        }
+        let every = self.every.map_or(Duration::from_secs(60), Duration::from);
+        if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&every) {
+            return wrong("every must be from 1s to 1d".to_owned());
+        }
+        if self.receiver.as_ref().is_some_and(String::is_empty) {
+            return wrong("receiver is empty: leave it out for all receivers".to_owned());
+        }
+        Ok(Some(AlertmanagerConfig {
+            url,
+            every,
+            receiver: self.receiver,
+        }))
     }
 }
 
@@ -457,6 +688,10 @@ impl Config {
             )
         } else if limits.plugin.runs == 0 || limits.plugin.runs > 1000 {
             Some("limits.plugin.runs must be from 1 to 1000")
+        } else if !(1..=limits.plugin.runs).contains(&limits.plugin.runs_per_plugin) {
+            Some("limits.plugin.runs_per_plugin must be from 1 to limits.plugin.runs")
+        } else if limits.incidents == 0 {
+            Some("limits.incidents must not be zero")
         } else if limits.plugin.memory.0 < 1 << 20 || limits.plugin.memory.0 > 1 << 30 {
             Some("limits.plugin.memory must be from 1MiB to 1GiB")
         } else {
@@ -467,5 +702,214 @@ impl Config {
         }
         telemetry::check(&self.log.level).map_err(ConfigError::Value)?;
         Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The configuration of a file with this text and of these variables, or what is
+    /// said against it.
+    fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sentinel.yaml");
+        std::fs::write(&path, text).unwrap();
+        let variable = |name: &str| {
+            variables
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        Config::read(&path, &variable).map_err(|error| error.to_string())
+    }
+
+    fn window(text: &str) -> Window {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_left_out_is_bounded_all_the_same() {
+        let config = read("", &[]).unwrap();
+        let guards = &config.limits.guards;
+        assert_eq!(guards.target_rate, window("20/1h"));
+        assert_eq!(guards.total_rate, window("600/1h"));
+        assert!(guards.actions.is_empty());
+        assert_eq!(config.limits.plugin.runs_per_plugin, 16);
+        assert_eq!(config.limits.incidents, 10_000);
+        assert!(config.maintenance.is_empty());
+        assert!(config.alertmanager.is_none());
+        // What follows from another limit follows it down.
+        let few = read("limits: { plugin: { runs: 4 } }", &[]).unwrap();
+        assert_eq!(few.limits.plugin.runs_per_plugin, 4);
+    }
+
+    #[test]
+    fn each_limit_can_be_set_in_the_file_and_in_the_environment() {
+        let file = "
+limits:
+  guards: { target_rate: 5/30m, total_rate: 100/1d, actions: { docker.restart: 60/1h, ansible.run: 1/1m } }
+  plugin: { runs_per_plugin: 2 }
+  incidents: 7
+maintenance:
+  - { days: [sun, sat], from: '22:00', to: '06:00', zone: Europe/Berlin }
+  - { from: 2026-12-24T00:00:00Z, to: 2026-12-27T00:00:00Z }
+alertmanager: { url: 'http://alertmanager:9093/prefix', every: 30s, receiver: sentinel }
+";
+        let variables = [
+            ("SENTINEL_LIMITS_GUARDS_TARGET_RATE", "5/30m"),
+            ("SENTINEL_LIMITS_GUARDS_TOTAL_RATE", "100/1d"),
+            (
+                "SENTINEL_LIMITS_GUARDS_ACTIONS",
+                "docker.restart=60/1h, ansible.run=1/1m",
+            ),
+            ("SENTINEL_LIMITS_PLUGIN_RUNS_PER_PLUGIN", "2"),
+            ("SENTINEL_LIMITS_INCIDENTS", "7"),
+            (
+                "SENTINEL_MAINTENANCE",
+                "[{ days: [sun, sat], from: '22:00', to: '06:00', zone: Europe/Berlin }, { from: 2026-12-24T00:00:00Z, to: 2026-12-27T00:00:00Z }]",
+            ),
+            (
+                "SENTINEL_ALERTMANAGER_URL",
+                "http://alertmanager:9093/prefix",
+            ),
+            ("SENTINEL_ALERTMANAGER_EVERY", "30s"),
+            ("SENTINEL_ALERTMANAGER_RECEIVER", "sentinel"),
+        ];
+        // The second file says otherwise: the environment has the last word.
+        let other = "
+limits: { guards: { target_rate: 1/1h, actions: { docker.stop: 1/1h } }, incidents: 1 }
+maintenance: [{ from: '00:00', to: '00:00' }]
+alertmanager: { url: 'http://elsewhere', every: 5s }
+";
+        for (text, variables) in [(file, &[][..]), ("", &variables), (other, &variables)] {
+            let config = read(text, variables).unwrap();
+            let guards = &config.limits.guards;
+            assert_eq!(guards.target_rate, window("5/30m"));
+            assert_eq!(guards.total_rate, window("100/1d"));
+            assert_eq!(
+                guards.actions,
+                BTreeMap::from([
+                    ("ansible.run".to_owned(), window("1/1m")),
+                    ("docker.restart".to_owned(), window("60/1h")),
+                ])
+            );
+            assert_eq!(config.limits.plugin.runs_per_plugin, 2);
+            assert_eq!(config.limits.incidents, 7);
+            let maintenance: Vec<_> = config.maintenance.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                maintenance,
+                [
+                    "sat, sun from 22:00 to 06:00 (Europe/Berlin)",
+                    "from 2026-12-24T00:00:00Z to 2026-12-27T00:00:00Z",
+                ]
+            );
+            let alertmanager = config.alertmanager.unwrap();
+            assert_eq!(
+                alertmanager.url.join("api/v2/alerts").unwrap().as_str(),
+                "http://alertmanager:9093/prefix/api/v2/alerts"
+            );
+            assert_eq!(alertmanager.every, Duration::from_secs(30));
+            assert_eq!(alertmanager.receiver.as_deref(), Some("sentinel"));
+        }
+    }
+
+    #[test]
+    fn a_limit_that_makes_no_sense_is_refused() {
+        for (text, says) in [
+            (
+                "limits: { guards: { target_rate: 0/1h } }",
+                "from 1 to 10000",
+            ),
+            ("limits: { guards: { total_rate: 600 } }", "6/1h"),
+            ("limits: { guards: { total_rate: 6/0s } }", "from 1s to 30d"),
+            ("limits: { guards: { rate: 6/1h } }", "rate"),
+            (
+                "limits: { guards: { actions: { docker.restrat: 6/1h } } }",
+                "`docker.restrat`, which is no effect: expected one of docker.start,",
+            ),
+            (
+                "limits: { guards: { actions: { docker.inspect: 6/1h } } }",
+                "no effect",
+            ),
+            (
+                "limits: { plugin: { runs_per_plugin: 0 } }",
+                "limits.plugin.runs_per_plugin",
+            ),
+            (
+                "limits: { plugin: { runs: 4, runs_per_plugin: 5 } }",
+                "limits.plugin.runs_per_plugin",
+            ),
+            ("limits: { incidents: 0 }", "limits.incidents"),
+            ("maintenance: [{ from: '22:00' }]", "to"),
+            ("maintenance: [{ from: '24:00', to: '06:00' }]", "24:00"),
+            (
+                "maintenance: [{ from: '22:00', to: '06:00', zone: Mars/Base }]",
+                "Mars/Base",
+            ),
+            (
+                "maintenance: [{ days: [sta], from: '22:00', to: '06:00' }]",
+                "sta",
+            ),
+            (
+                "maintenance: [{ days: [], from: '22:00', to: '06:00' }]",
+                "every day",
+            ),
+            (
+                "maintenance: [{ from: '22:00', to: '06:00', until: x }]",
+                "until",
+            ),
+            ("alertmanager: { every: 1m }", "alertmanager.url"),
+            (
+                "alertmanager: { url: localhost:9093 }",
+                "no http or https URL",
+            ),
+            ("alertmanager: { url: 'http://u:secret@am' }", "a password"),
+            (
+                "alertmanager: { url: 'http://am/?x=1' }",
+                "more than a path",
+            ),
+            (
+                "alertmanager: { url: 'http://am', every: 0s }",
+                "alertmanager.every",
+            ),
+            (
+                "alertmanager: { url: 'http://am', receiver: '' }",
+                "alertmanager.receiver",
+            ),
+        ] {
+            let error = read(text, &[]).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+            assert!(!error.contains("secret"), "{text}: {error}");
+        }
+        for (name, value, says) in [
+            ("SENTINEL_LIMITS_GUARDS_TARGET_RATE", "often", "often"),
+            (
+                "SENTINEL_LIMITS_GUARDS_ACTIONS",
+                "docker.restart",
+                "NAME=RATE",
+            ),
+            (
+                "SENTINEL_LIMITS_GUARDS_ACTIONS",
+                "docker.restart=0/1h",
+                "0/1h",
+            ),
+            (
+                "SENTINEL_MAINTENANCE",
+                "[{ from: noon, to: '13:00' }]",
+                "noon",
+            ),
+        ] {
+            let error = read("", &[(name, value)]).unwrap_err();
+            assert!(error.contains(name) && error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_has_a_place() {
+        let error = read("limits:\n  guards:\n    target_rate: lots\n", &[]).unwrap_err();
+        assert!(error.contains("sentinel.yaml:3:"), "{error}");
+        let error = read("maintenance:\n  - { from: '22:00', to: 6am }\n", &[]).unwrap_err();
+        assert!(error.contains("sentinel.yaml:2:"), "{error}");
     }
 }

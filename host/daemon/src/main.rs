@@ -5,9 +5,11 @@
 mod api;
 mod app;
 mod cli;
+mod clock;
 mod config;
 mod engine;
 mod intake;
+mod reconcile;
 mod serving;
 mod telemetry;
 

@@ -13,6 +13,7 @@ mod details;
 mod host;
 mod logs;
 mod recreate;
+mod settle;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,9 +24,10 @@ use bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
     RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
+use jiff::Timestamp;
 use sentinel_core::alert::Labels;
 use sentinel_core::capability::{CapabilityError, DockerCall, Response};
-use sentinel_sandbox::driver::{ContainerIdentity, DockerDriver};
+use sentinel_sandbox::driver::{ContainerIdentity, DockerDriver, Settled};
 use tokio_util::task::TaskTracker;
 
 use self::host::{Ask, Host};
@@ -225,6 +227,20 @@ impl DockerDriver for Docker {
                 Ok(Response::Created(id))
             }
         }
+    }
+
+    async fn settle(
+        &self,
+        host: &str,
+        call: &DockerCall,
+        began_at: Timestamp,
+        timeout: Duration,
+    ) -> Result<Settled, CapabilityError> {
+        let host = self.host(host)?;
+        if let Some(container) = call.container() {
+            check_name(container)?;
+        }
+        settle::settle(host, call, began_at, timeout).await
     }
 }
 

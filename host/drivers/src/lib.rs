@@ -1,5 +1,6 @@
-//! The host's side of the capabilities: Docker over its API, Ansible as processes, and
-//! the HTTP probe that says whether a target is well again.
+//! The host's side of the capabilities: Docker over its API, Ansible as processes, HTTP.
+//! Beside them the probe that says whether a target is well again, and Alertmanager's
+//! API, which says what fires when its notifications may have been missed.
 //!
 //! Nothing here decides whether something may be done; that is the gate's work. What
 //! is here makes sure that a call does what its words say and no more: every name is
@@ -11,6 +12,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alertmanager;
 pub mod ansible;
+mod client;
 pub mod docker;
+pub mod http;
 pub mod probe;

@@ -1,13 +1,10 @@
 //! The HTTP probe behind `verify: {http: URL}`.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
-use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, ClientBuilder, Url};
 
-/// How many redirects within one host are followed.
-const REDIRECTS: usize = 5;
+use crate::client::{self, chain};
 
 /// What a probe found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,22 +58,7 @@ impl HttpProbe {
     /// Makes the client. Where the machine has no CA certificates it is made all the
     /// same, and `https` URLs fail.
     pub fn new() -> Result<Self, ProbeError> {
-        if rustls::crypto::ring::default_provider()
-            .install_default()
-            .is_err()
-        {
-            tracing::trace!("a TLS provider is installed already");
-        }
-        let client = builder().build().or_else(|error| {
-            tracing::warn!(
-                error = chain(&error),
-                "no CA certificates found: probes of https URLs will fail; install ca-certificates"
-            );
-            builder()
-                .tls_certs_only([])
-                .build()
-                .map_err(|error| ProbeError::Client(chain(&error)))
-        })?;
+        let client = client::build(builder).map_err(|error| ProbeError::Client(chain(&error)))?;
         Ok(Self { client })
     }
 
@@ -108,33 +90,9 @@ fn parse(url: &str) -> Result<Url, ProbeError> {
 }
 
 fn builder() -> ClientBuilder {
-    Client::builder()
-        .user_agent(concat!("infra-sentinel/", env!("CARGO_PKG_VERSION")))
-        .no_proxy()
+    client::builder()
         .pool_max_idle_per_host(0)
-        .redirect(Policy::custom(same_place))
-}
-
-fn same_place(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let stays = attempt
-        .previous()
-        .last()
-        .is_some_and(|last| last.origin() == attempt.url().origin());
-    if stays && attempt.previous().len() <= REDIRECTS {
-        attempt.follow()
-    } else {
-        attempt.stop()
-    }
-}
-
-/// `error` and its causes in one line.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |&error| error.source()) {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-    }
-    text
+        .redirect(client::within_origin())
 }
 
 #[cfg(test)]

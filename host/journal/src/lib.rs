@@ -3,20 +3,27 @@
 //!
 //! One thread writes. It takes whatever has been handed in since the last commit and
 //! commits it as one transaction (group commit), so that a burst of deliveries costs
-//! few `fsync`s; each caller gets its answer after the commit that holds its part.
+//! few `fsync`s; each caller gets its answer after the commit that holds its part. What
+//! the engine, a run or a critical alert hands in goes before a burst of other alerts.
+//! Another thread folds the log into the file meanwhile.
 //! Readers have connections of their own and never wait for the writer (WAL).
 
 #![forbid(unsafe_code)]
 
+mod checkpoint;
+mod heard;
+mod history;
+mod integrity;
 mod lock;
 mod query;
+mod queue;
 mod schema;
 mod writer;
 
-pub use query::{IncidentFilter, IncidentRow, Reader, StoredServing};
-pub use writer::{
-    Accepted, Append, DEAD_LETTER_BYTES, DeadLetter, Journal, PluginRecord, Recovered,
-};
+pub use heard::Acted;
+pub use query::{IncidentFilter, Reader, StoredServing};
+pub use sentinel_core::record::{Accepted, Append, IncidentRow, Recovered};
+pub use writer::{DEAD_LETTER_BYTES, DeadLetter, Journal, PluginRecord};
 
 /// The journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +59,14 @@ pub enum OpenError {
         found: i64,
         /// The newest that this program knows.
         known: i64,
+    },
+    /// Something that was committed cannot be read any more.
+    #[error("the journal's file {path} is damaged: {detail}")]
+    Damaged {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What was found.
+        detail: String,
     },
     /// SQLite refuses.
     #[error("the journal cannot be opened: {0}")]

@@ -7,56 +7,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use sentinel_core::alert::{Alert, Episode};
+use sentinel_core::control::ControlEvent;
 use sentinel_core::event::Event;
-use sentinel_core::id::{Digest, IncidentId, PolicyName, Target};
-use sentinel_core::incident::{Incident, Phase};
+use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
+use sentinel_core::record::{Accepted, IncidentRow, Recovered};
 use serde::{Deserialize, Serialize};
 
-use crate::writer::{Accepted, FILE, Recovered};
+use crate::writer::FILE;
 use crate::{OpenError, ReadError, schema};
-
-/// Where an incident stands, as lists show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IncidentRow {
-    /// The incident.
-    pub id: IncidentId,
-    /// The policy's name.
-    pub policy: String,
-    /// What is acted on.
-    pub target: String,
-    /// The name of the alert that opened it.
-    pub alert: String,
-    /// Where it stands, as one word; its end when it is over.
-    pub state: String,
-    /// When it opened.
-    pub opened_at: Timestamp,
-    /// When it ended.
-    pub ended_at: Option<Timestamp>,
-    /// Why it ended so.
-    pub reason: Option<String>,
-    /// When its last run ended.
-    pub last_run_at: Option<Timestamp>,
-}
-
-impl From<&Incident> for IncidentRow {
-    fn from(incident: &Incident) -> Self {
-        let (ended_at, reason) = match &incident.phase {
-            Phase::Ended { at, reason, .. } => (Some(*at), Some(reason.clone())),
-            _ => (None, None),
-        };
-        Self {
-            id: incident.id,
-            policy: incident.plan.policy.to_string(),
-            target: incident.target.to_string(),
-            alert: incident.alert.name().to_owned(),
-            state: incident.phase.as_str().to_owned(),
-            opened_at: incident.opened_at,
-            ended_at,
-            reason,
-            last_run_at: incident.last_run_at,
-        }
-    }
-}
 
 /// Which incidents a list holds; newest first.
 #[derive(Debug, Clone, Default)]
@@ -108,7 +66,7 @@ impl Reader {
         })
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
+    pub(crate) fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -154,42 +112,34 @@ impl Reader {
         events(&self.connection(), id)
     }
 
-    /// The last incident of `policy` on `target` that `episode` led to, if there was one.
-    pub fn incident_of(
+    /// The last runs, newest first; of one plugin if it is named. Runs that only told a
+    /// person are not among them.
+    pub fn last_runs(
         &self,
-        episode: &Episode,
-        policy: &PolicyName,
-        target: &Target,
-    ) -> Result<Option<IncidentRow>, ReadError> {
-        Ok(self
-            .connection()
-            .prepare_cached(
-                "SELECT i.id, policy, target, alert, state, opened_at, ended_at, reason, last_run_at
-                 FROM episodes e JOIN incidents i ON i.id = e.incident
-                 WHERE e.source = ?1 AND e.fingerprint = ?2 AND e.starts_at = ?3
-                   AND i.policy = ?4 AND i.target = ?5
-                 ORDER BY i.id DESC LIMIT 1",
-            )?
-            .query_row(
-                params![
-                    episode.source,
-                    episode.fingerprint.0,
-                    episode.starts_at.to_string(),
-                    policy.as_str(),
-                    target.to_string(),
-                ],
-                incident_row,
-            )
-            .optional()?)
+        plugin: Option<&PluginName>,
+        limit: u32,
+    ) -> Result<Vec<RunId>, ReadError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT incident, number FROM runs WHERE ?1 IS NULL OR plugin = ?1
+             ORDER BY incident DESC, number DESC LIMIT ?2",
+        )?;
+        let rows = statement.query_map(params![plugin.map(PluginName::as_str), limit], |row| {
+            Ok(RunId {
+                incident: id(row.get(0)?),
+                number: row.get(1)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// When a resolved notification of `episode` was accepted last, if one was.
-    pub fn resolved_at(&self, episode: &Episode) -> Result<Option<Timestamp>, ReadError> {
-        Ok(self
+    /// The firing notification of an episode as it was accepted last, if one was.
+    pub fn alert(&self, episode: &Episode) -> Result<Option<Alert>, ReadError> {
+        let body: Option<String> = self
             .connection()
             .prepare_cached(
-                "SELECT last_seen_at FROM alerts WHERE source = ?1 AND fingerprint = ?2
-                     AND starts_at = ?3 AND status = 'resolved'",
+                "SELECT body FROM alerts WHERE source = ?1 AND fingerprint = ?2
+                     AND starts_at = ?3 AND status = 'firing'",
             )?
             .query_row(
                 params![
@@ -197,26 +147,51 @@ impl Reader {
                     episode.fingerprint.0,
                     episode.starts_at.to_string(),
                 ],
+                |row| row.get(0),
+            )
+            .optional()?;
+        body.map(|body| decode(&body, "an accepted alert"))
+            .transpose()
+    }
+
+    /// When the last event was written, by the clock of the daemon that wrote it.
+    pub fn last_event_at(&self) -> Result<Option<Timestamp>, ReadError> {
+        Ok(self
+            .connection()
+            .query_row(
+                "SELECT at FROM events ORDER BY seq DESC LIMIT 1",
+                [],
                 |row| row.get(0).map(moment),
             )
             .optional()?)
     }
 
-    /// When a run of `policy` on `target` ended last.
-    pub fn last_run(
-        &self,
-        policy: &PolicyName,
-        target: &Target,
-    ) -> Result<Option<Timestamp>, ReadError> {
-        Ok(self
-            .connection()
-            .prepare_cached(
-                "SELECT max(last_run_at) FROM incidents
-                 WHERE policy = ?1 AND target = ?2 AND last_run_at IS NOT NULL",
-            )?
-            .query_row(params![policy.as_str(), target.to_string()], |row| {
-                row.get::<_, Option<i64>>(0).map(|at| at.map(moment))
-            })?)
+    /// What waits in the inbox at these places, in their order; what has been dealt with
+    /// is left out.
+    pub fn inbox(&self, places: &[u64]) -> Result<Vec<Accepted>, ReadError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT i.seq, a.body, i.received_at, i.repeat
+             FROM inbox i JOIN alerts a ON a.id = i.alert_id WHERE i.seq = ?1",
+        )?;
+        let mut alerts = Vec::with_capacity(places.len());
+        for place in places {
+            let row = statement
+                .query_row(
+                    params![i64::try_from(*place).unwrap_or(i64::MAX)],
+                    inbox_row,
+                )
+                .optional()?;
+            if let Some(row) = row {
+                alerts.push(accepted(row)?);
+            }
+        }
+        Ok(alerts)
+    }
+
+    /// What happened to the controls, in order.
+    pub fn controls(&self) -> Result<Vec<ControlEvent>, ReadError> {
+        controls(&self.connection())
     }
 
     /// The last set of plugins and policies that was good as a whole.
@@ -244,6 +219,17 @@ impl Reader {
     }
 }
 
+fn controls(connection: &Connection) -> Result<Vec<ControlEvent>, ReadError> {
+    let bodies: Vec<String> = connection
+        .prepare_cached("SELECT body FROM controls ORDER BY seq")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    bodies
+        .iter()
+        .map(|body| decode(body, "an event of the controls"))
+        .collect()
+}
+
 /// Everything that a daemon needs to go on where an earlier one ended.
 pub(crate) fn recover(connection: &Connection) -> Result<Recovered, OpenError> {
     let unreadable = |error: ReadError| match error {
@@ -262,26 +248,16 @@ pub(crate) fn recover(connection: &Connection) -> Result<Recovered, OpenError> {
         .into_iter()
         .map(|number| events(connection, id(number)).map_err(unreadable))
         .collect::<Result<_, _>>()?;
-    let inbox: Vec<(i64, String, i64, bool)> = connection
+    let inbox: Vec<InboxRow> = connection
         .prepare(
             "SELECT i.seq, a.body, i.received_at, i.repeat
              FROM inbox i JOIN alerts a ON a.id = i.alert_id ORDER BY i.seq",
         )?
-        .query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?
+        .query_map([], inbox_row)?
         .collect::<Result<_, _>>()?;
     let inbox = inbox
         .into_iter()
-        .map(|(seq, body, received_at, repeat)| {
-            let alert: Alert = decode(&body, "an accepted alert").map_err(unreadable)?;
-            Ok(Accepted {
-                seq: u64::try_from(seq).unwrap_or_default(),
-                alert,
-                received_at: moment(received_at),
-                repeat,
-            })
-        })
+        .map(|row| accepted(row).map_err(unreadable))
         .collect::<Result<_, OpenError>>()?;
     let last: i64 =
         connection.query_row("SELECT coalesce(max(id), 0) FROM incidents", [], |row| {
@@ -290,7 +266,24 @@ pub(crate) fn recover(connection: &Connection) -> Result<Recovered, OpenError> {
     Ok(Recovered {
         open,
         inbox,
-        next_incident: id(last + 1),
+        controls: controls(connection).map_err(unreadable)?,
+        last_incident: u64::try_from(last).unwrap_or_default(),
+    })
+}
+
+/// A row of the inbox: its place, the alert, when it was received, whether it repeats.
+type InboxRow = (i64, String, i64, bool);
+
+fn inbox_row(row: &Row<'_>) -> rusqlite::Result<InboxRow> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+}
+
+fn accepted((seq, body, received_at, repeat): InboxRow) -> Result<Accepted, ReadError> {
+    Ok(Accepted {
+        seq: u64::try_from(seq).unwrap_or_default(),
+        alert: decode(&body, "an accepted alert")?,
+        received_at: moment(received_at),
+        repeat,
     })
 }
 
@@ -305,14 +298,17 @@ fn events(connection: &Connection, incident: IncidentId) -> Result<Vec<Event>, R
         .collect()
 }
 
-fn decode<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, ReadError> {
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(
+    text: &str,
+    what: &str,
+) -> Result<T, ReadError> {
     serde_json::from_str(text).map_err(|source| ReadError::Decode {
         what: what.to_owned(),
         source,
     })
 }
 
-fn incident_row(row: &Row<'_>) -> rusqlite::Result<IncidentRow> {
+pub(crate) fn incident_row(row: &Row<'_>) -> rusqlite::Result<IncidentRow> {
     Ok(IncidentRow {
         id: id(row.get(0)?),
         policy: row.get(1)?,
@@ -331,10 +327,10 @@ pub(crate) fn number(id: IncidentId) -> i64 {
     i64::try_from(id.0).unwrap_or(i64::MAX)
 }
 
-fn id(number: i64) -> IncidentId {
+pub(crate) fn id(number: i64) -> IncidentId {
     IncidentId(u64::try_from(number).unwrap_or_default())
 }
 
-fn moment(microseconds: i64) -> Timestamp {
+pub(crate) fn moment(microseconds: i64) -> Timestamp {
     Timestamp::from_microsecond(microseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -6,7 +6,8 @@ use crate::OpenError;
 
 /// Each entry takes the schema one version further; `PRAGMA user_version` says how
 /// many have been applied. Entries are only ever appended.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     -- Moments are microseconds since 1970, so that they sort; `starts_at` is text,
     -- because it is part of an identity and may lie outside their range.
 
@@ -93,7 +94,53 @@ const MIGRATIONS: &[&str] = &["
         error   TEXT NOT NULL,
         body    BLOB NOT NULL
     ) STRICT;
-    "];
+    ",
+    "
+    -- Runs that began, and effects that began: views of `events`, for the guards that
+    -- count them. Runs that only tell a person are not among them.
+    CREATE TABLE runs (
+        incident  INTEGER NOT NULL,
+        number    INTEGER NOT NULL,
+        at        INTEGER NOT NULL,
+        policy    TEXT NOT NULL,
+        plugin    TEXT NOT NULL,
+        mode      TEXT NOT NULL,
+        PRIMARY KEY (incident, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX runs_by_policy ON runs (policy, at);
+    CREATE TABLE effects (
+        at        INTEGER NOT NULL,
+        incident  INTEGER NOT NULL,
+        run       INTEGER NOT NULL,
+        call      INTEGER NOT NULL,
+        target    TEXT NOT NULL,
+        action    TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX effects_by_time ON effects (at);
+    INSERT INTO runs (incident, number, at, policy, plugin, mode)
+        SELECT e.incident,
+               CAST(substr(e.body ->> '$.run', instr(e.body ->> '$.run', '.') + 1) AS INTEGER),
+               e.at, i.policy, e.body ->> '$.plugin', 'live'
+        FROM events e JOIN incidents i ON i.id = e.incident
+        WHERE e.kind = 'run-started';
+    INSERT INTO effects (at, incident, run, call, target, action)
+        SELECT e.at, e.incident,
+               CAST(substr(e.body ->> '$.run', instr(e.body ->> '$.run', '.') + 1) AS INTEGER),
+               e.body ->> '$.call', i.target, coalesce(e.body ->> '$.request.call', 'ansible.run')
+        FROM events e JOIN incidents i ON i.id = e.incident
+        WHERE e.kind = 'effect-began';
+
+    -- How a policy has fared on a target, and whether the target flaps.
+    CREATE INDEX incidents_by_target ON incidents (policy, target, id);
+
+    -- What happened to the stop switch and to storms.
+    CREATE TABLE controls (
+        seq   INTEGER PRIMARY KEY AUTOINCREMENT,
+        at    INTEGER NOT NULL,
+        body  TEXT NOT NULL
+    ) STRICT;
+    ",
+];
 
 /// The newest schema that this program knows.
 pub(crate) fn newest() -> i64 {
@@ -112,15 +159,21 @@ pub(crate) fn version(connection: &Connection) -> Result<i64, OpenError> {
     Ok(found)
 }
 
+/// Sees to it that a commit that was answered is on the disk, also after a loss of power.
+pub(crate) fn durable(connection: &mut Connection) -> Result<(), OpenError> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(())
+}
+
 /// Sets a writing connection up and brings the file to the newest schema.
 pub(crate) fn prepare(connection: &mut Connection) -> Result<(), OpenError> {
     // Before anything is written: a file of a later version stays as it is.
     let found = version(connection)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A commit that was answered is on the disk, also after a loss of power.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    durable(connection)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // In KiB, taken as it is needed: what a burst touches is not read back in its midst.
+    connection.pragma_update(None, "cache_size", -(16 << 10))?;
     let applied = usize::try_from(found).unwrap_or(0);
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(applied) {
         let transaction = connection.transaction()?;

@@ -1,76 +1,48 @@
 //! The writing side: one thread, group commit.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, params};
-use sentinel_core::alert::{Alert, Episode};
-use sentinel_core::event::Event;
-use sentinel_core::id::{Digest, IncidentId, PluginName};
-use tokio::sync::{mpsc, oneshot};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, InterruptHandle, OpenFlags, Transaction, params};
+use sentinel_core::alert::Alert;
+use sentinel_core::event::EventBody;
+use sentinel_core::id::{Digest, PluginName};
+use sentinel_core::record::{Accepted, Append, Recovered};
+use tokio::sync::oneshot;
 
+use crate::checkpoint::Checkpointer;
 use crate::lock::FolderLock;
-use crate::query::{self, IncidentRow, StoredServing};
-use crate::{OpenError, WriteError, schema};
+use crate::query::{self, StoredServing};
+use crate::queue::{Lane, Queue, Refused};
+use crate::{OpenError, WriteError, integrity, schema};
 
 /// The file's name inside the data folder.
 pub(crate) const FILE: &str = "journal.sqlite";
 
-/// How many operations may wait for the writer before intake is told that it is full.
+/// How many deliveries may wait for the writer before intake is told that it is full.
 const QUEUE: usize = 8192;
 
 /// How many rows one transaction takes at most, so that one huge burst does not keep
 /// everybody else waiting for its `fsync`.
-const GROUP_ROWS: usize = 20_000;
+const GROUP_ROWS: usize = 8_000;
+
+/// The same once something urgent is among them: a burst goes on beside it, and does not
+/// keep it waiting.
+const URGENT_ROWS: usize = 500;
 
 /// How many deliveries that could not be understood are kept.
 const DEAD_LETTERS: i64 = 1000;
 
 /// How much is kept of a delivery that could not be understood.
 pub const DEAD_LETTER_BYTES: usize = 64 << 10;
-
-/// An alert that is committed and that the engine has not dealt with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
-    /// Its place in the inbox; give it back in [`Append::done`].
-    pub seq: u64,
-    /// The alert.
-    pub alert: Alert,
-    /// When its delivery was committed.
-    pub received_at: Timestamp,
-    /// Whether the same identity had been accepted before.
-    pub repeat: bool,
-}
-
-/// What the engine made of something, committed as one.
-#[derive(Debug, Default)]
-pub struct Append {
-    /// What happened.
-    pub events: Vec<Event>,
-    /// Where the incidents stand after that.
-    pub incidents: Vec<IncidentRow>,
-    /// Which episodes led to which incidents.
-    pub episodes: Vec<(Episode, IncidentId)>,
-    /// What has been dealt with.
-    pub done: Vec<u64>,
-}
-
-impl Append {
-    /// Whether there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
-            && self.incidents.is_empty()
-            && self.episodes.is_empty()
-            && self.done.is_empty()
-    }
-}
 
 /// A delivery that could not be understood.
 #[derive(Debug)]
@@ -100,27 +72,58 @@ pub struct PluginRecord {
     pub wasm: Vec<u8>,
 }
 
-/// What an earlier daemon left.
-#[derive(Debug)]
-pub struct Recovered {
-    /// The incidents that have not ended, each with its events in order.
-    pub open: Vec<Vec<Event>>,
-    /// What was accepted and not dealt with, in order.
-    pub inbox: Vec<Accepted>,
-    /// The number of the next incident.
-    pub next_incident: IncidentId,
-}
-
 type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 
 /// Told after each commit how long it took and how many operations it held.
 type CommitObserver = Box<dyn Fn(Duration, usize) + Send>;
 
+/// Where an accepted alert stands in the inbox, and whether it had been accepted before.
+type Place = (u64, bool);
+
+/// Alerts as the journal writes them. Made by whoever hands them in: the one thread that
+/// writes is what limits intake, and putting things into words is most of the work.
+struct Texts {
+    buffer: String,
+    // For each alert where its body ends and where its start does; each begins where the
+    // one before it ends.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Texts {
+    fn new(alerts: &[Alert]) -> Result<Self, WriteError> {
+        let failed = |error: &dyn std::fmt::Display| WriteError::Failed(error.to_string());
+        let mut buffer = Vec::with_capacity(alerts.len() << 10);
+        let mut ends = Vec::with_capacity(alerts.len());
+        for alert in alerts {
+            serde_json::to_writer(&mut buffer, alert).map_err(|error| failed(&error))?;
+            let body = buffer.len();
+            write!(buffer, "{}", alert.starts_at).map_err(|error| failed(&error))?;
+            ends.push((body, buffer.len()));
+        }
+        let buffer = String::from_utf8(buffer).map_err(|error| failed(&error))?;
+        Ok(Self { buffer, ends })
+    }
+
+    /// Each alert's body and start.
+    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut begin = 0;
+        self.ends.iter().filter_map(move |(body, end)| {
+            let pair = (
+                self.buffer.get(begin..*body)?,
+                self.buffer.get(*body..*end)?,
+            );
+            begin = *end;
+            Some(pair)
+        })
+    }
+}
+
 enum Op {
     Accept {
-        alerts: Vec<Alert>,
+        alerts: Arc<Vec<Alert>>,
+        texts: Texts,
         at: Timestamp,
-        reply: Reply<Vec<Accepted>>,
+        reply: Reply<Vec<Place>>,
     },
     Append {
         append: Arc<Append>,
@@ -146,7 +149,7 @@ enum Op {
 
 /// The outcome of one operation, kept until the commit decides whether it holds.
 enum Outcome {
-    Accepted(Vec<Accepted>),
+    Accepted(Vec<Place>),
     Written,
 }
 
@@ -166,9 +169,9 @@ impl Op {
 
     fn run(&self, transaction: &Transaction<'_>) -> rusqlite::Result<Outcome> {
         match self {
-            Self::Accept { alerts, at, .. } => {
-                accept(transaction, alerts, *at).map(Outcome::Accepted)
-            }
+            Self::Accept {
+                alerts, texts, at, ..
+            } => accept(transaction, alerts, texts, *at).map(Outcome::Accepted),
             Self::Append { append: batch, .. } => {
                 append(transaction, batch).map(|()| Outcome::Written)
             }
@@ -190,12 +193,16 @@ impl Op {
     /// committed stays so.
     fn answer(self, result: Result<Outcome, WriteError>) {
         let gone = match self {
-            Self::Accept { reply, .. } => reply
-                .send(result.map(|outcome| match outcome {
-                    Outcome::Accepted(accepted) => accepted,
-                    Outcome::Written => Vec::new(),
-                }))
-                .is_err(),
+            Self::Accept { reply, alerts, .. } => {
+                // Before the answer, so that they are the caller's alone again.
+                drop(alerts);
+                reply
+                    .send(result.map(|outcome| match outcome {
+                        Outcome::Accepted(places) => places,
+                        Outcome::Written => Vec::new(),
+                    }))
+                    .is_err()
+            }
             Self::Append { reply, .. }
             | Self::DeadLetter { reply, .. }
             | Self::Plugin { reply, .. }
@@ -208,15 +215,27 @@ impl Op {
     }
 }
 
+/// Whether somebody may be waiting for what comes of one of them.
+fn lane(alerts: &[Alert]) -> Lane {
+    if alerts.iter().any(Alert::is_urgent) {
+        Lane::Urgent
+    } else {
+        Lane::Bulk
+    }
+}
+
 /// The journal, open for writing. Closing it, or dropping it, waits for everything that
 /// was handed in.
 pub struct Journal {
-    // `None` once the journal is closing.
-    ops: Mutex<Option<mpsc::Sender<Op>>>,
+    queue: Arc<Queue<Op>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     folder: PathBuf,
     // Whether the last commit held.
     healthy: Arc<AtomicBool>,
+    // What looking the file through has found.
+    damage: Arc<OnceLock<String>>,
+    // Ends that early.
+    check: Option<InterruptHandle>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -247,10 +266,18 @@ impl Journal {
             path: folder.to_owned(),
             source,
         })?;
-        let mut connection = Connection::open(&file)?;
-        schema::prepare(&mut connection)?;
-        let recovered = query::recover(&connection)?;
-        let (ops, inbox) = mpsc::channel(QUEUE);
+        let (mut connection, recovered) = read(&file).map_err(|error| match error {
+            OpenError::Sqlite(error) if integrity::is_damage(&error) => OpenError::Damaged {
+                path: file.clone(),
+                detail: error.to_string(),
+            },
+            error => error,
+        })?;
+        let damage = Arc::new(OnceLock::new());
+        let check = check_beside(&file, &damage)?;
+        let checkpointer = Checkpointer::start(&file, &mut connection)?;
+        let queue = Arc::new(Queue::new());
+        let waiting = queue.clone();
         let healthy = Arc::new(AtomicBool::new(true));
         let writer_healthy = healthy.clone();
         let observe: CommitObserver = Box::new(observe);
@@ -258,22 +285,26 @@ impl Journal {
             .name("journal".to_owned())
             .spawn(move || {
                 Writer {
+                    queue: waiting,
                     connection,
+                    checkpointer: Some(checkpointer),
                     observe,
                     healthy: writer_healthy,
                     _lock: lock,
                 }
-                .serve(inbox);
+                .serve();
             })
             .map_err(|source| OpenError::Folder {
                 path: folder.to_owned(),
                 source,
             })?;
         let journal = Self {
-            ops: Mutex::new(Some(ops)),
+            queue,
             thread: Mutex::new(Some(thread)),
             folder: folder.to_owned(),
             healthy,
+            damage,
+            check,
         };
         Ok((journal, recovered))
     }
@@ -286,28 +317,57 @@ impl Journal {
         at: Timestamp,
     ) -> Result<Vec<Accepted>, WriteError> {
         let (reply, answer) = oneshot::channel();
-        let op = Op::Accept { alerts, at, reply };
-        self.sender()?.try_send(op).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => WriteError::Full,
-            mpsc::error::TrySendError::Closed(_) => WriteError::Closed,
-        })?;
-        answer.await.unwrap_or(Err(WriteError::Closed))
+        let alerts = Arc::new(alerts);
+        let op = Op::Accept {
+            texts: Texts::new(&alerts)?,
+            alerts: alerts.clone(),
+            at,
+            reply,
+        };
+        self.queue
+            .push(lane(&alerts), QUEUE, op)
+            .map_err(WriteError::from)?;
+        let places = answer.await.unwrap_or(Err(WriteError::Closed))?;
+        let accepted =
+            Arc::unwrap_or_clone(alerts)
+                .into_iter()
+                .zip(places)
+                .map(|(alert, (seq, repeat))| Accepted {
+                    seq,
+                    alert: Arc::new(alert),
+                    received_at: at,
+                    repeat,
+                });
+        Ok(accepted.collect())
     }
 
     /// Commits what the engine made of something. Shared, so that a caller that must
     /// get it written can try again.
     pub async fn append(&self, append: Arc<Append>) -> Result<(), WriteError> {
-        self.write(|reply| Op::Append { append, reply }).await
+        let Append {
+            events,
+            incidents,
+            episodes,
+            controls,
+            done: _,
+        } = &*append;
+        // That alerts led to nothing is no news that anybody waits for.
+        let idle =
+            events.is_empty() && incidents.is_empty() && episodes.is_empty() && controls.is_empty();
+        let lane = if idle { Lane::Bulk } else { Lane::Urgent };
+        self.write(lane, |reply| Op::Append { append, reply }).await
     }
 
     /// Keeps a delivery that could not be understood.
     pub async fn dead_letter(&self, letter: DeadLetter) -> Result<(), WriteError> {
-        self.write(|reply| Op::DeadLetter { letter, reply }).await
+        self.write(Lane::Bulk, |reply| Op::DeadLetter { letter, reply })
+            .await
     }
 
     /// Keeps a plugin version, so that what acted can be looked at and run again.
     pub async fn keep_plugin(&self, record: PluginRecord) -> Result<(), WriteError> {
-        self.write(|reply| Op::Plugin { record, reply }).await
+        self.write(Lane::Urgent, |reply| Op::Plugin { record, reply })
+            .await
     }
 
     /// Notes the set of plugins and policies that serves from now on.
@@ -316,7 +376,8 @@ impl Journal {
         at: Timestamp,
         serving: StoredServing,
     ) -> Result<(), WriteError> {
-        self.write(|reply| Op::Serving { at, serving, reply }).await
+        self.write(Lane::Urgent, |reply| Op::Serving { at, serving, reply })
+            .await
     }
 
     /// Whether the last write held.
@@ -325,23 +386,30 @@ impl Journal {
         self.healthy.load(Ordering::Relaxed) && !self.is_closed()
     }
 
+    /// What is wrong with the file, if anything was found: its pages are looked through
+    /// once after each start.
+    #[must_use]
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
     /// Whether it takes nothing any more: it was closed, or its thread is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.sender().map_or(true, |ops| ops.is_closed())
+        self.queue.is_closed()
     }
 
     /// Writes something that changes nothing, to find out whether it can be written.
     pub async fn probe(&self) -> Result<(), WriteError> {
-        self.write(|reply| Op::Probe { reply }).await
+        self.write(Lane::Urgent, |reply| Op::Probe { reply }).await
     }
 
     /// Takes nothing more, and waits until what was handed in is committed. Blocks.
     pub fn close(&self) {
-        self.ops
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        if let Some(check) = &self.check {
+            check.interrupt();
+        }
+        self.queue.close();
         let thread = self
             .thread
             .lock()
@@ -352,21 +420,74 @@ impl Journal {
         }
     }
 
-    fn sender(&self) -> Result<mpsc::Sender<Op>, WriteError> {
-        self.ops
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or(WriteError::Closed)
-    }
-
-    async fn write(&self, op: impl FnOnce(Reply<()>) -> Op) -> Result<(), WriteError> {
+    /// Never refused for want of room: there are no more of these than runs and people.
+    async fn write(&self, lane: Lane, op: impl FnOnce(Reply<()>) -> Op) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.sender()?
-            .send(op(reply))
-            .await
-            .map_err(|_| WriteError::Closed)?;
+        self.queue.push(lane, usize::MAX, op(reply))?;
         answer.await.unwrap_or(Err(WriteError::Closed))
+    }
+}
+
+/// Opens the file and reads what is in it, unless it is damaged.
+fn read(file: &Path) -> Result<(Connection, Recovered), OpenError> {
+    integrity::check_log(file)?;
+    let mut connection = Connection::open(file)?;
+    // A file that is refused stays as it is, its log too.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    schema::prepare(&mut connection)?;
+    if !is_large(file)
+        && let Some(detail) = integrity::check_pages(&connection)
+    {
+        return Err(OpenError::Damaged {
+            path: file.to_owned(),
+            detail,
+        });
+    }
+    let recovered = query::recover(&connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok((connection, recovered))
+}
+
+fn is_large(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|file| file.len() > integrity::SMALL)
+}
+
+/// Looks a large file through beside the work: a start must not wait for that.
+fn check_beside(
+    file: &Path,
+    damage: &Arc<OnceLock<String>>,
+) -> Result<Option<InterruptHandle>, OpenError> {
+    if !is_large(file) {
+        return Ok(None);
+    }
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let interrupt = connection.get_interrupt_handle();
+    let (path, damage) = (file.to_owned(), damage.clone());
+    std::thread::Builder::new()
+        .name("journal-check".to_owned())
+        .spawn(move || {
+            if let Some(detail) = integrity::check_pages(&connection) {
+                tracing::error!(
+                    file = %path.display(),
+                    detail,
+                    "the journal is damaged: stop the daemon, keep a copy, and mend it or begin a new one"
+                );
+                damage.get_or_init(|| detail);
+            }
+        })
+        .map_err(|source| OpenError::Folder {
+            path: file.to_owned(),
+            source,
+        })?;
+    Ok(Some(interrupt))
+}
+
+impl From<Refused> for WriteError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::Full,
+            Refused::Closed => Self::Closed,
+        }
     }
 }
 
@@ -388,24 +509,27 @@ impl Drop for Journal {
 }
 
 struct Writer {
+    queue: Arc<Queue<Op>>,
     connection: Connection,
+    checkpointer: Option<Checkpointer>,
     observe: CommitObserver,
     healthy: Arc<AtomicBool>,
     _lock: FolderLock,
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Also when it ends in a panic: whoever waits is told that nobody writes any more.
+        self.queue.abandon();
+    }
+}
+
 impl Writer {
-    fn serve(mut self, mut inbox: mpsc::Receiver<Op>) {
-        while let Some(first) = inbox.blocking_recv() {
-            let mut rows = first.rows();
-            let mut group = vec![first];
-            while rows < GROUP_ROWS {
-                let Ok(op) = inbox.try_recv() else { break };
-                rows += op.rows();
-                group.push(op);
-            }
-            self.commit(group);
+    fn serve(mut self) {
+        while let Some((lane, first)) = self.queue.wait() {
+            self.commit(Group::new(lane, first));
         }
+        self.checkpointer.take();
         // The next start then finds a small file and no log to read back.
         if let Err(error) = self
             .connection
@@ -415,43 +539,99 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, group: Vec<Op>) {
+    fn commit(&mut self, mut group: Group) {
         let begun = Instant::now();
-        let count = group.len();
-        match self.attempt(&group) {
+        match self.attempt(&mut group) {
             Ok(outcomes) => {
                 self.healthy.store(true, Ordering::Relaxed);
-                (self.observe)(begun.elapsed(), count);
-                for (op, outcome) in group.into_iter().zip(outcomes) {
+                (self.observe)(begun.elapsed(), group.ops.len());
+                for (op, outcome) in group.ops.into_iter().zip(outcomes) {
                     op.answer(Ok(outcome));
                 }
             }
             // One bad operation must not take the others with it.
-            Err(error) if count > 1 => {
+            Err(error) if group.ops.len() > 1 => {
+                let count = group.ops.len();
                 tracing::debug!(%error, count, "a group commit failed; trying one by one");
-                for op in group {
-                    self.commit(vec![op]);
+                for op in group.ops {
+                    self.commit(Group::alone(op));
                 }
             }
             Err(error) => {
                 self.healthy.store(false, Ordering::Relaxed);
-                for op in group {
+                for op in group.ops {
                     op.answer(Err(WriteError::Failed(error.to_string())));
                 }
             }
         }
     }
 
-    fn attempt(&mut self, group: &[Op]) -> rusqlite::Result<Vec<Outcome>> {
+    /// One transaction: what the group holds, and what waits or comes while it is being
+    /// written.
+    fn attempt(&mut self, group: &mut Group) -> rusqlite::Result<Vec<Outcome>> {
         let transaction = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let outcomes = group
-            .iter()
-            .map(|op| op.run(&transaction))
-            .collect::<rusqlite::Result<_>>()?;
+        let mut outcomes = Vec::new();
+        for op in &group.ops {
+            outcomes.push(op.run(&transaction)?);
+        }
+        while let Some(op) = group.next(&self.queue) {
+            let outcome = op.run(&transaction);
+            group.ops.push(op);
+            outcomes.push(outcome?);
+        }
         transaction.commit()?;
         Ok(outcomes)
+    }
+}
+
+/// What is committed as one.
+struct Group {
+    ops: Vec<Op>,
+    rows: usize,
+    // How many rows it may have. What is urgent closes it early.
+    limit: usize,
+}
+
+impl Group {
+    fn new(lane: Lane, first: Op) -> Self {
+        let mut group = Self {
+            rows: first.rows(),
+            ops: vec![first],
+            limit: GROUP_ROWS,
+        };
+        group.admit(lane);
+        group
+    }
+
+    /// An operation that goes without others.
+    fn alone(op: Op) -> Self {
+        Self {
+            ops: vec![op],
+            rows: 0,
+            limit: 0,
+        }
+    }
+
+    fn admit(&mut self, lane: Lane) {
+        if lane == Lane::Urgent {
+            self.limit = self.limit.min(URGENT_ROWS);
+        }
+    }
+
+    /// What else goes into it: whatever is urgent, and of the rest what still fits.
+    fn next(&mut self, queue: &Queue<Op>) -> Option<Op> {
+        let (lane, op) = if self.limit == 0 || self.rows >= GROUP_ROWS {
+            return None;
+        } else if self.rows >= self.limit {
+            (Lane::Urgent, queue.take_urgent()?)
+        } else {
+            queue.take()?
+        };
+        self.rows += op.rows();
+        self.admit(lane);
+        Some(op)
     }
 }
 
@@ -463,8 +643,9 @@ fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
 fn accept(
     transaction: &Transaction<'_>,
     alerts: &[Alert],
+    texts: &Texts,
     at: Timestamp,
-) -> rusqlite::Result<Vec<Accepted>> {
+) -> rusqlite::Result<Vec<Place>> {
     let mut upsert = transaction.prepare_cached(
         "INSERT INTO alerts
              (source, fingerprint, starts_at, status, body, received_at, last_seen_at, deliveries)
@@ -478,28 +659,32 @@ fn accept(
         .prepare_cached("INSERT INTO inbox (alert_id, received_at, repeat) VALUES (?1, ?2, ?3)")?;
     alerts
         .iter()
-        .map(|alert| {
+        .zip(texts.iter())
+        .map(|(alert, (body, starts_at))| {
             let (id, deliveries): (i64, i64) = upsert.query_row(
                 params![
                     alert.source,
                     alert.fingerprint.0,
-                    alert.starts_at.to_string(),
+                    starts_at,
                     alert.status.as_str(),
-                    json(alert)?,
+                    body,
                     at.as_microsecond(),
                 ],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
             let repeat = deliveries > 1;
             let seq = enqueue.insert(params![id, at.as_microsecond(), repeat])?;
-            Ok(Accepted {
-                seq: u64::try_from(seq).unwrap_or_default(),
-                alert: alert.clone(),
-                received_at: at,
-                repeat,
-            })
+            Ok((u64::try_from(seq).unwrap_or_default(), repeat))
         })
         .collect()
+}
+
+/// Numbers as ranges of those that follow one another: what comes in one delivery is most
+/// often dealt with as one.
+fn ranges(numbers: &[u64]) -> impl Iterator<Item = (u64, u64)> {
+    numbers
+        .chunk_by(|a, b| a.checked_add(1) == Some(*b))
+        .filter_map(|run| Some((*run.first()?, *run.last()?)))
 }
 
 fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()> {
@@ -546,9 +731,49 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
             query::number(*incident),
         ])?;
     }
-    let mut done = transaction.prepare_cached("DELETE FROM inbox WHERE seq = ?1")?;
-    for seq in &append.done {
-        done.execute(params![i64::try_from(*seq).unwrap_or(i64::MAX)])?;
+    let mut run_row = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO runs (incident, number, at, policy, plugin, mode)
+         SELECT ?1, ?2, ?3, policy, ?4, ?5 FROM incidents WHERE id = ?1",
+    )?;
+    let mut effect_row = transaction.prepare_cached(
+        "INSERT INTO effects (at, incident, run, call, target, action)
+         SELECT ?1, ?2, ?3, ?4, target, ?5 FROM incidents WHERE id = ?2",
+    )?;
+    for event in &append.events {
+        let (incident, at) = (query::number(event.incident), event.at.as_microsecond());
+        match &event.body {
+            EventBody::RunStarted {
+                run,
+                step,
+                plugin,
+                mode,
+                ..
+            } if *step > 0 => {
+                run_row.execute(params![
+                    incident,
+                    run.number,
+                    at,
+                    plugin.as_str(),
+                    mode.as_str()
+                ])?;
+            }
+            EventBody::EffectBegan {
+                run, call, request, ..
+            } => {
+                effect_row.execute(params![at, incident, run.number, call, request.name()])?;
+            }
+            _ => {}
+        }
+    }
+    let mut control_row =
+        transaction.prepare_cached("INSERT INTO controls (at, body) VALUES (?1, ?2)")?;
+    for control in &append.controls {
+        control_row.execute(params![control.at.as_microsecond(), json(control)?])?;
+    }
+    let mut done = transaction.prepare_cached("DELETE FROM inbox WHERE seq BETWEEN ?1 AND ?2")?;
+    let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
+    for (first, last) in ranges(&append.done) {
+        done.execute(params![number(first), number(last)])?;
     }
     Ok(())
 }

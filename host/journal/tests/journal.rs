@@ -16,6 +16,7 @@ use sentinel_core::guard::settings::Guards;
 use sentinel_core::id::{Digest, IncidentId};
 use sentinel_core::incident::{Approval, Incident, Plan, PlannedVerify, VerifyCheck};
 use sentinel_core::policy::Mode;
+use sentinel_core::record::History as _;
 use sentinel_journal::{
     Append, DeadLetter, IncidentFilter, IncidentRow, Journal, OpenError, PluginRecord, Reader,
     Recovered, StoredServing, WriteError,
@@ -45,7 +46,7 @@ fn opened(id: u64) -> Event {
         at: Timestamp::now(),
         incident: IncidentId(id),
         body: EventBody::Opened {
-            plan: Box::new(Plan {
+            plan: Arc::new(Plan {
                 policy: "web-down".parse().unwrap(),
                 digest: Digest::of(b"policy"),
                 steps: Vec::new(),
@@ -66,7 +67,7 @@ fn opened(id: u64) -> Event {
                 grants: Grants::default(),
             }),
             target: "docker://local/web".parse().unwrap(),
-            alert: Box::new(alert("WebDown")),
+            alert: Arc::new(alert("WebDown")),
             accepted_at: Timestamp::now(),
         },
     }
@@ -102,7 +103,7 @@ async fn accepted_alerts_wait_in_the_inbox_until_they_are_dealt_with() {
         .map(|accepted| accepted.alert.name())
         .collect();
     assert_eq!(waiting, ["B", "A"]);
-    assert_eq!(recovered.inbox[0].alert, alert("B"));
+    assert_eq!(*recovered.inbox[0].alert, alert("B"));
 }
 
 #[tokio::test]
@@ -123,14 +124,14 @@ async fn open_incidents_come_back_with_their_events_and_ended_ones_do_not() {
         events: ended.iter().chain(&going_on).cloned().collect(),
         incidents: vec![row(&ended), row(&going_on)],
         episodes: vec![(alert("WebDown").episode(), IncidentId(2))],
-        done: Vec::new(),
+        ..Append::default()
     };
     journal.append(Arc::new(append)).await.unwrap();
     drop(journal);
 
     let (_journal, recovered) = open(folder.path());
     assert_eq!(recovered.open, [going_on.to_vec()]);
-    assert_eq!(recovered.next_incident, IncidentId(3));
+    assert_eq!(recovered.last_incident, 2);
     let reader = Reader::open(folder.path()).unwrap();
     assert_eq!(reader.events(IncidentId(1)).unwrap(), ended);
     let policy = "web-down".parse().unwrap();
@@ -187,6 +188,73 @@ async fn concurrent_deliveries_share_commits_and_each_is_answered() {
         "{} commits for 500 deliveries",
         operations.len()
     );
+}
+
+#[tokio::test]
+async fn a_critical_alert_overtakes_a_burst_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    // After each commit the writer waits, for as long as the sender is there.
+    let (burst_is_there, wait) = std::sync::mpsc::channel::<()>();
+    let (committed, commits) = std::sync::mpsc::channel();
+    let (journal, _) = Journal::open(folder.path(), move |_, operations| {
+        committed.send(operations).unwrap();
+        wait.recv().unwrap_err();
+    })
+    .unwrap();
+    let mut critical = alert("Critical");
+    critical
+        .labels
+        .insert("severity".to_owned(), "critical".to_owned());
+    let deliver = |alerts| journal.accept(alerts, Timestamp::now());
+    let first = deliver(vec![alert("First")]);
+    let busy = async {
+        while commits.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let rest = async {
+        busy.await;
+        let burst = (0..20).map(|n| {
+            let alerts = (0..100).map(|m| alert(&format!("A{n}-{m}"))).collect();
+            deliver(alerts)
+        });
+        let burst = futures_util::future::join_all(burst);
+        let release = async { drop(burst_is_there) };
+        tokio::join!(burst, deliver(vec![critical]), release)
+    };
+    let (first, (burst, critical, ())) = tokio::join!(first, rest);
+    let (first, critical) = (first.unwrap()[0].seq, critical.unwrap()[0].seq);
+    assert_eq!(critical, first + 1, "nothing stood before it");
+    for accepted in burst {
+        let accepted = accepted.unwrap();
+        assert_eq!(accepted.len(), 100);
+        assert!(accepted.iter().all(|accepted| accepted.seq > critical));
+    }
+    // It closed the group that it came into: the burst took more than one other commit.
+    journal.close();
+    let rest: Vec<usize> = commits.try_iter().collect();
+    assert!(rest.len() > 1, "{rest:?}");
+    assert_eq!(rest.iter().sum::<usize>(), 21);
+}
+
+#[tokio::test]
+async fn what_is_dealt_with_leaves_the_inbox_and_what_stands_between_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let alerts = (0..6).map(|n| alert(&format!("A{n}"))).collect();
+    let accepted = journal.accept(alerts, Timestamp::now()).await.unwrap();
+    let done = [0, 1, 3, 5]
+        .map(|index: usize| accepted[index].seq)
+        .to_vec();
+    let append = Append {
+        done,
+        ..Append::default()
+    };
+    journal.append(Arc::new(append)).await.unwrap();
+    drop(journal);
+    let (_journal, recovered) = open(folder.path());
+    let left: Vec<u64> = recovered.inbox.iter().map(|left| left.seq).collect();
+    assert_eq!(left, [accepted[2].seq, accepted[4].seq]);
 }
 
 #[tokio::test]
@@ -309,4 +377,98 @@ fn a_folder_that_cannot_be_made_is_told() {
         Reader::open(folder.path()),
         Err(OpenError::Missing { .. })
     ));
+}
+
+/// A journal that has been killed: what was committed is in its log.
+async fn killed(folder: &Path) -> std::path::PathBuf {
+    let live = tempfile::tempdir().unwrap();
+    let (journal, _) = open(live.path());
+    for name in ["A", "B", "C", "D"] {
+        let accepted = journal.accept(vec![alert(name)], Timestamp::now()).await;
+        accepted.unwrap();
+    }
+    for entry in std::fs::read_dir(live.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    folder.join("journal.sqlite-wal")
+}
+
+#[tokio::test]
+async fn a_commit_that_a_loss_of_power_cut_off_is_dropped_and_the_rest_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = killed(folder.path()).await;
+    let whole = std::fs::metadata(&log).unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
+    file.set_len(whole - 1).unwrap();
+    let (_journal, recovered) = open(folder.path());
+    let names: Vec<&str> = recovered.inbox.iter().map(|a| a.alert.name()).collect();
+    assert_eq!(names, ["A", "B", "C"]);
+}
+
+#[tokio::test]
+async fn a_log_that_has_lost_what_was_committed_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = killed(folder.path()).await;
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    std::fs::write(&log, &bytes).unwrap();
+    for _ in 0..2 {
+        let error = Journal::open(folder.path(), |_, _| {}).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("journal.sqlite-wal"), "{error}");
+        assert_eq!(std::fs::read(&log).unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_found_at_the_start_or_soon_after() {
+    for large in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("journal.sqlite");
+        let (journal, _) = open(folder.path());
+        // Events of incidents that have ended: nothing that a start has to read.
+        for id in 1..=if large { 120 } else { 1 } {
+            let line = Event {
+                body: EventBody::Refused {
+                    reason: "x".repeat(3000),
+                },
+                ..opened(id)
+            };
+            let mut events = vec![opened(id)];
+            events.resize(100, line);
+            let append = Append {
+                incidents: vec![row(&events)],
+                events,
+                ..Append::default()
+            };
+            journal.append(Arc::new(append)).await.unwrap();
+        }
+        drop(journal);
+        let mut bytes = std::fs::read(&file).unwrap();
+        let pages = bytes.len() / 4096;
+        let page = if large { pages / 2 } else { pages - 1 };
+        bytes[page * 4096..][..4096].fill(0xff);
+        std::fs::write(&file, &bytes).unwrap();
+        match Journal::open(folder.path(), |_, _| {}) {
+            Err(error) => {
+                assert!(
+                    !large && matches!(error, OpenError::Damaged { .. }),
+                    "{error}"
+                );
+                assert_eq!(std::fs::read(&file).unwrap(), bytes, "left as it is");
+            }
+            Ok((journal, _)) => {
+                assert!(large, "a small file is looked through before it serves");
+                for _ in 0..200 {
+                    if journal.damage().is_some() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                assert!(journal.damage().is_some());
+            }
+        }
+    }
 }

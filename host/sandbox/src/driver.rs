@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use sentinel_core::alert::Labels;
 use sentinel_core::capability::{
     AnsibleRequest, CapabilityError, DockerCall, PlaybookReport, Response,
 };
+use sentinel_core::http::{HttpMethod, HttpRequest, HttpResponse, HttpUrl};
 
 /// A container as the host knows it, whatever the plugin called it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,17 @@ pub struct ContainerIdentity {
     pub name: String,
     /// The labels.
     pub labels: Labels,
+}
+
+/// What became of an effect that began and has no end on record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// It was carried out; this is what it would have answered.
+    Done(Response),
+    /// It was not carried out, or not to its end; carrying out the same call is right.
+    NotDone,
+    /// Nothing tells; why, for people.
+    Unknown(String),
 }
 
 /// Docker hosts by name.
@@ -40,6 +53,18 @@ pub trait DockerDriver: Send + Sync {
         call: &DockerCall,
         timeout: Duration,
     ) -> Result<Response, CapabilityError>;
+
+    /// Says whether `call` was carried out: an effect that began at `began_at` by the
+    /// daemon's clock, and was cut off because the daemon was killed. Only looks, and
+    /// waits as long as Docker may still be at work on it. Answers within `timeout`;
+    /// what is not told by then is unknown.
+    async fn settle(
+        &self,
+        host: &str,
+        call: &DockerCall,
+        began_at: Timestamp,
+        timeout: Duration,
+    ) -> Result<Settled, CapabilityError>;
 }
 
 /// Ansible, on the machine that the daemon runs on.
@@ -52,4 +77,21 @@ pub trait AnsibleDriver: Send + Sync {
         request: &AnsibleRequest,
         timeout: Duration,
     ) -> Result<PlaybookReport, CapabilityError>;
+}
+
+/// Whether a redirect may be followed: the method and the URL that it leads to.
+pub type MayFollow = dyn Fn(HttpMethod, &HttpUrl) -> bool + Send + Sync;
+
+/// HTTP, with the secrets that the host fills in.
+#[async_trait]
+pub trait HttpDriver: Send + Sync {
+    /// Sends `request`, whose URL and secrets are granted, and returns whatever is
+    /// answered. A redirect is followed where `may_follow` says so, and is the answer
+    /// where not. Takes no longer than `timeout`, nor than the request allows.
+    async fn send(
+        &self,
+        request: &HttpRequest,
+        may_follow: &MayFollow,
+        timeout: Duration,
+    ) -> Result<HttpResponse, CapabilityError>;
 }

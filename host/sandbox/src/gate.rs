@@ -2,83 +2,61 @@
 //!
 //! In this order, each of which can end the matter:
 //!
-//! 1. the grant, on what was asked: a call that no container could satisfy is refused
+//! 1. the record, when the run goes on after a crash: a call that is on it is answered from
+//!    it, and must be the one that was asked then;
+//! 2. the grant, on what was asked: a call that no container could satisfy is refused
 //!    before Docker is asked anything;
-//! 2. the name is resolved to a container, and the grant is decided on what was found,
+//! 3. the name is resolved to a container, and the grant is decided on what was found,
 //!    so that a name, a short id and a long id are treated alike;
-//! 3. for effects, the limits;
-//! 4. an effect is recorded as begun, durably;
-//! 5. the driver carries it out, and it is recorded as ended.
+//! 4. for effects, the limits of the run;
+//! 5. for effects, the mode: a dry run's effect is noted down, answered with what would
+//!    have happened, and goes no further; one of a run that applies an approved plan is
+//!    the next one of that plan, or the run ends;
+//! 6. before the first effect, the evidence is captured that it would destroy;
+//! 7. the [`Halt`] of the run and the [`EffectGuard`]: the stop switch, and the limits over
+//!    all runs;
+//! 8. the effect is recorded as begun, durably, with all that the run saw before it;
+//! 9. the driver carries it out, and it is recorded as ended.
 //!
 //! The drivers run on the daemon's own runtime and never on the guests' threads. From
-//! step 4 on, an effect is a task of its own, which goes on to its end and is recorded
+//! step 8 on, an effect is a task of its own, which goes on to its end and is recorded
 //! whatever becomes of the run that asked for it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+mod account;
+mod dry;
+mod evidence;
+mod halt;
+mod plan;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use jiff::Timestamp;
+use rand::Rng as _;
 use sentinel_core::capability::{CapabilityError, DockerCall, DockerRequest, Request, Response};
-use sentinel_core::event::{CallResult, LogLevel, Resource};
+use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource, RunMode, StopCause};
 use sentinel_core::grant::Grants;
-use sentinel_core::id::RunId;
+use sentinel_core::id::{Digest, RunId};
+use sentinel_core::incident::OnInterrupt;
+use sentinel_core::recording::{RecordedCall, RecordedOutcome, Recording, to_hex};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::driver::{AnsibleDriver, ContainerIdentity, DockerDriver};
+pub use self::account::{RecordError, Recorder};
+pub use self::evidence::{Evidence, EvidencePlan};
+pub use self::halt::{EffectGuard, Halt, Halted};
+pub(crate) use self::plan::{LEFT_OUT, in_full};
 
-/// Keeps the account of what passes the gate. The calls of a run are numbered from 1
-/// in the order in which they were asked.
-#[async_trait]
-pub trait Recorder: Send + Sync {
-    /// An effect is about to be carried out. It is, only after this has returned `Ok`:
-    /// the record must be durable by then.
-    async fn effect_began(
-        &self,
-        run: RunId,
-        call: u32,
-        request: &Request,
-        on: Option<&ContainerIdentity>,
-    ) -> Result<(), RecordError>;
-
-    /// An effect that began was carried out, or was not.
-    async fn effect_ended(
-        &self,
-        run: RunId,
-        call: u32,
-        request: &Request,
-        result: &CallResult,
-    ) -> Result<(), RecordError>;
-
-    /// Something was looked at. The run is told only what was recorded.
-    async fn observed(
-        &self,
-        run: RunId,
-        call: u32,
-        request: &Request,
-        result: &CallResult,
-    ) -> Result<(), RecordError>;
-
-    /// A call was refused, or its container was not found, and nothing was done.
-    async fn denied(
-        &self,
-        run: RunId,
-        call: u32,
-        request: &Request,
-        error: &CapabilityError,
-    ) -> Result<(), RecordError>;
-
-    /// The plugin wrote a line. Called on the guests' threads: it must not block.
-    fn logged(&self, run: RunId, level: LogLevel, message: &str);
-}
-
-/// Something could not be recorded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RecordError(pub String);
+use self::dry::Rehearsal;
+use self::plan::ApprovedPlan;
+use crate::clock::RunClock;
+use crate::driver::{AnsibleDriver, ContainerIdentity, DockerDriver, Settled};
+use crate::guest::Source;
+use crate::playback::Playback;
+use crate::run::{RunFailure, RunLimits};
 
 /// What holds at the gate whatever a policy grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +74,31 @@ impl Default for GateLimits {
         Self {
             effects: 100,
             docker_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a gate does with effects that are granted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GateMode {
+    /// Carries them out.
+    Live,
+    /// Notes them down, and answers with what would have happened. What the run observes
+    /// afterwards looks as if it had.
+    Dry,
+    /// Carries them out as long as each is the next one of this plan, which a dry run
+    /// made and a person approved. Any other ends the run.
+    Apply(Vec<PlannedEffect>),
+}
+
+impl GateMode {
+    /// The mode as the run's events have it.
+    #[must_use]
+    pub fn run_mode(&self) -> RunMode {
+        match self {
+            Self::Live => RunMode::Live,
+            Self::Dry => RunMode::Dry,
+            Self::Apply(_) => RunMode::Apply,
         }
     }
 }
@@ -120,6 +123,31 @@ pub struct GateContext {
     pub effects: TaskTracker,
     /// What holds whatever is granted.
     pub limits: GateLimits,
+    /// What becomes of effects.
+    pub mode: GateMode,
+    /// Has the last word on each effect that is to be carried out.
+    pub guard: Arc<dyn EffectGuard>,
+    /// Ends the run from outside.
+    pub halt: Halt,
+    /// What to look at before the first effect; none when the incident has its evidence.
+    pub evidence: Option<EvidencePlan>,
+    /// What is on record of the run, when it goes on after the daemon was cut off. It is
+    /// of the same run of the same plugin with the same input, and has its `RunResumed`.
+    pub record: Option<Recording>,
+    /// What becomes of an effect in doubt that its driver cannot settle.
+    pub on_interrupt: OnInterrupt,
+}
+
+/// Why a run ends at the gate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PassError {
+    /// The host ended the run.
+    #[error(transparent)]
+    Halted(#[from] Halted),
+    /// What the run was about to do, or to be told, could not be recorded. A run without
+    /// an account does not go on.
+    #[error("the journal could not record the call: {0}")]
+    Unrecorded(#[from] RecordError),
 }
 
 /// The gate of one run. Clones are the same gate.
@@ -129,25 +157,50 @@ pub struct Gate {
 }
 
 struct Shared {
+    /// Without the record and the plan, which are in `playback` and `plan`.
     context: GateContext,
+    mode: RunMode,
+    playback: Option<Arc<Playback>>,
+    plan: Option<ApprovedPlan>,
+    rehearsal: Option<Rehearsal>,
+    clock: OnceLock<RunClock>,
     calls: AtomicU32,
     effects: AtomicU32,
-    deadline: OnceLock<Instant>,
+    /// Whether the next effect is the first one.
+    first: AtomicBool,
     /// This run's effects that are under way.
     under_way: TaskTracker,
+    /// What the driver says of the effect in doubt.
+    doubt: OnceLock<Result<Settled, CapabilityError>>,
 }
 
 impl Gate {
     /// A gate for the run in `context`.
     #[must_use]
-    pub fn new(context: GateContext) -> Self {
+    pub fn new(mut context: GateContext) -> Self {
+        let playback = context.record.take().map(Playback::new).map(Arc::new);
+        let mode = context.mode.run_mode();
+        let (plan, rehearsal) = match std::mem::replace(&mut context.mode, GateMode::Live) {
+            GateMode::Live => (None, None),
+            GateMode::Dry => (None, Some(Rehearsal::default())),
+            GateMode::Apply(effects) => (Some(ApprovedPlan::new(effects)), None),
+        };
+        let captured = playback
+            .as_ref()
+            .is_some_and(|playback| playback.recording().evidence);
         Self {
             shared: Arc::new(Shared {
                 context,
+                mode,
+                playback,
+                plan,
+                rehearsal,
+                clock: OnceLock::new(),
                 calls: AtomicU32::new(0),
                 effects: AtomicU32::new(0),
-                deadline: OnceLock::new(),
+                first: AtomicBool::new(!captured),
                 under_way: TaskTracker::new(),
+                doubt: OnceLock::new(),
             }),
         }
     }
@@ -158,21 +211,35 @@ impl Gate {
         self.shared.context.run
     }
 
-    /// Lets `request` through or refuses it, and answers with what came of it.
-    pub async fn pass(&self, request: Request) -> CallResult {
+    /// Lets `request` through or refuses it, and answers with what came of it; or ends
+    /// the run.
+    pub async fn pass(&self, request: Request) -> Result<CallResult, PassError> {
         let shared = &self.shared;
         let call = shared.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(recorded) = shared.played(&request)? {
+            return match recorded.answer() {
+                Some(answer) => Ok(answer),
+                None => shared.settle(call, request, recorded).await,
+            };
+        }
         match shared.admit(&request).await {
-            Ok(on) if request.is_effect() => shared.effect(call, request, on).await,
-            Ok(on) => shared.observation(call, request, on).await,
-            Err(error) => {
-                let account = &shared.context.recorder;
-                let recorded = account.denied(self.run(), call, &request, &error).await;
-                if let Err(problem) = recorded {
-                    // Nothing was done, so the record is not what safety hangs on.
-                    tracing::error!(run = %self.run(), call, %problem, "a refused call was not recorded");
+            Ok(on) if !request.is_effect() => shared.observation(call, request, on).await,
+            Ok(on) => {
+                let on = on.map(Resource::from);
+                if let Some(rehearsal) = &shared.rehearsal {
+                    return shared.planned(rehearsal, call, request, on).await;
                 }
-                Err(error)
+                if let Some(plan) = &shared.plan {
+                    plan.admit(&request, on.as_ref())
+                        .map_err(|deviated| shared.halt(deviated))?;
+                }
+                shared.effect(call, request, on).await
+            }
+            Err(error) => {
+                shared.flush_clock();
+                let account = &shared.context.recorder;
+                account.denied(self.run(), call, &request, &error).await?;
+                Ok(Err(error))
             }
         }
     }
@@ -184,23 +251,222 @@ impl Gate {
         self.shared.under_way.wait().await;
     }
 
+    /// Asks the driver about the effect in doubt, if the record ends with one. Done before
+    /// the run's time begins: Docker may still be at work on it for longer than the run
+    /// has left.
+    pub(crate) async fn look_into_doubt(&self) {
+        let shared = &self.shared;
+        let Some(playback) = &shared.playback else {
+            return;
+        };
+        let Some(recorded) = playback.recording().in_doubt() else {
+            return;
+        };
+        if let RecordedOutcome::Effect { began_at, .. } = recorded.outcome {
+            let settled = shared
+                .ask_driver(&recorded.request, recorded, began_at)
+                .await;
+            shared.doubt.get_or_init(|| settled);
+        }
+    }
+
+    /// Begins the run of this plugin: from here on its time counts. What its clock and
+    /// randomness come from is on record before the guest is given any of it.
+    pub(crate) fn begin(&self, plugin: Digest, limits: &RunLimits) -> Result<Source, RunFailure> {
+        let shared = &self.shared;
+        let context = &shared.context;
+        if let Some(playback) = &shared.playback {
+            shared.check_record(playback.recording(), plugin)?;
+        }
+        let origin = shared
+            .playback
+            .as_ref()
+            .and_then(|playback| playback.recording().origin);
+        let (seed, began_at) = match origin {
+            Some(origin) => (origin.seed, origin.clock),
+            None => (new_seed(), Timestamp::now()),
+        };
+        let (recorder, run) = (Arc::clone(&context.recorder), context.run);
+        let sink = Box::new(move |readings: &[u64]| recorder.clock_read(run, readings));
+        let clock = RunClock::real(
+            began_at,
+            limits.timeout,
+            shared.playback.clone(),
+            limits.calls,
+            Some(sink),
+        );
+        shared
+            .clock
+            .set(clock.clone())
+            .map_err(|_| RunFailure::Internal {
+                message: "a gate serves one run, and this one was used before".to_owned(),
+            })?;
+        if origin.is_none() {
+            context
+                .recorder
+                .seeded(context.run, &to_hex(&seed), began_at);
+        }
+        Ok(Source { seed, clock })
+    }
+
+    /// Waits until the run has to be ended from outside and none of its effects is under
+    /// way.
+    pub(crate) async fn cut_off(&self) -> Halted {
+        let halted = self.shared.context.halt.stopped().await;
+        // Whatever takes its token from here on sees that the run is halted.
+        self.settled().await;
+        halted
+    }
+
+    /// Waits until the run has to be ended from outside.
+    pub(crate) async fn stopped(&self) -> Halted {
+        self.shared.context.halt.stopped().await
+    }
+
+    /// Why the run was ended from outside; none when it was not.
+    pub(crate) fn halted(&self) -> Option<Halted> {
+        self.shared.context.halt.halted()
+    }
+
+    /// What the approved plan has and the run did not ask for, for its last word.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        self.shared.plan.as_ref()?.left_out()
+    }
+
+    /// Whether the run, which has come to its end by itself, did all that is on record.
+    pub(crate) fn check_end(&self) -> Result<(), Halted> {
+        let awaited = self
+            .shared
+            .playback
+            .as_ref()
+            .and_then(|playback| playback.awaited_call());
+        awaited.map_or(Ok(()), |awaited| {
+            Err(self.shared.halt(nondeterministic(&format!(
+                "it ended where the record has call {}, {}",
+                awaited.number,
+                in_full(&awaited.request)
+            ))))
+        })
+    }
+
     /// Hands a line of the plugin's log on.
     pub(crate) fn logged(&self, level: LogLevel, message: &str) {
-        let context = &self.shared.context;
+        let shared = &self.shared;
+        // What is on record is not written again. That a line differs from the record
+        // does no harm, so it is not looked at.
+        if let Some(playback) = &shared.playback
+            && playback.next_line().is_some()
+        {
+            return;
+        }
+        shared.flush_clock();
+        let context = &shared.context;
         context.recorder.logged(context.run, level, message);
     }
 
-    /// Tells when the run will be cut off.
-    pub(crate) fn set_deadline(&self, deadline: Instant) {
-        if self.shared.deadline.set(deadline).is_err() {
-            tracing::warn!(run = %self.run(), "a gate serves one run, and this one was used before");
-        }
+    /// Records what the guest saw last, when it is gone.
+    pub(crate) fn finish(&self) {
+        self.shared.flush_clock();
     }
 }
 
 impl Shared {
-    /// Steps 1 to 3: everything that is decided before anything is done.
+    /// Whether this is a record that the run of this plugin can go on from.
+    fn check_record(&self, record: &Recording, plugin: Digest) -> Result<(), Halted> {
+        let wrong = if record.run != self.context.run {
+            format!("the record is that of run {}", record.run)
+        } else if record.digest != plugin {
+            format!(
+                "the record is that of plugin {}, and this is {plugin}",
+                record.digest
+            )
+        } else if record.mode != self.mode {
+            format!(
+                "the record is that of a {} run, and this is a {} one",
+                record.mode.as_str(),
+                self.mode.as_str()
+            )
+        } else if record.end.is_some() {
+            "the run has come to its end".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(self.halt(Halted::new(
+            StopCause::Nondeterministic,
+            format!("cannot go on from its record: {wrong}"),
+        )))
+    }
+
+    /// Step 1: the call, if it is on record.
+    fn played(&self, request: &Request) -> Result<Option<&RecordedCall>, Halted> {
+        let Some(playback) = &self.playback else {
+            return Ok(None);
+        };
+        let Some(recorded) = playback.next_call() else {
+            return Ok(None);
+        };
+        let number = recorded.number;
+        if !recorded.is_for(request) {
+            return Err(self.halt(nondeterministic(&format!(
+                "call {number} was {}, and the record has {}",
+                in_full(request),
+                in_full(&recorded.request)
+            ))));
+        }
+        let looks = self.clock.get().map_or(0, RunClock::looks);
+        if looks != recorded.looks {
+            return Err(self.halt(nondeterministic(&format!(
+                "it came to call {number}, {}, after {looks} looks at its clock, and the \
+                 record has {}",
+                request.summary(),
+                recorded.looks
+            ))));
+        }
+        match &recorded.outcome {
+            RecordedOutcome::Effect { ended, .. } => {
+                self.effects.fetch_add(1, Ordering::Relaxed);
+                if let Some(plan) = &self.plan {
+                    plan.skip();
+                    if let Some(result) = ended {
+                        plan.ended(result);
+                    }
+                }
+            }
+            RecordedOutcome::Planned { at, .. } => {
+                self.effects.fetch_add(1, Ordering::Relaxed);
+                if let Some(rehearsal) = &self.rehearsal {
+                    rehearsal.plan(request, recorded.on.as_ref(), *at);
+                }
+            }
+            RecordedOutcome::Observed(_) | RecordedOutcome::Denied(_) => {}
+        }
+        Ok(Some(recorded))
+    }
+
+    /// Ends the run. Returns what it is ended for, which may be something else that came
+    /// first.
+    fn halt(&self, halted: Halted) -> Halted {
+        self.context.halt.halt(halted)
+    }
+
+    fn flush_clock(&self) {
+        if let Some(clock) = self.clock.get() {
+            clock.flush();
+        }
+    }
+
+    /// Steps 2 to 4: everything that is decided on every call.
     async fn admit(&self, request: &Request) -> Result<Option<ContainerIdentity>, CapabilityError> {
+        let found = self.granted(request).await?;
+        self.may_act(request)?;
+        Ok(found)
+    }
+
+    /// Steps 2 and 3.
+    async fn granted(
+        &self,
+        request: &Request,
+    ) -> Result<Option<ContainerIdentity>, CapabilityError> {
         let grants = &self.context.grants;
         match request {
             Request::Docker(asked) => {
@@ -211,12 +477,10 @@ impl Shared {
                 };
                 let found = self.resolve(&asked.host, container).await?;
                 grants.allows_docker(&asked.host, action, &found.name, &found.labels)?;
-                self.may_act(request)?;
                 Ok(Some(found))
             }
             Request::Ansible(asked) => {
                 grants.allows_ansible(&asked.playbook)?;
-                self.may_act(request)?;
                 Ok(None)
             }
         }
@@ -247,58 +511,125 @@ impl Shared {
         container: &str,
     ) -> Result<ContainerIdentity, CapabilityError> {
         let docker = Arc::clone(&self.context.docker);
-        let (host, container) = (host.to_owned(), container.to_owned());
+        let container = match &self.rehearsal {
+            Some(rehearsal) => rehearsal.real(host, container),
+            None => container.to_owned(),
+        };
+        let asked = host.to_owned();
         let timeout = self.docker_timeout();
-        self.look(async move {
-            tokio::time::timeout(timeout, docker.resolve(&host, &container))
-                .await
-                .unwrap_or_else(|_| {
-                    Err(CapabilityError::TimedOut(format!(
-                        "docker host {host} did not say within {timeout:?} what `{container}` is"
-                    )))
-                })
-        })
-        .await
+        let mut found = self
+            .look(async move {
+                tokio::time::timeout(timeout, docker.resolve(&asked, &container))
+                    .await
+                    .unwrap_or_else(|_| {
+                        Err(CapabilityError::TimedOut(format!(
+                            "docker host {asked} did not say within {timeout:?} what `{container}` is"
+                        )))
+                    })
+            })
+            .await?;
+        if let Some(rehearsal) = &self.rehearsal {
+            found.id = rehearsal.id(host, found.id);
+        }
+        Ok(found)
     }
 
     async fn observation(
-        &self,
+        self: &Arc<Self>,
         call: u32,
         request: Request,
         on: Option<ContainerIdentity>,
-    ) -> CallResult {
-        let context = self.context.clone();
+    ) -> Result<CallResult, PassError> {
         let timeout = self.docker_timeout();
         let on = on.map(|on| on.id);
-        self.look(async move {
-            let mut result = carry_out(&context, &request, on, timeout).await;
-            if let (Request::Docker(asked), Ok(Response::Containers(rows))) =
-                (&request, &mut result)
-            {
-                rows.retain(|row| {
-                    context
-                        .grants
-                        .sees_container(&asked.host, &row.name, &row.labels)
-                });
-            }
-            context
-                .recorder
-                .observed(context.run, call, &request, &result)
-                .await
-                .map_err(|problem| unrecorded(&problem))?;
-            result
-        })
-        .await
+        let (shared, asked) = (Arc::clone(self), request.clone());
+        let result = self
+            .look(async move { shared.observe(&asked, on, timeout).await })
+            .await;
+        self.flush_clock();
+        let context = &self.context;
+        context
+            .recorder
+            .observed(context.run, call, &request, &result)
+            .await?;
+        Ok(result)
     }
 
-    /// Steps 4 and 5, in a task that outlives the run.
-    async fn effect(
+    /// Asks the driver, and in a dry run shows what it would say by now.
+    async fn observe(
         &self,
+        request: &Request,
+        container: Option<String>,
+        timeout: Duration,
+    ) -> CallResult {
+        let Request::Docker(asked) = request else {
+            return carry_out(&self.context, request, container, timeout).await;
+        };
+        let mut response = match &self.rehearsal {
+            None => carry_out(&self.context, request, container, timeout).await?,
+            Some(rehearsal) => {
+                let real = container.map(|id| rehearsal.real(&asked.host, &id));
+                let ask = Request::Docker(DockerRequest {
+                    host: asked.host.clone(),
+                    call: rehearsal.ask(asked.call.clone()),
+                });
+                let mut response = carry_out(&self.context, &ask, real, timeout).await?;
+                rehearsal.show(&asked.host, &asked.call, &mut response);
+                response
+            }
+        };
+        if let Response::Containers(rows) = &mut response {
+            let grants = &self.context.grants;
+            rows.retain(|row| grants.sees_container(&asked.host, &row.name, &row.labels));
+        }
+        Ok(response)
+    }
+
+    /// Step 5, in a dry run.
+    async fn planned(
+        &self,
+        rehearsal: &Rehearsal,
         call: u32,
         request: Request,
-        on: Option<ContainerIdentity>,
-    ) -> CallResult {
-        let context = self.context.clone();
+        on: Option<Resource>,
+    ) -> Result<CallResult, PassError> {
+        if let Some(halted) = self.context.halt.halted() {
+            return Err(halted.into());
+        }
+        self.flush_clock();
+        let now = self.clock.get().map_or_else(Timestamp::now, RunClock::wall);
+        let result = Ok(rehearsal.plan(&request, on.as_ref(), now));
+        let effect = PlannedEffect { request, on };
+        let context = &self.context;
+        context
+            .recorder
+            .planned(context.run, call, &effect, &result)
+            .await?;
+        Ok(result)
+    }
+
+    /// Steps 6 to 9; the last two in a task that outlives the run.
+    async fn effect(
+        self: &Arc<Self>,
+        call: u32,
+        request: Request,
+        on: Option<Resource>,
+    ) -> Result<CallResult, PassError> {
+        let evidence = self.evidence(&request, on.as_ref()).await;
+        // From here on, a halt waits for the effect, or the effect sees the halt.
+        let under_way = self.under_way.token();
+        let context = &self.context;
+        if let Some(halted) = context.halt.halted() {
+            return Err(halted.into());
+        }
+        context
+            .guard
+            .admit(context.run, &request, on.as_ref())
+            .map_err(|refused| self.halt(refused))?;
+        self.flush_clock();
+        if let Some(evidence) = evidence {
+            context.recorder.evidence(context.run, &evidence);
+        }
         let timeout = match &request {
             Request::Docker(_) => context.limits.docker_timeout,
             Request::Ansible(asked) => {
@@ -309,48 +640,158 @@ impl Shared {
             }
         };
         let (answer, answered) = oneshot::channel();
+        let shared = Arc::clone(self);
         let task = async move {
-            let began = context
-                .recorder
-                .effect_began(context.run, call, &request, on.as_ref())
+            let result = shared
+                .begin_and_end(call, request, on, timeout, || answer.is_closed())
                 .await;
-            if let Err(problem) = began {
-                // The run that asked may be gone.
-                let _gone = answer.send(Err(unrecorded(&problem)));
-                return;
-            }
-            let result = if answer.is_closed() {
-                Err(CapabilityError::Unavailable(
-                    "the run was cut off before this was carried out".to_owned(),
-                ))
-            } else {
-                // In a task of its own, so that the end is recorded even if the driver
-                // panics.
-                let driver = {
-                    let (context, request) = (context.clone(), request.clone());
-                    let on = on.map(|on| on.id);
-                    async move { carry_out(&context, &request, on, timeout).await }
-                };
-                context
-                    .effects
-                    .spawn_on(driver, &context.io)
-                    .await
-                    .unwrap_or_else(|_| Err(driver_broke()))
-            };
-            let ended = context
-                .recorder
-                .effect_ended(context.run, call, &request, &result)
-                .await;
-            if let Err(problem) = ended {
-                // It was done, so the run has to know how it went; after a restart the
-                // journal holds it as begun and not ended, and it is settled as such.
-                tracing::error!(run = %context.run, call, %problem, "the end of an effect was not recorded");
-            }
+            // A halt that waits for this effect cuts the run off before the run is told.
+            drop(under_way);
+            // The run that asked may be gone.
             let _gone = answer.send(result);
         };
-        let task = self.under_way.track_future(task);
-        self.context.effects.spawn_on(task, &self.context.io);
-        answered.await.unwrap_or_else(|_| Err(driver_broke()))
+        context.effects.spawn_on(task, &context.io);
+        answered.await.unwrap_or_else(|_| Ok(Err(driver_broke())))
+    }
+
+    /// Steps 8 and 9.
+    async fn begin_and_end(
+        self: &Arc<Self>,
+        call: u32,
+        request: Request,
+        on: Option<Resource>,
+        timeout: Duration,
+        is_given_up: impl Fn() -> bool,
+    ) -> Result<CallResult, PassError> {
+        let context = &self.context;
+        context
+            .recorder
+            .effect_began(context.run, call, &request, on.as_ref())
+            .await?;
+        let result = if is_given_up() {
+            Err(CapabilityError::Unavailable(
+                "the run was cut off before this was carried out".to_owned(),
+            ))
+        } else {
+            // In a task of its own, so that the end is recorded even if the driver
+            // panics.
+            let driver = {
+                let (shared, request) = (Arc::clone(self), request.clone());
+                let on = on.map(|on| on.id);
+                async move { carry_out(&shared.context, &request, on, timeout).await }
+            };
+            context
+                .effects
+                .spawn_on(driver, &context.io)
+                .await
+                .unwrap_or_else(|_| Err(driver_broke()))
+        };
+        if let Some(plan) = &self.plan {
+            plan.ended(&result);
+        }
+        self.ended(call, &request, &result, false).await;
+        Ok(result)
+    }
+
+    async fn ended(&self, call: u32, request: &Request, result: &CallResult, settled: bool) {
+        let context = &self.context;
+        let ended = context
+            .recorder
+            .effect_ended(context.run, call, request, result, settled)
+            .await;
+        if let Err(problem) = ended {
+            // It was done, so the run has to know how it went; after a restart the
+            // journal holds it as begun and not ended, and it is settled as such.
+            tracing::error!(run = %context.run, call, %problem, "the end of an effect was not recorded");
+        }
+    }
+
+    /// Step 6: what is to be recorded before the first effect.
+    async fn evidence(&self, request: &Request, on: Option<&Resource>) -> Option<Evidence> {
+        let context = &self.context;
+        let plan = context.evidence.clone()?;
+        if context.halt.halted().is_some() || !self.first.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let docker = Arc::clone(&context.docker);
+        let (request, on) = (request.clone(), on.cloned());
+        let look = async move {
+            Ok(evidence::capture(docker.as_ref(), &plan, &request, on.as_ref()).await)
+        };
+        let captured = self.look(look).await;
+        Some(captured.unwrap_or_else(|error| Evidence::missing(error.to_string())))
+    }
+
+    /// Finds out what became of an effect that was under way when the daemon was cut off,
+    /// and goes on from there.
+    async fn settle(
+        self: &Arc<Self>,
+        call: u32,
+        request: Request,
+        recorded: &RecordedCall,
+    ) -> Result<CallResult, PassError> {
+        let RecordedOutcome::Effect { began_at, .. } = recorded.outcome else {
+            return Err(self
+                .halt(in_doubt(call, &request, "its record is damaged"))
+                .into());
+        };
+        // Most often asked before the run's time began.
+        let asked = match self.doubt.get() {
+            Some(settled) => settled.clone(),
+            None => self.ask_driver(&request, recorded, began_at).await,
+        };
+        let doubt = match asked {
+            Ok(Settled::Done(response)) => {
+                let result = Ok(response);
+                if let Some(plan) = &self.plan {
+                    plan.ended(&result);
+                }
+                self.flush_clock();
+                self.ended(call, &request, &result, true).await;
+                return Ok(result);
+            }
+            Ok(Settled::NotDone) => None,
+            Ok(Settled::Unknown(why)) => Some(why),
+            Err(error) => Some(error.to_string()),
+        };
+        if let (Some(why), OnInterrupt::Escalate) = (&doubt, self.context.on_interrupt) {
+            return Err(self.halt(in_doubt(call, &request, why)).into());
+        }
+        if self.context.effects.is_closed() {
+            // Not on record as ended, so the next start looks again.
+            std::future::pending::<()>().await;
+        }
+        match self.granted(&request).await {
+            Ok(on) => self.effect(call, request, on.map(Resource::from)).await,
+            // It began, so it needs an end: it cannot be begun again.
+            Err(error) => {
+                let result = Err(error);
+                self.flush_clock();
+                self.ended(call, &request, &result, true).await;
+                Ok(result)
+            }
+        }
+    }
+
+    async fn ask_driver(
+        &self,
+        request: &Request,
+        recorded: &RecordedCall,
+        began_at: Timestamp,
+    ) -> Result<Settled, CapabilityError> {
+        let asked = match request {
+            Request::Docker(asked) => asked.clone(),
+            Request::Ansible(_) => {
+                let why = "what a playbook did before it was cut off cannot be told";
+                return Ok(Settled::Unknown(why.to_owned()));
+            }
+        };
+        let docker = Arc::clone(&self.context.docker);
+        let call = with_container(asked.call, recorded.on.as_ref().map(|on| on.id.clone()));
+        // Not bounded by the run's time: what is not told now is done twice or never.
+        let timeout = self.context.limits.docker_timeout + grace(&call);
+        self.look(async move { docker.settle(&asked.host, &call, began_at, timeout).await })
+            .await
     }
 
     /// Runs what only looks on the daemon's runtime; it ends with the run.
@@ -364,8 +805,8 @@ impl Shared {
     }
 
     fn remaining(&self) -> Duration {
-        self.deadline.get().map_or(Duration::MAX, |deadline| {
-            deadline.saturating_duration_since(Instant::now())
+        self.clock.get().map_or(Duration::MAX, |clock| {
+            clock.deadline().saturating_duration_since(Instant::now())
         })
     }
 
@@ -412,8 +853,38 @@ fn with_container(mut call: DockerCall, id: Option<String>) -> DockerCall {
     call
 }
 
-fn unrecorded(problem: &RecordError) -> CapabilityError {
-    CapabilityError::Unavailable(format!("the journal could not record the call: {problem}"))
+fn new_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    seed
+}
+
+fn nondeterministic(how: &str) -> Halted {
+    Halted::new(
+        StopCause::Nondeterministic,
+        format!("did not follow its own record: {how}"),
+    )
+}
+
+fn in_doubt(call: u32, request: &Request, why: &str) -> Halted {
+    Halted::new(
+        StopCause::InDoubt,
+        format!(
+            "sentinel was cut off in call {call}, {}, and whether it was carried out cannot be \
+             told: {why}",
+            in_full(request)
+        ),
+    )
+}
+
+/// The time that the container is given to end by itself.
+fn grace(call: &DockerCall) -> Duration {
+    match call {
+        DockerCall::Stop { grace_ms, .. }
+        | DockerCall::Restart { grace_ms, .. }
+        | DockerCall::Recreate { grace_ms, .. } => Duration::from_millis(*grace_ms),
+        _ => Duration::ZERO,
+    }
 }
 
 fn driver_broke() -> CapabilityError {

@@ -1,23 +1,26 @@
 //! The data of one store: what the contract and WASI see of the host, and what they
 //! have used of it.
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use sentinel_core::capability::{CapabilityError, DockerCall, DockerRequest, Request, Response};
 use sentinel_core::event::CallResult;
-use tokio::time::Instant;
-use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter};
-use wasmtime_wasi::{
-    HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
-};
+use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
+use wasmtime_wasi::p2::{DynPollable, subscribe};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::bindings::sentinel::plugin::{ansible, clock, docker, log, random, types};
+use crate::clock::{Look, RunClock, Timer};
 use crate::convert;
-use crate::gate::Gate;
+use crate::gate::{Gate, Halted, PassError, RecordError};
 use crate::log::RunLog;
+use crate::replay::Player;
 use crate::run::RunLimits;
 
 /// How many WASI resources (streams, pollables) a guest may hold at once.
@@ -33,14 +36,31 @@ pub(crate) const MAX_TABLES: u32 = 8;
 pub(crate) const MAX_TABLE_ELEMENTS: usize = 20_000;
 
 /// Why the host ended a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Stop {
+    #[error("the time is over")]
+    TimedOut,
     #[error("the CPU time is used up")]
     OutOfCpu,
     #[error("too many host calls")]
     TooManyCalls,
     #[error("`{0}` is not served in `describe`, only `log` is")]
     NotInDescribe(&'static str),
+    #[error("the host ended the run: {0}")]
+    Halted(#[from] Halted),
+    #[error("the account could not be kept: {0}")]
+    Unrecorded(#[from] RecordError),
+    #[error("the replay has come to its end")]
+    Replayed,
+}
+
+impl From<PassError> for Stop {
+    fn from(error: PassError) -> Self {
+        match error {
+            PassError::Halted(halted) => halted.into(),
+            PassError::Unrecorded(problem) => problem.into(),
+        }
+    }
 }
 
 /// What a guest was started for.
@@ -49,6 +69,8 @@ pub(crate) enum Role {
     Describing,
     /// `remediate`.
     Running(Gate),
+    /// `remediate` once more, on its record alone.
+    Replaying(Arc<Player>),
 }
 
 /// The data of one store.
@@ -57,9 +79,8 @@ pub(crate) struct Guest {
     table: ResourceTable,
     role: Role,
     log: RunLog,
-    source: Source,
+    clock: RunClock,
     random: StdRng,
-    deadline: Instant,
     calls: u32,
     max_calls: u32,
     pub(crate) ticks: u64,
@@ -67,8 +88,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(role: Role, limits: &RunLimits, log: RunLog, deadline: Instant) -> Self {
-        let source = Source::new();
+    pub(crate) fn new(role: Role, limits: &RunLimits, log: RunLog, source: Source) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
         Self {
@@ -77,8 +97,7 @@ impl Guest {
             role,
             log,
             random: source.random(Stream::Contract),
-            source,
-            deadline,
+            clock: source.clock,
             calls: 0,
             max_calls: limits.calls,
             ticks: 0,
@@ -105,8 +124,21 @@ impl Guest {
         self.count()?;
         match self.role {
             Role::Describing => Err(Stop::NotInDescribe(name).into()),
-            Role::Running(_) => Ok(()),
+            Role::Running(_) | Role::Replaying(_) => Ok(()),
         }
+    }
+
+    /// A look at the clock, by a function of WASI.
+    fn look(&mut self) -> wasmtime::Result<Look> {
+        self.count()?;
+        Ok(self.clock.look())
+    }
+
+    /// A pollable that is ready so many nanoseconds after the run began.
+    fn timer(&mut self, due: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        let clock = self.clock.clone();
+        let timer = self.table.push(Timer { clock, due })?;
+        subscribe(&mut self.table, timer)
     }
 
     /// Takes `request` through the gate.
@@ -117,7 +149,8 @@ impl Guest {
                 "{} is not served in `describe`, only `log` is",
                 request.name()
             ))),
-            Role::Running(gate) => gate.pass(request).await,
+            Role::Running(gate) => gate.pass(request).await.map_err(Stop::from)?,
+            Role::Replaying(player) => player.pass(&request)?,
         })
     }
 
@@ -170,6 +203,11 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     // some of its files and sockets; `wasi` below leaves it empty. What it denies is
     // tested with a guest that tries.
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    // But for its clocks, which are the run's own.
+    linker.allow_shadowing(true);
+    wall_clock::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    monotonic_clock::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    linker.allow_shadowing(false);
     log::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     clock::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     random::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
@@ -194,19 +232,15 @@ fn wasi(log: &RunLog, source: &Source) -> WasiCtx {
         .insecure_random(source.random(Stream::WasiInsecure))
         .insecure_random_seed(u128::from_le_bytes(seed))
         .max_random_size(MAX_RANDOM_BYTES)
-        .wall_clock(source.clone())
-        .monotonic_clock(source.clone())
         .build()
 }
 
-/// Where a run's time and randomness come from: one seed and one reading of the clock,
-/// so that whoever knows both can give a guest the same again. Inside a run time is
-/// steady, whatever happens to the host's wall clock.
+/// Where a run's time and randomness come from. Whoever knows the seed and what the clock
+/// said can give a guest the same again.
 #[derive(Clone)]
-struct Source {
-    seed: [u8; 32],
-    began: Instant,
-    began_at: SystemTime,
+pub(crate) struct Source {
+    pub(crate) seed: [u8; 32],
+    pub(crate) clock: RunClock,
 }
 
 /// Who draws random numbers: each has a sequence of its own, so that one does not
@@ -220,13 +254,11 @@ enum Stream {
 }
 
 impl Source {
-    fn new() -> Self {
-        let mut seed = [0; 32];
-        rand::rng().fill_bytes(&mut seed);
+    /// For a guest that is no run: nothing of it is on record.
+    pub(crate) fn unrecorded(limits: &RunLimits) -> Self {
         Self {
-            seed,
-            began: Instant::now(),
-            began_at: SystemTime::now(),
+            seed: [0; 32],
+            clock: RunClock::real(Timestamp::now(), limits.timeout, None, limits.calls, None),
         }
     }
 
@@ -236,32 +268,6 @@ impl Source {
             *last ^= stream as u8;
         }
         StdRng::from_seed(seed)
-    }
-
-    fn now(&self) -> Duration {
-        (self.began_at + self.began.elapsed())
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-    }
-}
-
-impl HostWallClock for Source {
-    fn resolution(&self) -> Duration {
-        Duration::from_nanos(1)
-    }
-
-    fn now(&self) -> Duration {
-        self.now()
-    }
-}
-
-impl HostMonotonicClock for Source {
-    fn resolution(&self) -> u64 {
-        1
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -361,30 +367,69 @@ impl log::Host for Guest {
 impl clock::Host for Guest {
     fn now(&mut self) -> wasmtime::Result<types::Timestamp> {
         self.count_in_run("clock.now")?;
-        let now = self.source.now();
-        Ok(types::Timestamp {
-            seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
-            nanoseconds: now.subsec_nanos(),
-        })
+        Ok(convert::timestamp(self.clock.look().wall))
     }
 
     fn elapsed(&mut self) -> wasmtime::Result<u64> {
         self.count_in_run("clock.elapsed")?;
-        Ok(whole_millis(self.source.began.elapsed()))
+        let elapsed = Duration::from_nanos(self.clock.look().elapsed);
+        Ok(whole_millis(elapsed))
     }
 
     fn remaining(&mut self) -> wasmtime::Result<u64> {
         self.count_in_run("clock.remaining")?;
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        Ok(whole_millis(left))
+        let look = self.clock.look();
+        Ok(whole_millis(self.clock.left(look)))
     }
 
     async fn sleep(&mut self, duration: u64) -> wasmtime::Result<()> {
         self.count_in_run("clock.sleep")?;
-        // Past the deadline the run is cut off anyway.
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        tokio::time::sleep(Duration::from_millis(duration).min(left)).await;
+        self.clock.sleep(Duration::from_millis(duration)).await;
         Ok(())
+    }
+}
+
+impl wall_clock::Host for Guest {
+    fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
+        let now = convert::timestamp(self.look()?.wall);
+        Ok(wall_clock::Datetime {
+            // WASI 0.2 knows of no time before 1970.
+            seconds: u64::try_from(now.seconds).unwrap_or(0),
+            nanoseconds: now.nanoseconds,
+        })
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
+        Ok(wall_clock::Datetime {
+            seconds: 0,
+            nanoseconds: 1,
+        })
+    }
+}
+
+impl monotonic_clock::Host for Guest {
+    fn now(&mut self) -> wasmtime::Result<monotonic_clock::Instant> {
+        Ok(self.look()?.elapsed)
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<monotonic_clock::Duration> {
+        Ok(1)
+    }
+
+    fn subscribe_instant(
+        &mut self,
+        when: monotonic_clock::Instant,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
+        self.count()?;
+        self.timer(when)
+    }
+
+    fn subscribe_duration(
+        &mut self,
+        span: monotonic_clock::Duration,
+    ) -> wasmtime::Result<Resource<DynPollable>> {
+        let now = self.look()?.elapsed;
+        self.timer(now.saturating_add(span))
     }
 }
 

@@ -11,14 +11,17 @@
 
 pub mod driver;
 pub mod gate;
+pub mod replay;
 pub mod run;
 
 mod bindings;
+mod clock;
 mod contract;
 mod convert;
 mod engine;
 mod guest;
 mod log;
+mod playback;
 mod plugin;
 mod plugins;
 
@@ -26,4 +29,5 @@ pub use engine::{Sandbox, SandboxConfig, SandboxError};
 pub use gate::Gate;
 pub use plugin::{LoadError, ParamError, Plugin};
 pub use plugins::Plugins;
+pub use replay::{Divergence, ReplayOutcome, ReplayReport, ReplayedCall};
 pub use run::{IncidentInput, Outcome, RunFailure, RunLimits, RunReport};

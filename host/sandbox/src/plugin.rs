@@ -10,7 +10,6 @@ use sentinel_core::event::LogLevel;
 use sentinel_core::grant::Import;
 use sentinel_core::id::{Digest, NameError, PluginName};
 use serde_json::Value;
-use tokio::time::Instant;
 use wasmtime::component::Component;
 
 pub use sentinel_core::policy::ParamError;
@@ -19,7 +18,7 @@ use crate::bindings::RemediationPre;
 use crate::bindings::sentinel::plugin::types::Description;
 use crate::contract;
 use crate::engine::Sandbox;
-use crate::guest::{Guest, Role};
+use crate::guest::{Guest, Role, Source, Stop};
 use crate::log::{RunLog, clean};
 use crate::run::{self, RunFailure};
 
@@ -308,13 +307,15 @@ impl Sandbox {
         let (pre, ticker, engine) = (pre.clone(), self.ticker(), self.engine());
         let task = async move {
             let _ticking = ticker.tick();
-            let deadline = Instant::now() + limits.timeout;
-            let mut store = run::store(&engine, Role::Describing, &limits, log.clone(), deadline);
+            let source = Source::unrecorded(&limits);
+            let deadline = source.clock.deadline();
+            let mut store = run::store(&engine, Role::Describing, &limits, log.clone(), source);
             let told = tokio::time::timeout_at(deadline, async {
                 let instance = pre.instantiate_async(&mut store).await?;
                 instance.call_describe(&mut store).await
             })
-            .await;
+            .await
+            .unwrap_or_else(|_| Err(Stop::TimedOut.into()));
             run::finish(told, store, &limits, &log).result
         };
         self.spawn(task)

@@ -5,19 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sentinel_core::alert::Alert;
-use sentinel_core::event::{FailureClass, RunResult};
+use sentinel_core::event::{FailureClass, RunResult, StopCause};
 use sentinel_core::id::{IncidentId, PolicyName, RunId, Target};
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio::time::error::Elapsed;
 use wasmtime::{Engine, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::sentinel::plugin::types;
 use crate::convert;
 use crate::engine::{Sandbox, TICK};
-use crate::gate::Gate;
-use crate::guest::{Guest, Role, Stop};
+use crate::gate::{Gate, Halted};
+use crate::guest::{Guest, Role, Source, Stop};
 use crate::log::{RunLog, clean};
 use crate::plugin::Plugin;
 
@@ -29,6 +28,13 @@ const FRAMES: usize = 5;
 const HOSTCALL_BYTES: usize = 1024 * 1024;
 /// How many component handles a guest may hold.
 const MAX_HANDLES: usize = 10_000;
+
+/// How the messages of those failures begin that come of the moment and not of what the
+/// plugin did: of a recorded run only its message is left.
+const NOT_DONE: &str = "it was not done within";
+const USED_UP: &str = "it used up its CPU time of";
+const NO_ACCOUNT: &str = "its account could not be kept, so it was ended";
+const SANDBOX_FAILED: &str = "the sandbox failed";
 
 /// Why a plugin runs; the host's side of the contract's `incident`.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,13 +142,13 @@ pub enum RunFailure {
     )]
     Exited,
     /// It was not done in time.
-    #[error("it was not done within {} and was cut off", millis(*limit_ms))]
+    #[error("{NOT_DONE} {} and was cut off", millis(*limit_ms))]
     TimedOut {
         /// How long it had, in milliseconds.
         limit_ms: u64,
     },
     /// It computed for too long.
-    #[error("it used up its CPU time of {} and was cut off: an endless loop?", millis(*limit_ms))]
+    #[error("{USED_UP} {} and was cut off: an endless loop?", millis(*limit_ms))]
     OutOfCpu {
         /// How long it could compute, in milliseconds.
         limit_ms: u64,
@@ -171,8 +177,22 @@ pub enum RunFailure {
         /// Which call, and why.
         message: String,
     },
+    /// The host ended it between two effects.
+    #[error("{message}")]
+    Stopped {
+        /// Why.
+        cause: StopCause,
+        /// In words.
+        message: String,
+    },
+    /// What it did, or what it was told, could not be recorded.
+    #[error("{NO_ACCOUNT}: {message}")]
+    Unrecorded {
+        /// Why.
+        message: String,
+    },
     /// The sandbox failed, and not the plugin.
-    #[error("the sandbox failed: {message}")]
+    #[error("{SANDBOX_FAILED}: {message}")]
     Internal {
         /// How.
         message: String,
@@ -181,13 +201,16 @@ pub enum RunFailure {
 
 impl RunFailure {
     /// What the engine does about it. What a plugin did to itself it would do again, so
-    /// that is permanent; what time or the host did to it may pass.
+    /// that is permanent; what time or the host did to it may pass. None when the host
+    /// stopped it: that is no attempt of the step.
     #[must_use]
-    pub fn class(&self) -> FailureClass {
-        match self {
-            Self::Retryable { .. } | Self::TimedOut { .. } | Self::Internal { .. } => {
-                FailureClass::Retryable
-            }
+    pub fn class(&self) -> Option<FailureClass> {
+        Some(match self {
+            Self::Stopped { .. } => return None,
+            Self::Retryable { .. }
+            | Self::TimedOut { .. }
+            | Self::Unrecorded { .. }
+            | Self::Internal { .. } => FailureClass::Retryable,
             Self::Permanent { .. }
             | Self::Trapped { .. }
             | Self::OutOfStack { .. }
@@ -197,7 +220,52 @@ impl RunFailure {
             | Self::TooManyCalls { .. }
             | Self::TooMuchData { .. } => FailureClass::Permanent,
             Self::Denied { .. } | Self::Forbidden { .. } => FailureClass::Denied,
+        })
+    }
+
+    /// Whether `message` tells of a failure of the moment, after which the plugin might
+    /// have gone on.
+    pub(crate) fn says_cut_off(message: &str) -> bool {
+        [NOT_DONE, USED_UP, NO_ACCOUNT, SANDBOX_FAILED]
+            .iter()
+            .any(|begin| message.starts_with(begin))
+    }
+
+    /// Whether the plugin itself came to an end here, and would at the same place again.
+    fn is_of_the_plugin(&self) -> bool {
+        match self {
+            Self::TimedOut { .. }
+            | Self::OutOfCpu { .. }
+            | Self::Stopped { .. }
+            | Self::Unrecorded { .. }
+            | Self::Internal { .. } => false,
+            Self::Retryable { .. }
+            | Self::Permanent { .. }
+            | Self::Denied { .. }
+            | Self::Trapped { .. }
+            | Self::OutOfStack { .. }
+            | Self::Exited
+            | Self::OutOfMemory { .. }
+            | Self::TooManyCalls { .. }
+            | Self::TooMuchData { .. }
+            | Self::Forbidden { .. } => true,
         }
+    }
+
+    /// Puts `more` behind the plugin's own words.
+    fn add(&mut self, more: &str) {
+        if let Self::Retryable { message }
+        | Self::Permanent { message }
+        | Self::Denied { message } = self
+        {
+            message.push_str(more);
+        }
+    }
+}
+
+impl From<Halted> for RunFailure {
+    fn from(Halted { cause, message }: Halted) -> Self {
+        Self::Stopped { cause, message }
     }
 }
 
@@ -243,8 +311,12 @@ impl From<&RunReport> for RunResult {
             Ok(Outcome::Unchanged(message)) => Self::Unchanged {
                 message: message.clone(),
             },
+            Err(RunFailure::Stopped { cause, message }) => Self::Stopped {
+                cause: *cause,
+                message: message.clone(),
+            },
             Err(failure) => Self::Failed {
-                class: failure.class(),
+                class: failure.class().unwrap_or(FailureClass::Permanent),
                 message: failure.to_string(),
             },
         }
@@ -253,7 +325,8 @@ impl From<&RunReport> for RunResult {
 
 impl Sandbox {
     /// Runs `plugin` once, for `incident`, when one of the places for runs is free. What
-    /// it asks of the world goes through `gate`.
+    /// it asks of the world goes through `gate`. If the gate has a record of the run, it
+    /// goes on from there: what is on record is played, and nothing of it is done again.
     ///
     /// Dropping the future cuts the run off. An effect that has begun goes on, as the
     /// gate has it.
@@ -264,12 +337,15 @@ impl Sandbox {
         gate: Gate,
         limits: RunLimits,
     ) -> RunReport {
-        let limits = RunLimits {
-            memory: limits.memory.min(self.config().max_memory),
-            ..limits
-        };
+        let limits = self.bounded(limits);
+        gate.look_into_doubt().await;
         let asked = Instant::now();
-        let place = match self.run_place().await {
+        let place = tokio::select! {
+            biased;
+            halted = gate.stopped() => return RunReport::failed(halted.into()),
+            place = self.run_place() => place,
+        };
+        let place = match place {
             Ok(place) => place,
             Err(message) => return RunReport::failed(RunFailure::Internal { message }),
         };
@@ -278,36 +354,121 @@ impl Sandbox {
         let task = async move {
             let _place = place;
             let _ticking = ticker.tick();
-            let began = Instant::now();
-            let deadline = began + limits.timeout;
-            gate.set_deadline(deadline);
+            let source = match gate.begin(plugin.digest, &limits) {
+                Ok(source) => source,
+                Err(failure) => return RunReport::failed(failure),
+            };
             let sink = gate.clone();
             let log = RunLog::new(
                 limits.log_bytes,
                 limits.log_lines,
                 Box::new(move |level, line| sink.logged(level, line)),
             );
-            let incident = convert::incident(&incident);
-            let mut store = store(&engine, Role::Running(gate), &limits, log.clone(), deadline);
-            let ended = tokio::time::timeout_at(deadline, async {
-                let instance = plugin.pre().instantiate_async(&mut store).await?;
-                instance.call_remediate(&mut store, &incident).await
-            })
-            .await;
-            let ended = finish(ended, store, &limits, &log);
-            RunReport {
-                result: ended.result.and_then(outcome),
-                cpu: ended.cpu,
-                wall: began.elapsed(),
-                queued,
-                peak_memory: ended.peak_memory,
-                calls: ended.calls,
-                log_dropped: ended.log_dropped,
-            }
+            let remediation = Remediation {
+                plugin,
+                incident,
+                role: Role::Running(gate.clone()),
+                limits,
+                log,
+                source,
+            };
+            // Biased in favour of the host: a run that was told to end while its effect was
+            // under way ends when that has.
+            let cut = async { Stop::from(gate.cut_off().await) };
+            let mut report = remediation.run(&engine, cut).await;
+            gate.finish();
+            report.result = conclude(report.result, &gate);
+            report.queued = queued;
+            report
         };
         self.spawn(task)
             .await
             .unwrap_or_else(|message| RunReport::failed(RunFailure::Internal { message }))
+    }
+
+    /// `limits`, within what the sandbox has.
+    pub(crate) fn bounded(&self, limits: RunLimits) -> RunLimits {
+        RunLimits {
+            memory: limits.memory.min(self.config().max_memory),
+            ..limits
+        }
+    }
+}
+
+/// Everything that one call of `remediate` needs.
+pub(crate) struct Remediation {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) incident: IncidentInput,
+    pub(crate) role: Role,
+    pub(crate) limits: RunLimits,
+    pub(crate) log: RunLog,
+    pub(crate) source: Source,
+}
+
+impl Remediation {
+    /// Calls `remediate` in a store of its own, until it ends, goes past a limit, or `cut`
+    /// says why it has to end.
+    pub(crate) async fn run(
+        self,
+        engine: &Engine,
+        cut: impl Future<Output = Stop> + Send,
+    ) -> RunReport {
+        let began = Instant::now();
+        let clock = self.source.clock.clone();
+        let incident = convert::incident(&self.incident);
+        let mut store = store(
+            engine,
+            self.role,
+            &self.limits,
+            self.log.clone(),
+            self.source,
+        );
+        let guest = async {
+            let instance = self.plugin.pre().instantiate_async(&mut store).await?;
+            instance.call_remediate(&mut store, &incident).await
+        };
+        let ended = tokio::select! {
+            biased;
+            stop = cut => Err(stop.into()),
+            () = clock.polled_too_often() => Err(Stop::TooManyCalls.into()),
+            ended = tokio::time::timeout_at(clock.deadline(), guest) => {
+                ended.unwrap_or_else(|_| Err(Stop::TimedOut.into()))
+            }
+        };
+        let ended = finish(ended, store, &self.limits, &self.log);
+        RunReport {
+            result: ended.result.and_then(outcome),
+            cpu: ended.cpu,
+            wall: began.elapsed(),
+            queued: Duration::ZERO,
+            peak_memory: ended.peak_memory,
+            calls: ended.calls,
+            log_dropped: ended.log_dropped,
+        }
+    }
+}
+
+/// What the gate has to say of how a run ended.
+fn conclude(result: Result<Outcome, RunFailure>, gate: &Gate) -> Result<Outcome, RunFailure> {
+    let by_itself = match &result {
+        Ok(_) => true,
+        Err(failure) => failure.is_of_the_plugin(),
+    };
+    if by_itself {
+        gate.check_end()?;
+    } else if let Some(halted) = gate.halted() {
+        return Err(halted.into());
+    }
+    let Some(left_out) = gate.left_out() else {
+        return result;
+    };
+    match result {
+        Ok(Outcome::Changed(message)) => Ok(Outcome::Changed(message + &left_out)),
+        Ok(Outcome::Unchanged(message)) => Ok(Outcome::Unchanged(message + &left_out)),
+        Err(mut failure) => {
+            failure.add(&left_out);
+            Err(failure)
+        }
     }
 }
 
@@ -336,9 +497,9 @@ pub(crate) fn store(
     role: Role,
     limits: &RunLimits,
     log: RunLog,
-    deadline: Instant,
+    source: Source,
 ) -> Store<Guest> {
-    let mut store = Store::new(engine, Guest::new(role, limits, log, deadline));
+    let mut store = Store::new(engine, Guest::new(role, limits, log, source));
     store.limiter(|guest| &mut guest.memory);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_max_component_handles(MAX_HANDLES);
@@ -371,20 +532,14 @@ pub(crate) struct Ended<T> {
 
 /// Takes stock after a call.
 pub(crate) fn finish<T>(
-    ended: Result<wasmtime::Result<T>, Elapsed>,
+    ended: wasmtime::Result<T>,
     store: Store<Guest>,
     limits: &RunLimits,
     log: &RunLog,
 ) -> Ended<T> {
     let guest = store.into_data();
     log.finish();
-    let result = match ended {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(explain(&error, &guest, limits, log)),
-        Err(_) => Err(RunFailure::TimedOut {
-            limit_ms: whole_millis(limits.timeout),
-        }),
-    };
+    let result = ended.map_err(|error| explain(&error, &guest, limits, log));
     Ended {
         result,
         cpu: TICK.saturating_mul(u32::try_from(guest.ticks).unwrap_or(u32::MAX)),
@@ -398,6 +553,9 @@ pub(crate) fn finish<T>(
 fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &RunLog) -> RunFailure {
     if let Some(stop) = error.downcast_ref::<Stop>() {
         return match stop {
+            Stop::TimedOut => RunFailure::TimedOut {
+                limit_ms: whole_millis(limits.timeout),
+            },
             Stop::OutOfCpu => RunFailure::OutOfCpu {
                 limit_ms: whole_millis(limits.cpu),
             },
@@ -405,6 +563,13 @@ fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &Run
                 limit: limits.calls,
             },
             Stop::NotInDescribe(_) => RunFailure::Forbidden {
+                message: stop.to_string(),
+            },
+            Stop::Halted(halted) => halted.clone().into(),
+            Stop::Unrecorded(problem) => RunFailure::Unrecorded {
+                message: problem.to_string(),
+            },
+            Stop::Replayed => RunFailure::Internal {
                 message: stop.to_string(),
             },
         };

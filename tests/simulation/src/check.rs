@@ -18,10 +18,11 @@ use sentinel_core::event::{Event, EventBody, Guard, PlannedEffect, RunMode, RunR
 use sentinel_core::guard::settings::{Fleet, Maintenance};
 use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, Target};
 use sentinel_core::incident::{
-    End, Hold, Incident, LATE, MAX_INTERRUPTIONS, Phase, Plan, VerifyCheck, later, plan_digest,
+    End, Hold, Incident, LATE, MAX_INTERRUPTIONS, Phase, Plan, VerifyCheck, later,
 };
 use sentinel_core::policy::{Mode, PolicySet};
 use sentinel_core::record::{Accepted, Append, Priority, earlier};
+use sentinel_core::recording::plan_digest;
 
 use crate::docker::CallKey;
 
@@ -342,7 +343,10 @@ impl Checker {
             })
         };
         if let Some(open) = earlier_ones().find(|track| !track.folded.ended()) {
-            let detail = format!("incident {} opens beside {}", event.incident, open.folded.id);
+            let detail = format!(
+                "incident {} opens beside {}",
+                event.incident, open.folded.id
+            );
             return Err(violation(invariant::ONE_OPEN, detail));
         }
         let last_seq = given.map_or(u64::MAX, |given| given.last_seq);
@@ -397,16 +401,19 @@ impl Checker {
     /// When the end of an episode was told last, in the rows of the inbox up to `seq`.
     fn told_end(&self, episode: &Episode, seq: u64) -> Option<Timestamp> {
         let ends = self.resolved.get(episode)?;
-        let known = ends.iter().filter(|(at, _)| *at <= seq);
-        known.last().map(|(_, received_at)| *received_at)
+        let mut known = ends.iter().filter(|(at, _)| *at <= seq);
+        known.next_back().map(|(_, received_at)| *received_at)
     }
 
     /// Whether the end of an episode or of a later one of its alert, as far as the inbox
     /// had it by row `seq`, has overtaken a notification.
     fn overtaken(&self, episode: &Episode, seq: u64, received_at: Timestamp) -> bool {
-        let same_alert = self.resolved.range(episode.clone()..).take_while(|(other, _)| {
-            other.source == episode.source && other.fingerprint == episode.fingerprint
-        });
+        let same_alert = self
+            .resolved
+            .range(episode.clone()..)
+            .take_while(|(other, _)| {
+                other.source == episode.source && other.fingerprint == episode.fingerprint
+            });
         same_alert
             .filter_map(|(other, _)| self.told_end(other, seq))
             .any(|end| received_at < later(end, LATE))
@@ -448,8 +455,7 @@ impl Checker {
             if *mode == RunMode::Apply {
                 track.approved(*step, *attempt)?;
             }
-            self.runs
-                .push((event.at, track.folded.plan.policy.clone()));
+            self.runs.push((event.at, track.folded.plan.policy.clone()));
         }
         self.room(event.incident, *step, plugin)
     }
@@ -481,13 +487,7 @@ impl Checker {
     }
 
     /// What every run that does something about the target must have.
-    fn may_start(
-        &self,
-        event: &Event,
-        track: &Track,
-        given: Option<&Given>,
-        new: bool,
-    ) -> Checked {
+    fn may_start(&self, event: &Event, track: &Track, given: Option<&Given>, new: bool) -> Checked {
         let (at, incident, plan) = (event.at, &track.folded, &track.folded.plan);
         let told = |why: &str| format!("a run of incident {} starts: {why}", incident.id);
         ensure(!track.only_tell, invariant::REPEAT, || {
@@ -525,11 +525,9 @@ impl Checker {
             let since = earlier(at, rate.window.per);
             let of_policy = self.runs.iter().filter(|(_, of)| *of == plan.policy);
             let count = of_policy.filter(|(run, _)| *run > since).count();
-            ensure(
-                count < rate.window.max as usize,
-                invariant::RATE,
-                || told(&format!("{count} others started in the window")),
-            )?;
+            ensure(count < rate.window.max as usize, invariant::RATE, || {
+                told(&format!("{count} others started in the window"))
+            })?;
         }
         self.radius(track, at, given)
     }
@@ -566,17 +564,15 @@ impl Checker {
         }
         if let Some(window) = guards.flapping {
             let since = earlier(at, window.per);
-            let opened = same().filter(|other| other.folded.opened_at > since).count();
-            ensure(
-                opened <= window.max as usize,
-                invariant::FLAPPING,
-                || {
-                    format!(
-                        "a run of incident {} starts, and {opened} opened in the window",
-                        incident.id
-                    )
-                },
-            )?;
+            let opened = same()
+                .filter(|other| other.folded.opened_at > since)
+                .count();
+            ensure(opened <= window.max as usize, invariant::FLAPPING, || {
+                format!(
+                    "a run of incident {} starts, and {opened} opened in the window",
+                    incident.id
+                )
+            })?;
         }
         Ok(())
     }
@@ -585,8 +581,8 @@ impl Checker {
     fn holder(&self, target: &Target, but: IncidentId) -> Option<IncidentId> {
         let holds = |track: &&Track| {
             let incident = &track.folded;
-            let begun = incident.plan.mode != Mode::Shadow
-                && track.runs.values().any(|run| run.step > 0);
+            let begun =
+                incident.plan.mode != Mode::Shadow && track.runs.values().any(|run| run.step > 0);
             begun
                 && incident.id != but
                 && incident.target == *target
@@ -623,11 +619,12 @@ impl Checker {
         let id = track.folded.id;
         let mut then = self.switches_then.iter();
         let stormy = then.all(|switches| switches.storms.contains_key(&plan.policy));
-        ensure(
-            !stormy,
-            invariant::STORM,
-            || format!("a run of incident {id} starts in a storm of {}", plan.policy),
-        )?;
+        ensure(!stormy, invariant::STORM, || {
+            format!(
+                "a run of incident {id} starts in a storm of {}",
+                plan.policy
+            )
+        })?;
         let looks = given.map_or(&[][..], |given| given.looks.as_slice());
         let counts = looks
             .iter()
@@ -735,7 +732,10 @@ impl Checker {
         let (incident, at) = (&track.folded, event.at);
         let told = || format!("run {} begins {}", key.0, request.summary());
         let Some(run) = track.runs.get(&key.0.number).filter(|run| run.live) else {
-            return Err(violation(invariant::RECORD, told() + ", and is not under way"));
+            return Err(violation(
+                invariant::RECORD,
+                told() + ", and is not under way",
+            ));
         };
         ensure(
             run.mode != RunMode::Dry && incident.plan.mode != Mode::Shadow,
@@ -755,7 +755,10 @@ impl Checker {
                 )?;
             }
             let target = incident.target.clone();
-            let acting = self.acting.entry(target).or_insert((incident.id, BTreeSet::new()));
+            let acting = self
+                .acting
+                .entry(target)
+                .or_insert((incident.id, BTreeSet::new()));
             if acting.0 != incident.id {
                 acting.1.insert(acting.0);
                 acting.0 = incident.id;
@@ -765,10 +768,10 @@ impl Checker {
             })?;
         }
         let target = incident.target.clone();
-        self.count_effect(at, target, request.name())
+        self.count_effect(at, &target, request.name())
     }
 
-    fn count_effect(&mut self, at: Timestamp, target: Target, action: &'static str) -> Checked {
+    fn count_effect(&mut self, at: Timestamp, target: &Target, action: &'static str) -> Checked {
         let last = self.effects.last().map_or(at, |effect| effect.in_order);
         self.effects.push(Effect {
             at,
@@ -779,7 +782,7 @@ impl Checker {
         let limits = &self.settings.effects;
         let windows = [
             (limits.total, None, None),
-            (limits.per_target, Some(&target), None),
+            (limits.per_target, Some(target), None),
             (limits.per_action.get(action).copied(), None, Some(action)),
         ];
         for (window, target, action) in windows {
@@ -913,7 +916,7 @@ impl Checker {
             let dealt_with = of_policy.into_iter().any(|track| {
                 seen(append, track.folded.id, &episode)
                     || (track.episodes.contains(&episode)
-                        && !end.is_some_and(|end| end > track.folded.opened_at))
+                        && end.is_none_or(|end| end <= track.folded.opened_at))
             });
             ensure(dealt_with, invariant::LOST, || {
                 told(&format!("policy {} does nothing about it", policy.name))
@@ -968,12 +971,16 @@ impl Checker {
             let by_itself = matches!(incident.phase, Phase::Verifying { .. })
                 && incident.plan.verify.check != VerifyCheck::AlertResolved;
             if let Some(due) = incident.due().filter(|_| !by_itself) {
-                ensure(wake.is_some_and(|wake| wake <= due), invariant::TIMER, || {
-                    format!(
-                        "incident {} is {:?}, due at {due}, and the engine sleeps until {wake:?}",
-                        incident.id, incident.phase
-                    )
-                })?;
+                ensure(
+                    wake.is_some_and(|wake| wake <= due),
+                    invariant::TIMER,
+                    || {
+                        format!(
+                            "incident {} is {:?}, due at {due}, and the engine sleeps until {wake:?}",
+                            incident.id, incident.phase
+                        )
+                    },
+                )?;
             }
             let Phase::Held(Hold { guard, rung, until }) = &incident.phase else {
                 continue;
@@ -988,7 +995,11 @@ impl Checker {
                 _ => until.is_none_or(|until| now < until),
             };
             ensure(reason, invariant::HELD, || {
-                format!("incident {} is held by {} at {now}", incident.id, guard.as_str())
+                format!(
+                    "incident {} is held by {} at {now}",
+                    incident.id,
+                    guard.as_str()
+                )
             })?;
         }
         Ok(())

@@ -115,7 +115,10 @@ impl Journal {
                 Ok(())
             }
             (EventBody::Opened { .. }, Some(_)) => Err(format!("incident {id} opens twice")),
-            (body, None) => Err(format!("`{}` of incident {id}, which is not open", body.kind())),
+            (body, None) => Err(format!(
+                "`{}` of incident {id}, which is not open",
+                body.kind()
+            )),
             (_, Some(kept)) => {
                 kept.events.push(event.clone());
                 Ok(())

@@ -252,7 +252,10 @@ impl Scenario {
             .collect();
         // Containers that are ill make alerts, and alerts that come together make crowds.
         for happening in happenings.clone() {
-            if let What::Fire { alert, again: false } = happening.what
+            if let What::Fire {
+                alert,
+                again: false,
+            } = happening.what
                 && rng.chance(60)
             {
                 let (_, container) = alerts[alert];
@@ -361,10 +364,13 @@ fn happening(rng: &mut Rng, kind: Kind, alerts: u64) -> What {
         Kind::Policies => What::Policies {
             set: rng.below(SETS as u64) as usize,
         },
-        Kind::Plugin => What::PluginGone {
-            plugin: *rng.pick(&["restart", "cycle", "play", "tell"]),
-            lasts: seconds(rng, 5, 200),
-        },
+        Kind::Plugin => {
+            let plugins = ["restart", "cycle", "play", "tell"];
+            What::PluginGone {
+                plugin: rng.pick::<&str>(&plugins),
+                lasts: seconds(rng, 5, 200),
+            }
+        }
         Kind::Drivers => What::Drivers {
             mood: *rng.pick(&[Mood::Slow, Mood::Failing, Mood::Hanging, Mood::Blind]),
             lasts: seconds(rng, 5, 300),

@@ -43,24 +43,21 @@ impl Script {
         }
         let step = answers.len();
         match (self.plugin.as_str(), step) {
-            ("restart" | "cycle" | "moody", 0) => self.inspect(),
-            ("restart", 1) => match self.healthy(answers) {
-                true if self.salt % 4 != 0 => Next::End(RunResult::Unchanged {
+            ("restart" | "cycle" | "moody", 0) | ("cycle", 3) => self.inspect(),
+            ("restart", 1) if healthy(answers) && self.salt % 4 != 0 => {
+                Next::End(RunResult::Unchanged {
                     message: "it is well".to_owned(),
-                }),
-                _ => self.docker(|container| DockerCall::Restart {
-                    container,
-                    grace_ms: 1000,
-                }),
-            },
+                })
+            }
+            ("restart", 1) => self.docker(|container| DockerCall::Restart {
+                container,
+                grace_ms: 1000,
+            }),
             ("cycle", 1) => self.docker(|container| DockerCall::Stop {
                 container,
                 grace_ms: 1000,
             }),
-            ("cycle", 2) | ("moody", 2) => {
-                self.docker(|container| DockerCall::Start { container })
-            }
-            ("cycle", 3) => self.inspect(),
+            ("cycle" | "moody", 2) => self.docker(|container| DockerCall::Start { container }),
             ("moody", 1) => match self.salt % 6 {
                 0 => ended(FailureClass::Retryable),
                 1 => ended(FailureClass::Permanent),
@@ -98,15 +95,15 @@ impl Script {
             timeout_ms: None,
         }))
     }
+}
 
-    fn healthy(&self, answers: &[CallResult]) -> bool {
-        matches!(
-            answers.first(),
-            Some(Ok(Response::Container(details)))
-                if details.state == ContainerState::Running
-                    && details.health != ContainerHealth::Unhealthy
-        )
-    }
+fn healthy(answers: &[CallResult]) -> bool {
+    matches!(
+        answers.first(),
+        Some(Ok(Response::Container(details)))
+            if details.state == ContainerState::Running
+                && details.health != ContainerHealth::Unhealthy
+    )
 }
 
 fn ended(class: FailureClass) -> Next {
@@ -120,9 +117,9 @@ fn failure(error: &CapabilityError) -> RunResult {
     let class = match error {
         CapabilityError::Unavailable(_) | CapabilityError::TimedOut(_) => FailureClass::Retryable,
         CapabilityError::Denied(_) => FailureClass::Denied,
-        CapabilityError::NotFound(_)
-        | CapabilityError::Invalid(_)
-        | CapabilityError::Failed(_) => FailureClass::Permanent,
+        CapabilityError::NotFound(_) | CapabilityError::Invalid(_) | CapabilityError::Failed(_) => {
+            FailureClass::Permanent
+        }
     };
     RunResult::Failed {
         class,

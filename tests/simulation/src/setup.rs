@@ -87,7 +87,11 @@ fn policy(text: &mut String, rng: &mut Rng, name: &str, mode: &str) {
     line(format!("  - name: {name}"));
     line(format!("    match: ['alertname=~\"{names}\"']"));
     // No alert has this label: such a policy does not fit.
-    let label = if name == "odd" { "instance" } else { "container" };
+    let label = if name == "odd" {
+        "instance"
+    } else {
+        "container"
+    };
     line(format!(
         "    target: 'docker://local/{{{{ labels.{label} }}}}'"
     ));
@@ -100,7 +104,10 @@ fn policy(text: &mut String, rng: &mut Rng, name: &str, mode: &str) {
         ));
     }
     line(format!("    ttl: {}", rng.pick(&["5m", "20m", "45m"])));
-    line(format!("    evidence: {}", rng.pick(&["off", "{ logs: 5 }"])));
+    line(format!(
+        "    evidence: {}",
+        rng.pick(&["off", "{ logs: 5 }"])
+    ));
     line(format!(
         "    on_interrupt: {}",
         rng.pick(&["rerun", "escalate"])
@@ -146,7 +153,10 @@ fn steps(rng: &mut Rng, first: bool) -> String {
         1 => "on: [permanent, retryable]",
         _ => "",
     };
-    let when: Vec<_> = [*after, on].into_iter().filter(|one| !one.is_empty()).collect();
+    let when: Vec<_> = [*after, on]
+        .into_iter()
+        .filter(|one| !one.is_empty())
+        .collect();
     format!(
         "      - {{ plugin: {plugin}, attempts: {attempts}, backoff: {backoff}, timeout: {timeout}, when: {{ {} }} }}",
         when.join(", ")
@@ -166,7 +176,10 @@ fn guards(text: &mut String, rng: &mut Rng) {
         line(format!("rate: {{ max: {max}, then: {then} }}"));
     }
     if rng.chance(40) {
-        line(format!("flapping: {}", rng.pick(&["1/2m", "2/5m", "3/10m"])));
+        line(format!(
+            "flapping: {}",
+            rng.pick(&["1/2m", "2/5m", "3/10m"])
+        ));
     }
     if rng.chance(60) {
         let failures = rng.between(1, 3);
@@ -189,9 +202,7 @@ fn guards(text: &mut String, rng: &mut Rng) {
         let window = if rng.chance(50) {
             format!("{{ from: '00:{minute:02}', to: '00:{until:02}' }}")
         } else {
-            format!(
-                "{{ from: 2026-11-23T00:{minute:02}:00Z, to: 2026-11-23T00:{until:02}:00Z }}"
-            )
+            format!("{{ from: 2026-11-23T00:{minute:02}:00Z, to: 2026-11-23T00:{until:02}:00Z }}")
         };
         line(format!("maintenance: [{window}]"));
     }

@@ -24,7 +24,7 @@ use sentinel_core::guard::settings::Fleet;
 use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
 use sentinel_core::incident::{OnInterrupt, Phase};
 use sentinel_core::policy::PolicySet;
-use sentinel_core::record::{Accepted, Append, History, earlier};
+use sentinel_core::record::{Accepted, Append, History, Priority, earlier};
 
 use crate::check::{Checked, Checker, Given, invariant, violation};
 use crate::docker::{CONTAINERS, Docker, Settled, moment};
@@ -62,16 +62,28 @@ mod draw {
 #[derive(Debug)]
 enum Task {
     Happen(usize),
-    Act { act: Act, draw: u64 },
+    Act {
+        act: Act,
+        draw: u64,
+    },
     Deliver(Box<Delivery>),
-    Remind { alert: usize, episode: u32, replica: u32 },
+    Remind {
+        alert: usize,
+        episode: u32,
+        replica: u32,
+    },
     Restart,
     // The rest is the daemon's, and dies with it.
     Turn,
     Commit,
-    Exit { down: Duration },
+    Exit {
+        down: Duration,
+    },
     Step(RunId),
-    Look { incident: IncidentId, deadline: Timestamp },
+    Look {
+        incident: IncidentId,
+        deadline: Timestamp,
+    },
     Fleet(Fleet),
 }
 
@@ -393,8 +405,9 @@ impl<'a> World<'a> {
             {
                 let name = [draw::REACHED, run.incident.0, u64::from(run.number)];
                 if self.draw(&name) % 2 == 0 {
-                    self.story
-                        .tell(self.now, || format!("run {run}: {} is done", request.summary()));
+                    self.story.tell(self.now, || {
+                        format!("run {run}: {} is done", request.summary())
+                    });
                     self.docker.carry_out((run, *call), request);
                 }
             }
@@ -462,9 +475,7 @@ impl<'a> World<'a> {
                 container,
                 health,
                 stubborn,
-            } => self
-                .docker
-                .afflict(CONTAINERS[container], health, stubborn),
+            } => self.docker.afflict(CONTAINERS[container], health, stubborn),
             What::Crash {
                 points,
                 down,
@@ -560,9 +571,8 @@ impl<'a> World<'a> {
         let name = [draw::REPLICA, alert as u64, self.now as u64, replica.into()];
         let number = self.draw(&name);
         // Now and then with what else fires.
-        let group = |index: &usize| {
-            *index == alert || (number % 5 == 0 && self.sources[*index].firing)
-        };
+        let group =
+            |index: &usize| *index == alert || (number % 5 == 0 && self.sources[*index].firing);
         let alerts = (0..self.sources.len()).filter(group);
         let alerts = alerts.map(|index| self.alert(index)).collect();
         self.send(alerts, replica, 0);
@@ -655,8 +665,8 @@ impl<'a> World<'a> {
         let operators: Vec<_> = match act {
             Act::Pause => {
                 let seconds = [0, 10, 60, 600][(number >> 24) as usize % 4];
-                let until = (seconds > 0)
-                    .then(|| moment(self.now + self.offset + seconds * SECOND));
+                let until =
+                    (seconds > 0).then(|| moment(self.now + self.offset + seconds * SECOND));
                 let until = until.filter(|until| *until > wall);
                 let pause = scope.map(|scope| Operator::Pause {
                     scope,
@@ -724,8 +734,9 @@ impl<'a> World<'a> {
             return Ok(());
         }
         let wall = self.wall();
-        self.story
-            .tell(self.now, || format!("the daemon starts; its clock says {wall}"));
+        self.story.tell(self.now, || {
+            format!("the daemon starts; its clock says {wall}")
+        });
         let limits = self.scenario.settings.effects.clone();
         let since = limits.horizon().map(|horizon| earlier(wall, horizon));
         let past = since.and_then(|since| self.journal.effects_since(since).ok());
@@ -872,7 +883,11 @@ impl<'a> World<'a> {
     }
 
     fn commit(&mut self) -> Step {
-        let Some(pending) = self.daemon.as_mut().and_then(|daemon| daemon.pending.take()) else {
+        let Some(pending) = self
+            .daemon
+            .as_mut()
+            .and_then(|daemon| daemon.pending.take())
+        else {
             return Ok(());
         };
         if !pending.turn.append.is_empty() {
@@ -1096,8 +1111,8 @@ impl<'a> World<'a> {
         let mut lost = false;
         let record = if order.resume {
             let events = self.journal.incident(run.incident);
-            lost = self.draw(&[draw::LOST, run.incident.0, self.life.into()]) % 10 == 0
-                && self.faults;
+            lost =
+                self.draw(&[draw::LOST, run.incident.0, self.life.into()]) % 10 == 0 && self.faults;
             record(events.map_or(&[], |kept| &kept.events), run)
         } else {
             VecDeque::new()
@@ -1171,8 +1186,7 @@ impl<'a> World<'a> {
         if self.story.is_told()
             && let Some(kept) = self.journal.incident(run.incident)
         {
-            self.story
-                .tell_events(self.now, run.incident, &kept.events);
+            self.story.tell_events(self.now, run.incident, &kept.events);
         }
         self.checker.noted(&event)?;
         if let Some(daemon) = &mut self.daemon {
@@ -1452,8 +1466,9 @@ impl<'a> World<'a> {
         result: CallResult,
     ) -> Step {
         if carried_out {
-            self.story
-                .tell(self.now, || format!("run {run}: {} is done", request.summary()));
+            self.story.tell(self.now, || {
+                format!("run {run}: {} is done", request.summary())
+            });
             self.deed((run, call), request)?;
         }
         if self.killed("after the deed, before its end is recorded") {
@@ -1537,9 +1552,11 @@ impl<'a> World<'a> {
                 let result = self.docker.answer(&request);
                 self.ending(run, call, request.name(), result, true)
             }
-            Settled::Unknown if on_interrupt != Some(OnInterrupt::Rerun) => {
-                self.halt(run, StopCause::InDoubt, "nobody can tell whether it was done")
-            }
+            Settled::Unknown if on_interrupt != Some(OnInterrupt::Rerun) => self.halt(
+                run,
+                StopCause::InDoubt,
+                "nobody can tell whether it was done",
+            ),
             Settled::Unknown => {
                 self.doubts.insert(key, self.docker.times(key));
                 self.begin(run, call, request)
@@ -1559,7 +1576,7 @@ fn by_priority(inputs: &mut [Input]) {
             alerts.push(accepted.clone());
         }
     }
-    alerts.sort_by_key(Accepted::priority);
+    alerts.sort_by_key(|accepted| Priority::of(&accepted.alert));
     for (index, accepted) in places.into_iter().zip(alerts) {
         inputs[index] = Input::Accepted(accepted);
     }

@@ -8,7 +8,10 @@ fn what_must_hold_holds_through_two_thousand_seeds() {
     for (seed, violation) in &found.failures {
         println!("{}", shrink(&Scenario::of(*seed), violation));
     }
-    assert!(found.failures.is_empty(), "a seed failed; its story is above");
+    assert!(
+        found.failures.is_empty(),
+        "a seed failed; its story is above"
+    );
     // Seeds in which nothing happens would show nothing.
     assert!(found.account.incidents > 4000, "{found:?}");
     assert!(found.account.effects > 4000, "{found:?}");

@@ -31,6 +31,17 @@ pub struct Member {
     pub well: bool,
 }
 
+/// What the blast radius says.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// Nothing yet: the fleet is being looked at.
+    Later,
+    /// There is room.
+    Within,
+    /// It holds.
+    Beyond(Radius),
+}
+
 /// What is known of fleets.
 #[derive(Debug, Default)]
 pub(super) struct Fleets {
@@ -66,24 +77,28 @@ impl Fleets {
 }
 
 impl Engine {
-    /// What the blast radius says of an incident; none when the fleet has to be looked at
-    /// first, which is then asked for.
+    /// What the blast radius says of an incident. When the fleet has to be looked at first,
+    /// that is asked for.
     pub(super) fn radius(
         &mut self,
         work: &mut Work,
         context: &Context<'_>,
         incident: &Incident,
-    ) -> Option<Option<Radius>> {
-        let guard = incident.plan.guards.blast_radius.as_ref()?;
+    ) -> Told {
+        let Some(guard) = incident.plan.guards.blast_radius.as_ref() else {
+            return Told::Within;
+        };
         let policy = &incident.plan.policy;
         let now = context.now;
         let calm = HumanDuration(guard.calm);
         if self.fleets.exceeded.contains_key(policy) {
             // Not time ends it, but a look, which asks again whoever is held.
-            return Some(Some(Radius {
+            return Told::Beyond(Radius {
                 until: None,
-                reason: format!("too much of the fleet was disturbed, and {calm} of calm must follow"),
-            }));
+                reason: format!(
+                    "too much of the fleet was disturbed, and {calm} of calm must follow"
+                ),
+            });
         }
         let Some(view) = self.fleets.fresh(&guard.of, now) else {
             let waiting = self.fleets.waiting.entry(guard.of.clone()).or_default();
@@ -93,20 +108,20 @@ impl Engine {
                 let look = Action::LookAtFleet(guard.of.clone());
                 work.turn.actions.push(look);
             }
-            return None;
+            return Told::Later;
         };
         let members = match &view.members {
             Ok(members) => members,
             Err(error) => {
-                return Some(Some(Radius {
+                return Told::Beyond(Radius {
                     until: Some(later(now, RETRY)),
                     reason: format!("the fleet cannot be counted: {error}"),
-                }));
+                });
             }
         };
         let (disturbed, bound) = self.disturbed(guard, members, Some(&incident.target));
         if disturbed <= bound {
-            return Some(None);
+            return Told::Within;
         }
         let reason = format!(
             "{disturbed} of {} members of the fleet would be disturbed at once, {bound} may be; {calm} of calm must follow",
@@ -114,7 +129,7 @@ impl Engine {
         );
         self.storm(work, context, policy, reason.clone());
         let until = None;
-        Some(Some(Radius { until, reason }))
+        Told::Beyond(Radius { until, reason })
     }
 
     fn storm(
@@ -188,12 +203,12 @@ impl Engine {
         &mut self,
         work: &mut Work,
         context: &Context<'_>,
-        fleet: Fleet,
+        fleet: &Fleet,
         members: Result<Vec<Member>, String>,
     ) {
         let now = context.now;
         for (policy, guard) in self.stormy(context) {
-            if guard.of != fleet {
+            if guard.of != *fleet {
                 continue;
             }
             let calm = members
@@ -214,7 +229,7 @@ impl Engine {
         }
         let view = View { at: now, members };
         self.fleets.seen.insert(fleet.clone(), view);
-        let waiting = self.fleets.waiting.remove(&fleet).unwrap_or_default();
+        let waiting = self.fleets.waiting.remove(fleet).unwrap_or_default();
         work.commands
             .extend(waiting.into_iter().map(|id| (id, Command::AskGuards)));
     }

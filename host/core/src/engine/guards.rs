@@ -1,5 +1,6 @@
 //! Asks the guards about an incident, with all that they look at.
 
+use super::fleet::Told;
 use super::{Context, Engine, Note, Work};
 use crate::event::{EventBody, Guard};
 use crate::guard::{self, GuardView, Verdict};
@@ -19,16 +20,19 @@ impl Engine {
         let incident = incident.clone();
         let view = self.view(work, context, &incident);
         let mut verdict = guard::evaluate(&incident, &view, context.now);
-        if verdict == Verdict::Pass && incident.plan.guards.blast_radius.is_some() {
-            let Some(radius) = self.radius(work, context, &incident) else {
+        if verdict == Verdict::Pass {
+            match self.radius(work, context, &incident) {
                 // Asked again when the fleet has been looked at.
-                return;
-            };
-            let view = GuardView {
-                radius,
-                ..GuardView::default()
-            };
-            verdict = guard::evaluate(&incident, &view, context.now);
+                Told::Later => return,
+                Told::Within => {}
+                Told::Beyond(radius) => {
+                    let view = GuardView {
+                        radius: Some(radius),
+                        ..GuardView::default()
+                    };
+                    verdict = guard::evaluate(&incident, &view, context.now);
+                }
+            }
         }
         match verdict {
             Verdict::Pass => {
@@ -79,7 +83,7 @@ impl Engine {
         }
     }
 
-    fn view<'a>(
+    pub(super) fn view<'a>(
         &'a self,
         work: &mut Work,
         context: &Context<'_>,

@@ -116,8 +116,9 @@ pub struct Order {
     pub policy: PolicyName,
     /// What to act on.
     pub target: Target,
-    /// The alert that opened the incident, with the status that it has now.
-    pub alert: Alert,
+    /// The alert that opened the incident, as it was then: a run that goes on from its
+    /// record is told what it was told before.
+    pub alert: Arc<Alert>,
     /// The plugin's params.
     pub params: serde_json::Map<String, serde_json::Value>,
     /// How long it may take.

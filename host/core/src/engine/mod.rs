@@ -10,6 +10,7 @@
 //! ([`History`]), so nothing has to be loaded at a start and nothing is forgotten by a
 //! restart.
 
+mod ask;
 mod fleet;
 mod guards;
 mod input;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub use self::ask::{Considered, Course};
 use self::fleet::Fleets;
 pub use self::fleet::Member;
 pub use self::input::{Action, Input, Note, Order, PluginVersion, Turn, VerifyOrder, World};
@@ -31,7 +33,7 @@ use self::news::{News, news, overtaken};
 pub use self::operator::{Operator, OperatorError};
 use self::places::Places;
 pub use self::settings::Settings;
-use crate::alert::AlertStatus;
+use crate::alert::{AlertStatus, Episode};
 use crate::control::{ControlBody, ControlEvent, Controls};
 use crate::event::{Event, EventBody, FailureClass, RunMode, RunResult, StopCause};
 use crate::guard::limits::EffectWindows;
@@ -125,6 +127,29 @@ impl Engine {
     #[must_use]
     pub fn incident(&self, id: IncidentId) -> Option<&Incident> {
         self.incidents.get(&id)
+    }
+
+    /// Which alerts of open incidents fire, and when the incident last had word of one.
+    #[must_use]
+    pub fn firing(&self) -> Vec<(Episode, Timestamp)> {
+        let of_incident = |incident: &Incident| {
+            let last = incident.last_word_at;
+            let firing = incident
+                .alerts
+                .iter()
+                .filter(|(_, seen)| seen.resolved_at.is_none());
+            firing
+                .map(|(key, seen)| {
+                    let episode = Episode {
+                        source: key.source.clone(),
+                        fingerprint: key.fingerprint.clone(),
+                        starts_at: seen.starts_at,
+                    };
+                    (episode, last)
+                })
+                .collect::<Vec<_>>()
+        };
+        self.incidents.values().flat_map(of_incident).collect()
     }
 
     /// The stop switch and the storms.
@@ -278,7 +303,7 @@ impl Engine {
                 deadline,
                 result,
             } => self.verified(work, context, incident, deadline, result),
-            Input::Fleet { fleet, members } => self.fleet_seen(work, context, fleet, members),
+            Input::Fleet { fleet, members } => self.fleet_seen(work, context, &fleet, members),
             Input::Operator { token, operator } => {
                 let reply = self.operate(work, context, operator);
                 work.turn.replies.push((token, reply));
@@ -290,7 +315,7 @@ impl Engine {
     fn alert(&mut self, work: &mut Work, context: &Context<'_>, accepted: Accepted) {
         match accepted.alert.status {
             AlertStatus::Firing => {
-                if !self.firing(work, context, &accepted) {
+                if !self.fires(work, context, &accepted) {
                     // Some of its policies may have had room and dealt with it.
                     work.turn.deferred.push(Accepted {
                         repeat: true,
@@ -322,7 +347,7 @@ impl Engine {
 
     /// Takes a firing notification in; false when it has to wait, because no more
     /// incidents may be open.
-    fn firing(&mut self, work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
+    fn fires(&mut self, work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
         let policies = context.world.policies();
         let episode = accepted.alert.episode();
         let mut late = None;
@@ -334,10 +359,11 @@ impl Engine {
                     .get(id)
                     .is_some_and(|incident| !incident.ended())
             });
-            let knows = |incident: &Incident| incident.knows(&episode, AlertStatus::Firing);
-            let known = open.and_then(|id| self.incidents.get(&id)).is_some_and(knows);
+            let news = open
+                .and_then(|id| self.incidents.get(&id))
+                .is_none_or(|incident| !incident.knows(&episode, AlertStatus::Firing));
             // It may have waited longer than the two minutes in which it counts as late.
-            if !known && *late.get_or_insert_with(|| Self::late(work, context, accepted)) {
+            if news && *late.get_or_insert_with(|| Self::late(work, context, accepted)) {
                 work.turn.notes.push(Note::Repeat {
                     policy: key.0,
                     alert: accepted.alert.clone(),
@@ -592,11 +618,10 @@ impl Engine {
 
     fn fire_timers(&mut self, work: &mut Work, context: &Context<'_>) {
         let now = context.now;
-        while let Some((at, id)) = self.timers.first().copied() {
-            if at > now {
-                break;
-            }
-            self.timers.pop_first();
+        // Those that are set meanwhile are for a later turn, whatever they are set to.
+        let later = self.timers.split_off(&(now, IncidentId(u64::MAX)));
+        let due = std::mem::replace(&mut self.timers, later);
+        for (_, id) in due {
             let Some(incident) = self.incidents.get(&id) else {
                 continue;
             };
@@ -665,11 +690,10 @@ impl Engine {
         command: Command,
     ) {
         match command {
-            // The next daemon asks them, when it can also start the run.
-            Command::AskGuards if context.stopping => {}
+            // What was not begun is begun by the next daemon, which asks the guards anew.
+            Command::AskGuards | Command::StartRun { .. } | Command::ResumeRun { .. }
+                if context.stopping => {}
             Command::AskGuards => self.ask_guards(work, context, id),
-            // A run that was not begun is begun by the next daemon.
-            Command::StartRun { .. } | Command::ResumeRun { .. } if context.stopping => {}
             Command::StartRun { run, rung, mode } => self.start(work, context, run, rung, mode),
             Command::ResumeRun { run } => {
                 // An alert that resolved in this same turn has ended the incident.
@@ -845,10 +869,6 @@ impl Engine {
             Phase::Escalating { reason, .. } => Some(reason.clone()),
             _ => None,
         };
-        let mut alert = (*incident.alert).clone();
-        if incident.resolved() {
-            alert.status = AlertStatus::Resolved;
-        }
         Some(Order {
             run,
             rung,
@@ -858,7 +878,7 @@ impl Engine {
             digest,
             policy: incident.plan.policy.clone(),
             target: incident.target.clone(),
-            alert,
+            alert: incident.alert.clone(),
             params,
             timeout,
             on_interrupt,

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod settings;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use self::limits::{NoRoom, full_until};
 use self::settings::{Breaker, Excess, Maintenance, Window};
@@ -65,7 +66,8 @@ pub struct Radius {
 }
 
 /// What the guards say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
 pub enum Verdict {
     /// Every guard lets the incident through.
     Pass,
@@ -87,71 +89,103 @@ pub enum Verdict {
     },
 }
 
+/// The guards that are asked before a run, in this order.
+pub const ORDER: [Guard; 8] = [
+    Guard::Pause,
+    Guard::Maintenance,
+    Guard::Breaker,
+    Guard::Cooldown,
+    Guard::TargetLock,
+    Guard::Concurrency,
+    Guard::Rate,
+    Guard::BlastRadius,
+];
+
 /// Asks every guard about `incident`, in order. The first that holds decides.
 #[must_use]
 pub fn evaluate(incident: &Incident, view: &GuardView<'_>, now: Timestamp) -> Verdict {
+    ORDER
+        .into_iter()
+        .map(|guard| ask(guard, incident, view, now))
+        .find(|verdict| *verdict != Verdict::Pass)
+        .unwrap_or(Verdict::Pass)
+}
+
+/// What one guard says of `incident`, whatever the others say.
+#[must_use]
+pub fn ask(guard: Guard, incident: &Incident, view: &GuardView<'_>, now: Timestamp) -> Verdict {
     let guards = &incident.plan.guards;
-    let hold = |guard, until, reason| Verdict::Hold {
+    let policy = &incident.plan.policy;
+    let held = |until: Option<Timestamp>, reason: String| Verdict::Hold {
         guard,
         until,
         reason,
     };
-    if let Some(pause) = view.pause {
-        return hold(Guard::Pause, pause.until, pause.to_string());
-    }
-    let windows = guards.maintenance.iter().chain(view.maintenance);
-    if let Some(until) = windows.filter_map(|window| window.until(now)).max() {
-        let reason = "a maintenance window holds".to_owned();
-        return hold(Guard::Maintenance, Some(until), reason);
-    }
-    if let Some((until, reason)) = breaker(guards.breaker, guards.flapping, view, now) {
-        return hold(Guard::Breaker, Some(until), reason);
-    }
-    let policy = &incident.plan.policy;
-    if let Some(last) = view.standing.last_run_at {
-        let until = later(last, guards.cooldown);
-        if now < until {
-            let reason = format!("policy {policy} acted on {} at {last}", incident.target);
-            return hold(Guard::Cooldown, Some(until), reason);
+    let verdict = match guard {
+        Guard::Pause => view.pause.map(|pause| held(pause.until, pause.to_string())),
+        Guard::Maintenance => {
+            let windows = guards.maintenance.iter().chain(view.maintenance);
+            let until = windows.filter_map(|window| window.until(now)).max();
+            until.map(|until| held(Some(until), "a maintenance window holds".to_owned()))
         }
-    }
-    if let Some(holder) = view.locked_by {
-        let reason = format!("incident {holder} is acting on {}", incident.target);
-        return hold(Guard::TargetLock, None, reason);
-    }
-    if let Some(crowd) = &view.crowd {
-        let reason = match crowd {
-            Crowd::Policy(count) => format!("{count} runs of policy {policy} are under way"),
-            Crowd::Plugin(plugin, count) => format!("{count} runs of {plugin} are under way"),
-            Crowd::All(count) => format!("{count} runs are under way"),
-        };
-        return hold(Guard::Concurrency, None, reason);
-    }
+        Guard::Breaker => breaker(guards.breaker, guards.flapping, view, now)
+            .map(|(until, reason)| held(Some(until), reason)),
+        Guard::Cooldown => view.standing.last_run_at.and_then(|last| {
+            let until = later(last, guards.cooldown);
+            let reason = format!("policy {policy} acted on {} at {last}", incident.target);
+            (now < until).then(|| held(Some(until), reason))
+        }),
+        Guard::TargetLock => view.locked_by.map(|holder| {
+            let reason = format!("incident {holder} is acting on {}", incident.target);
+            held(None, reason)
+        }),
+        Guard::Concurrency => view.crowd.as_ref().map(|crowd| {
+            let reason = match crowd {
+                Crowd::Policy(count) => format!("{count} runs of policy {policy} are under way"),
+                Crowd::Plugin(plugin, count) => format!("{count} runs of {plugin} are under way"),
+                Crowd::All(count) => format!("{count} runs are under way"),
+            };
+            held(None, reason)
+        }),
+        Guard::Rate => rate(incident, view, now),
+        Guard::BlastRadius => view
+            .radius
+            .as_ref()
+            .map(|radius| held(radius.until, radius.reason.clone())),
+        // A repetition is told apart before an incident opens, and approval follows the
+        // dry run that makes the plan.
+        Guard::Repeat | Guard::Approval => None,
+    };
+    verdict.unwrap_or(Verdict::Pass)
+}
+
+/// What the windows say: that of the policy's runs, and those of effects.
+fn rate(incident: &Incident, view: &GuardView<'_>, now: Timestamp) -> Option<Verdict> {
+    let guard = Guard::Rate;
     // A run that goes on was counted when it began.
-    if let (Some(rate), None) = (guards.rate, incident.suspended)
+    if let (Some(rate), None) = (incident.plan.guards.rate, incident.suspended)
         && let Some(until) = full_until(rate.window, &view.runs, now)
     {
         let reason = format!(
-            "policy {policy} began {} runs within {}",
+            "policy {} began {} runs within {}",
+            incident.plan.policy,
             rate.window.max,
             HumanDuration(rate.window.per)
         );
-        return match rate.then {
-            Excess::Queue => hold(Guard::Rate, Some(until), reason),
-            Excess::Drop => Verdict::Drop {
-                guard: Guard::Rate,
+        return Some(match rate.then {
+            Excess::Queue => Verdict::Hold {
+                guard,
+                until: Some(until),
                 reason,
             },
-        };
+            Excess::Drop => Verdict::Drop { guard, reason },
+        });
     }
-    if let Some(full) = &view.effects {
-        return hold(Guard::Rate, Some(full.until), full.reason.clone());
-    }
-    if let Some(radius) = &view.radius {
-        let reason = radius.reason.clone();
-        return hold(Guard::BlastRadius, radius.until, reason);
-    }
-    Verdict::Pass
+    view.effects.as_ref().map(|full| Verdict::Hold {
+        guard,
+        until: Some(full.until),
+        reason: full.reason.clone(),
+    })
 }
 
 /// When the circuit breaker lets one incident try again; none when it is closed.

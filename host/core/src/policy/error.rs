@@ -1,4 +1,4 @@
-//! What is wrong with a policy file, and where.
+//! What is wrong with a file of policies, or of their tests, and where.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use miette::{GraphicalReportHandler, GraphicalTheme, NamedSource, SourceSpan};
 use serde::Serialize;
 
-/// One mistake in a policy file.
+/// One mistake in a file of policies or of their tests.
 ///
 /// Its `Display` is the message alone; [`PolicyError::one_line`] is for logs and
 /// editors, [`PolicyError::report`] for people.
@@ -95,32 +95,32 @@ impl PolicyError {
 
 /// A file that is read.
 #[derive(Debug, Clone)]
-pub(super) struct Source {
+pub(crate) struct Source {
     name: String,
     text: Arc<str>,
 }
 
 /// A place in a file, in bytes.
-pub(super) type Span = Range<usize>;
+pub(crate) type Span = Range<usize>;
 
 impl Source {
-    pub(super) fn new(name: &str, text: &str) -> Self {
+    pub(crate) fn new(name: &str, text: &str) -> Self {
         Self {
             name: name.to_owned(),
             text: text.into(),
         }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// Line and column of a place, both counted from 1.
-    pub(super) fn position(&self, offset: usize) -> (usize, usize) {
+    pub(crate) fn position(&self, offset: usize) -> (usize, usize) {
         let before = self.text.get(..offset).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = before.matches('\n').count() + 1;
@@ -129,7 +129,7 @@ impl Source {
     }
 
     /// The byte at a line and a column, both counted from 1.
-    pub(super) fn offset(&self, line: usize, column: usize) -> usize {
+    pub(crate) fn offset(&self, line: usize, column: usize) -> usize {
         let before = self.text.split_inclusive('\n').take(line.saturating_sub(1));
         let start: usize = before.map(str::len).sum();
         let rest = self.text.get(start..).unwrap_or_default();
@@ -141,7 +141,7 @@ impl Source {
         start + width.sum::<usize>()
     }
 
-    pub(super) fn error(&self, at: &Span, problem: Problem) -> PolicyError {
+    pub(crate) fn error(&self, at: &Span, problem: Problem) -> PolicyError {
         let (line, column) = self.position(at.start);
         PolicyError {
             file: self.name.clone(),
@@ -158,14 +158,14 @@ impl Source {
 
 /// What is wrong, without the place.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     message: String,
     label: String,
     help: Option<String>,
 }
 
 impl Problem {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             label: "here".to_owned(),
@@ -174,12 +174,12 @@ impl Problem {
     }
 
     /// Two or three words beside the place.
-    pub(super) fn label(mut self, label: impl Into<String>) -> Self {
+    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }

@@ -5,14 +5,14 @@
 //! holds the policies against the plugins that are loaded. Until both are content,
 //! nothing changes.
 
-mod error;
+pub(crate) mod error;
 mod model;
 mod plugins;
 mod read;
-mod section;
+pub(crate) mod section;
 mod set;
 mod written;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use error::PolicyError;
 pub(crate) use error::nearest;

@@ -12,15 +12,15 @@ use super::yaml::{Content, Node, bad_key};
 use crate::duration::HumanDuration;
 
 /// The keys that a map can have.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     /// Those that this version knows.
-    pub(super) known: &'static [&'static str],
+    pub(crate) known: &'static [&'static str],
     /// Those that the language has and this version has not.
-    pub(super) later: &'static [&'static str],
+    pub(crate) later: &'static [&'static str],
 }
 
 /// A map whose keys have been checked.
-pub(super) struct Section<'n> {
+pub(crate) struct Section<'n> {
     /// What it is, for a message: `policy nginx-down`, `the step`.
     what: String,
     /// A place that stands for the whole.
@@ -32,7 +32,7 @@ pub(super) struct Section<'n> {
 
 impl<'n> Section<'n> {
     /// The value of a key.
-    pub(super) fn get(&self, key: &str) -> Option<&'n Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'n Node> {
         self.entries
             .iter()
             .find(|(name, _, _)| *name == key)
@@ -40,7 +40,7 @@ impl<'n> Section<'n> {
     }
 
     /// The place of a key, or of the whole where the key is missing.
-    pub(super) fn key_at(&self, key: &str) -> &Span {
+    pub(crate) fn key_at(&self, key: &str) -> &Span {
         self.entries
             .iter()
             .find(|(name, _, _)| *name == key)
@@ -49,20 +49,20 @@ impl<'n> Section<'n> {
 }
 
 /// Reads one file.
-pub(super) struct Reader<'a> {
-    pub(super) source: &'a Source,
-    pub(super) errors: Vec<PolicyError>,
+pub(crate) struct Reader<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) errors: Vec<PolicyError>,
 }
 
 impl Reader<'_> {
     /// Notes down a mistake.
-    pub(super) fn fail<T>(&mut self, at: &Span, problem: Problem) -> Option<T> {
+    pub(crate) fn fail<T>(&mut self, at: &Span, problem: Problem) -> Option<T> {
         self.errors.push(self.source.error(at, problem));
         None
     }
 
     /// Notes down that something else was expected.
-    pub(super) fn wrong_type<T>(&mut self, node: &Node, expected: &str, help: &str) -> Option<T> {
+    pub(crate) fn wrong_type<T>(&mut self, node: &Node, expected: &str, help: &str) -> Option<T> {
         if let Content::Map(entries) = &node.content
             && let [(key, _)] = entries.as_slice()
             && matches!(key.content, Content::Map(_))
@@ -79,7 +79,7 @@ impl Reader<'_> {
     }
 
     /// A map with these keys and no others.
-    pub(super) fn section<'n>(
+    pub(crate) fn section<'n>(
         &mut self,
         node: &'n Node,
         what: impl Into<String>,
@@ -145,7 +145,7 @@ impl Reader<'_> {
     }
 
     /// The value of a key that has to be there.
-    pub(super) fn required<'n>(
+    pub(crate) fn required<'n>(
         &mut self,
         section: &Section<'n>,
         key: &str,
@@ -165,7 +165,7 @@ impl Reader<'_> {
     }
 
     /// A text that is not empty.
-    pub(super) fn text<'n>(
+    pub(crate) fn text<'n>(
         &mut self,
         node: &'n Node,
         expected: &str,
@@ -182,7 +182,7 @@ impl Reader<'_> {
     }
 
     /// A text that something can be made of.
-    pub(super) fn parsed<T, E: Display>(
+    pub(crate) fn parsed<T, E: Display>(
         &mut self,
         node: &Node,
         expected: &str,
@@ -209,7 +209,7 @@ impl Reader<'_> {
     }
 
     /// A list that is not empty, of things that can be made of a text.
-    pub(super) fn list<T, E: Display>(
+    pub(crate) fn list<T, E: Display>(
         &mut self,
         node: &Node,
         expected: &str,
@@ -225,7 +225,7 @@ impl Reader<'_> {
     }
 
     /// A list that is not empty.
-    pub(super) fn items<'n>(
+    pub(crate) fn items<'n>(
         &mut self,
         node: &'n Node,
         expected: &str,
@@ -244,7 +244,7 @@ impl Reader<'_> {
     }
 
     /// One of several words.
-    pub(super) fn choice<T: Copy>(
+    pub(crate) fn choice<T: Copy>(
         &mut self,
         node: &Node,
         what: &str,
@@ -268,7 +268,7 @@ impl Reader<'_> {
     }
 
     /// The duration of a key, or `default` where the key is missing.
-    pub(super) fn duration(
+    pub(crate) fn duration(
         &mut self,
         section: &Section<'_>,
         key: &str,
@@ -314,7 +314,7 @@ impl Reader<'_> {
     }
 
     /// The whole number of a key, or `default` where the key is missing.
-    pub(super) fn count(
+    pub(crate) fn count(
         &mut self,
         section: &Section<'_>,
         key: &str,

@@ -14,13 +14,13 @@ use super::error::{Problem, Source, Span};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) at: Span,
-    pub(super) content: Content,
+pub(crate) struct Node {
+    pub(crate) at: Span,
+    pub(crate) content: Content,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Null,
     Bool(bool),
     Number(Number),
@@ -31,7 +31,7 @@ pub(super) enum Content {
 
 impl Content {
     /// What it is, for a message that goes on from "found".
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
             Self::Bool(value) => format!("the boolean {value}"),
@@ -44,7 +44,7 @@ impl Content {
 }
 
 /// Reads a file of one document.
-pub(super) fn parse(source: &Source) -> Result<Node, (Span, Problem)> {
+pub(crate) fn parse(source: &Source) -> Result<Node, (Span, Problem)> {
     let options = options();
     let tree = serde_saphyr::from_str_with_options::<Spanned<Tree>>(source.text(), options)
         .map_err(|error| syntax_error(source, &error))?;
@@ -159,7 +159,7 @@ impl Node {
     }
 
     /// The value without its places. Keys that are no texts have been refused before.
-    pub(super) fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match &self.content {
             Content::Null => Json::Null,
@@ -183,7 +183,7 @@ impl Node {
     }
 
     /// The place of what a JSON pointer names, or of the nearest thing above it.
-    pub(super) fn locate(&self, pointer: &str) -> &Span {
+    pub(crate) fn locate(&self, pointer: &str) -> &Span {
         let mut node = self;
         let mut at = &self.at;
         for part in pointer.split('/').skip(1) {
@@ -213,7 +213,7 @@ impl Node {
 }
 
 /// What to say of a key that is no text.
-pub(super) fn bad_key(key: &Node, valid: &str) -> Problem {
+pub(crate) fn bad_key(key: &Node, valid: &str) -> Problem {
     match key.content {
         // `{{ x }}` is a map with a map for its key.
         Content::Map(_) => Problem::new("a template without quotes is read as a map")
@@ -230,7 +230,7 @@ pub(super) fn bad_key(key: &Node, valid: &str) -> Problem {
 
 /// The place of a part of a text: `range` counts in the text, the answer in the file.
 /// Where quotes and escapes make that hard, the answer is the whole node.
-pub(super) fn within(source: &Source, node: &Node, range: &Span) -> Span {
+pub(crate) fn within(source: &Source, node: &Node, range: &Span) -> Span {
     let Content::Text(text) = &node.content else {
         return node.at.clone();
     };

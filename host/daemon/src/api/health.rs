@@ -34,13 +34,17 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> impl IntoResponse {
 pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let engine = !api.engine_gone.is_cancelled();
     // After a failure nobody may write for long: whether it is over is found out here.
-    let journal = api.journal.is_healthy() || api.journal.probe().await.is_ok();
+    let journal = match api.journal.damage() {
+        Some(damage) => Err(format!("it is damaged: {damage}")),
+        None if api.journal.is_healthy() || api.journal.probe().await.is_ok() => Ok(()),
+        None => Err("the last write failed; the log says why".to_owned()),
+    };
     let stopping = api.stopping.is_cancelled();
     let mut checks = BTreeMap::from([
         ("engine".to_owned(), word(engine, "its task is gone")),
         (
             "journal".to_owned(),
-            word(journal, "the last write failed; the log says why"),
+            journal.clone().err().unwrap_or_else(|| "ok".to_owned()),
         ),
         (
             "intake".to_owned(),
@@ -71,7 +75,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
         );
         checks.insert("files".to_owned(), said);
     }
-    answer(engine && journal && !stopping, checks)
+    answer(engine && journal.is_ok() && !stopping, checks)
 }
 
 fn word(ok: bool, otherwise: &str) -> String {

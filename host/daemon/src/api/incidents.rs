@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use sentinel_core::event::{Event, EventBody};
-use sentinel_core::id::IncidentId;
-use sentinel_core::incident::Phase;
+use sentinel_core::id::{Digest, IncidentId};
+use sentinel_core::incident::{Incident, Phase};
 use sentinel_core::timeline::{Entry, timeline};
 use sentinel_journal::{IncidentFilter, IncidentRow, ReadError, Reader};
 use serde::{Deserialize, Serialize};
@@ -84,9 +84,53 @@ pub(crate) struct IncidentView {
     /// What lists show of it.
     #[serde(flatten)]
     pub(crate) row: ListedIncident,
+    /// The plan that waits for approval, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) plan: Option<PlanView>,
     /// What happened, in order: each with `at`, `kind`, `text`, `lines` that belong under it, and the event's own
     /// fields.
     pub(crate) events: Vec<Value>,
+}
+
+/// A plan that waits for approval.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PlanView {
+    /// What is approved.
+    pub(crate) digest: Digest,
+    /// When it counts as denied.
+    pub(crate) expires_at: Timestamp,
+    /// Who approved it so far.
+    pub(crate) approved_by: Vec<String>,
+    /// Its effects, in order.
+    pub(crate) effects: Vec<String>,
+}
+
+impl PlanView {
+    fn of(incident: &Incident) -> Option<Self> {
+        let Phase::AwaitingApproval {
+            plan,
+            until,
+            approved_by,
+            ..
+        } = &incident.phase
+        else {
+            return None;
+        };
+        Some(Self {
+            digest: *plan,
+            expires_at: *until,
+            approved_by: approved_by.clone(),
+            effects: incident
+                .planned
+                .iter()
+                .map(|effect| {
+                    let on = effect.on.as_ref();
+                    let on = on.map(|on| format!(" ({})", on.id.get(..12).unwrap_or(&on.id)));
+                    format!("{}{}", effect.request.summary(), on.unwrap_or_default())
+                })
+                .collect(),
+        })
+    }
 }
 
 /// Nothing that can be shown.
@@ -122,6 +166,7 @@ impl IncidentView {
         }
         let (incident, entries) = timeline(&events).map_err(|error| ViewError::Fold(id, error))?;
         Ok(Self {
+            plan: PlanView::of(&incident),
             row: IncidentRow::from(&incident).into(),
             events: merge(&events, entries),
         })
@@ -134,8 +179,8 @@ fn merge(events: &[Event], entries: Vec<Entry>) -> Vec<Value> {
     entries
         .into_iter()
         .map(|entry| {
-            let of_phase = ["verification-started", "backoff-started", "ended"];
-            let fields = if of_phase.contains(&entry.kind) {
+            let of_phase = entry.of_phase;
+            let fields = if of_phase {
                 json!({})
             } else {
                 events

@@ -3,6 +3,7 @@
 mod alertmanager;
 mod health;
 mod incidents;
+mod operate;
 mod server;
 mod status;
 
@@ -13,15 +14,20 @@ use axum::Json;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use axum::routing::{MethodFilter, get, on};
+use axum::routing::{MethodFilter, get, on, post};
 use jiff::Timestamp;
 use sentinel_drivers::docker::Docker;
 use sentinel_journal::{Journal, Reader};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::incidents::{IncidentList, IncidentView};
+pub(crate) use self::incidents::{IncidentList, IncidentView, PlanView};
+pub(crate) use self::operate::{
+    PauseBody, Pauses, PlanBody, ReasonBody, ResumeBody, Said, ScopeBody,
+};
 pub(crate) use self::server::serve;
+use crate::clock::Clock;
+use crate::engine::{EngineHandle, Switch};
 use crate::intake::{self, Intake};
 use crate::serving::{Problems, Serving};
 use crate::telemetry::metrics::Metrics;
@@ -37,6 +43,9 @@ pub(crate) struct Api {
     pub(crate) problems: Arc<Problems>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) docker: Arc<Docker>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) engine: EngineHandle,
+    pub(crate) switch: Arc<Switch>,
     pub(crate) started_at: Timestamp,
     pub(crate) stopping: CancellationToken,
     /// Cancelled when the engine's task is gone, however it went.
@@ -53,8 +62,8 @@ pub(crate) fn router(api: Arc<Api>, intake: Arc<Intake>) -> Router {
     let doors = Router::new()
         .route("/api/v1/alerts/alertmanager", deliver.clone())
         .route("/api/v1/alerts/alertmanager/", deliver)
-        .route("/api/v2/alerts", axum::routing::post(intake::prometheus))
-        .route("/api/v2/alerts/", axum::routing::post(intake::prometheus))
+        .route("/api/v2/alerts", post(intake::prometheus))
+        .route("/api/v2/alerts/", post(intake::prometheus))
         .with_state(intake);
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -63,6 +72,11 @@ pub(crate) fn router(api: Arc<Api>, intake: Arc<Intake>) -> Router {
         .route("/api/v1/incidents", get(incidents::list))
         .route("/api/v1/incidents/", get(incidents::list))
         .route("/api/v1/incidents/{id}", get(incidents::show))
+        .route("/api/v1/incidents/{id}/approve", post(operate::approve))
+        .route("/api/v1/incidents/{id}/deny", post(operate::deny))
+        .route("/api/v1/incidents/{id}/cancel", post(operate::cancel))
+        .route("/api/v1/pauses", get(operate::pauses).post(operate::pause))
+        .route("/api/v1/resume", post(operate::resume))
         .route("/api/v1/status", get(status::status))
         .route("/api/v2/status", get(alertmanager::status))
         .route("/api/v2/status/", get(alertmanager::status))

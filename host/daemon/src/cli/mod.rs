@@ -1,19 +1,29 @@
 //! The command line. Data goes to stdout, everything else to stderr.
 
+mod backtest;
 mod check;
+mod client;
+mod explain;
 mod incidents;
+mod operate;
 mod output;
+mod past;
 mod plugin;
+mod policy_report;
+mod policy_test;
 mod reference;
+mod replay;
 mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sentinel_core::id::IncidentId;
+use sentinel_core::duration::HumanDuration;
+use sentinel_core::id::{IncidentId, PolicyName};
 use sentinel_core::incident::Phase;
 
+use self::operate::{ByArgs, DaemonArgs, ScopeArgs};
 use self::output::Failure;
 
 /// Exit codes, as `--help` lists them.
@@ -22,6 +32,7 @@ Exit codes:
   0   done
   1   found a problem in what was given (a policy, a plugin, a configuration, an id)
   2   used wrongly
+  65  the journal is damaged
   69  something needed cannot be reached (the daemon, an address in use)
   70  sentinel itself failed
   73  a file or folder cannot be written, or another daemon holds it
@@ -68,6 +79,123 @@ enum Command {
     /// Look at plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Test policies, and look at what they did.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Say why something was done about an alert, or was not.
+    ///
+    /// Holds the alert against every policy of `policies_dir` and names the first matcher that
+    /// fails; says whether a notification of it would be taken for a repetition, and of what; and asks
+    /// each guard now, with the journal's memory: which hold, and when they let go. Of an incident it
+    /// also shows what was decided, guard by guard.
+    ///
+    /// For example:
+    ///   `sentinel explain 17`
+    ///   `sentinel explain NginxDown`
+    ///   `sentinel explain 'alertname="NginxDown", instance=~"web-.*"'`
+    ///   `sentinel explain alert.json`
+    #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
+    Explain {
+        /// An incident by its number; an alert by its fingerprint, its alertname, matchers in
+        /// quotes, or a `.json` file with its labels, as in Alertmanager's webhook. Of several alerts the
+        /// one that was told of last.
+        #[arg(value_name = "ALERT|INCIDENT")]
+        what: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Run candidate policies over the alerts of the journal, and say what would be different.
+    ///
+    /// The notifications are played to the daemon's own engine at their times, and its decisions
+    /// are held against what happened: incidents that would be new, gone, or changed in policy,
+    /// target, mode, steps, guards or end. The same policies over what they did change nothing.
+    #[command(after_help = backtest::LIMITS)]
+    Backtest(backtest::BacktestArgs),
+    /// Play a run once more on its record: nothing outside is touched.
+    ///
+    /// Shows call by call what the plugin saw and did. With --plugin another version is told what
+    /// the record has, up to the first call in which it differs; with --last it is held against
+    /// the last runs, a regression suite of real history. Reads the journal in the configuration's
+    /// `data_dir`, whether a daemon runs or not. Exits with 1 when anything differs.
+    #[command(after_help = EXIT_CODES)]
+    Replay(replay::ReplayArgs),
+    /// Throw the stop switch: no effect begins any more until `resume`.
+    ///
+    /// It holds from the very next effect on, also of runs that are under way: these are ended
+    /// between two effects, and go on from there when the pause is over. It survives a restart.
+    #[command(after_help = EXIT_CODES)]
+    Pause {
+        #[command(flatten)]
+        scope: ScopeArgs,
+        /// For how long, such as `2h`; until `resume` without it.
+        #[arg(long = "for", value_name = "DURATION")]
+        duration: Option<HumanDuration>,
+        /// Why; it goes on record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Release the stop switch.
+    #[command(after_help = EXIT_CODES)]
+    Resume {
+        #[command(flatten)]
+        scope: ScopeArgs,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// List what is paused, and which policies are in a storm.
+    Pauses {
+        #[command(flatten)]
+        daemon: DaemonArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Approve the plan that an incident waits with: exactly this plan is carried out.
+    ///
+    /// Without --plan the plan is shown and asked about.
+    #[command(after_help = EXIT_CODES)]
+    Approve {
+        /// The incident's number.
+        id: IncidentId,
+        /// The plan that you saw, by its digest or at least the first 8 digits of it.
+        #[arg(long, value_name = "DIGEST")]
+        plan: Option<String>,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Deny the plan that an incident waits with: the incident is cancelled.
+    #[command(after_help = EXIT_CODES)]
+    Deny {
+        /// The incident's number.
+        id: IncidentId,
+        /// Why; it goes on record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// End an incident: a run that is under way is ended between two effects.
+    #[command(after_help = EXIT_CODES)]
+    Cancel {
+        /// The incident's number.
+        id: IncidentId,
+        /// Why; it goes on record.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        by: ByArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
     /// Print a completion script for a shell.
     ///
     /// For example: `sentinel completions bash > /etc/bash_completion.d/sentinel`
@@ -138,6 +266,47 @@ enum PluginCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Run unit tests of policies: alerts in, decisions expected.
+    ///
+    /// Each FILE names policy files and lists tests; see docs/policy-tests.md. Needs no
+    /// configuration, no daemon and no plugins, takes no real time, and says the same every time. Exits
+    /// with 1 when a test fails or a file has a mistake.
+    #[command(after_help = EXIT_CODES)]
+    Test {
+        /// Files of tests.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Only the tests whose name contains this.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Print everything that led to the decisions.
+        #[arg(long)]
+        trace: bool,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Say what a policy did, or as a shadow would have done: the evidence for promoting it.
+    ///
+    /// Of a shadow: the effects that it planned, how often the alert cleared by itself and after how
+    /// long, how often guards held it, failed dry runs, what other policies did on its targets meanwhile,
+    /// and a verdict. It is ready when there were at least 5 incidents, no dry run failed, something was
+    /// planned, nothing conflicts, and fewer than 80% of the alerts cleared by themselves within the time
+    /// of its verification. Of a policy that acts: how its incidents ended, how long healing took, and
+    /// what it did.
+    #[command(after_help = EXIT_CODES)]
+    Report {
+        /// The policy; all of them without it.
+        policy: Option<PolicyName>,
+        /// Since when: so long ago, or a date.
+        #[arg(long, value_name = "WHEN", default_value = "4w")]
+        since: past::Moment,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
 #[derive(Debug, Args)]
 struct OutputArgs {
     /// How to print.
@@ -192,6 +361,47 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Plugin(PluginCommand::Inspect { file, output }) => {
             plugin::inspect(&file, output.output)
         }
+        Command::Policy(PolicyCommand::Test {
+            files,
+            only,
+            trace,
+            output,
+        }) => policy_test::run(&files, only.as_deref(), trace, output.output),
+        Command::Policy(PolicyCommand::Report {
+            policy,
+            since,
+            output,
+        }) => policy_report::run(&config, policy.as_ref(), since, output.output),
+        Command::Explain { what, output } => explain::run(&config, &what, output.output),
+        Command::Backtest(args) => backtest::run(&config, &args),
+        Command::Replay(args) => replay::run(&config, &args),
+        Command::Pause {
+            scope,
+            duration,
+            reason,
+            by,
+            daemon,
+        } => operate::pause(&config, daemon, scope, duration, by, reason),
+        Command::Resume { scope, by, daemon } => operate::resume(&config, daemon, scope, by),
+        Command::Pauses { daemon, output } => operate::pauses(&config, daemon, output.output),
+        Command::Approve {
+            id,
+            plan,
+            by,
+            daemon,
+        } => operate::approve(&config, daemon, id, plan.as_deref(), by),
+        Command::Deny {
+            id,
+            reason,
+            by,
+            daemon,
+        } => operate::deny(&config, daemon, id, by, reason),
+        Command::Cancel {
+            id,
+            reason,
+            by,
+            daemon,
+        } => operate::cancel(&config, daemon, id, by, reason),
         Command::Completions { shell } => reference::completions(shell),
         Command::Man { out } => reference::man(out.as_deref()),
     }

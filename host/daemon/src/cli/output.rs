@@ -23,6 +23,11 @@ impl Failure {
         Self::new(1, message)
     }
 
+    /// What was kept cannot be read any more (`EX_DATAERR`).
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
+        Self::new(65, message)
+    }
+
     /// Something needed cannot be reached (`EX_UNAVAILABLE`).
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(69, message)

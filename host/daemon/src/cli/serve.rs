@@ -35,12 +35,17 @@ impl From<StartError> for Failure {
             StartError::Journal(OpenError::Newer { .. }) => {
                 Self::config(message).hint("start the version that wrote it, or a later one")
             }
-            StartError::Journal(_) => Self::cannot_create(message),
+            StartError::Journal(OpenError::Damaged { .. }) => Self::damaged(message).hint(
+                "keep a copy of the data folder, check the disk, then put a backup in its place or begin with an empty one",
+            ),
+            StartError::Journal(_) | StartError::History(_) | StartError::Unkept(_) => {
+                Self::cannot_create(message)
+            }
             StartError::Folder { key, .. } => Self::config(message)
                 .hint(format!("make the folder, or set `{key}` to the right one")),
             StartError::Listen { .. } => Self::unavailable(message)
                 .hint("stop what listens there, or set `listen` to another address"),
-            StartError::Docker(_) => Self::config(message),
+            StartError::Docker(_) | StartError::Alertmanager(_) => Self::config(message),
             StartError::Sandbox(_) | StartError::Probe(_) | StartError::System { .. } => {
                 Self::software(message)
             }

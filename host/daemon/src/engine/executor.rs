@@ -3,58 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sentinel_core::alert::Alert;
-use sentinel_core::event::{FailureClass, RunResult};
-use sentinel_core::grant::Grants;
-use sentinel_core::id::{PolicyName, RunId, Target};
-use sentinel_core::incident::{Incident, PlannedStep};
-use sentinel_journal::Journal;
+use arc_swap::ArcSwap;
+use sentinel_core::engine::{Input, Order};
+use sentinel_core::event::{FailureClass, RunMode, RunResult};
+use sentinel_core::id::{Digest, PluginName, RunId};
+use sentinel_core::recording::Recording;
+use sentinel_journal::{Journal, Reader};
 use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver};
-use sentinel_sandbox::gate::{GateContext, GateLimits};
+use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateLimits, GateMode, Halt};
 use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
 use tokio_util::task::TaskTracker;
 
 use super::recorder::RunRecorder;
-use super::{EngineHandle, Input};
+use super::switch::{RunSwitch, Switch};
+use super::{EngineHandle, Incoming};
+use crate::serving::Serving;
 use crate::telemetry::metrics::Metrics;
-
-/// One run, ready to start.
-#[derive(Debug)]
-pub(crate) struct Order {
-    plugin: Arc<Plugin>,
-    grants: Arc<Grants>,
-    timeout: Duration,
-    policy: PolicyName,
-    target: Target,
-    alert: Alert,
-    step: u32,
-    attempt: u32,
-    params: serde_json::Map<String, serde_json::Value>,
-}
-
-impl Order {
-    pub(super) fn new(
-        incident: &Incident,
-        run: RunId,
-        step: u32,
-        attempt: u32,
-        planned: &PlannedStep,
-        plugin: Arc<Plugin>,
-    ) -> Self {
-        debug_assert_eq!(run.incident, incident.id);
-        Self {
-            plugin,
-            grants: Arc::new(incident.plan.grants.clone()),
-            timeout: planned.timeout,
-            policy: incident.plan.policy.clone(),
-            target: incident.target.clone(),
-            alert: incident.alert.clone(),
-            step,
-            attempt,
-            params: planned.params.clone(),
-        }
-    }
-}
 
 /// What runs need, whichever they are.
 #[derive(Clone)]
@@ -63,6 +27,10 @@ pub(crate) struct Executor {
     pub(crate) docker: Arc<dyn DockerDriver>,
     pub(crate) ansible: Arc<dyn AnsibleDriver>,
     pub(crate) journal: Arc<Journal>,
+    /// Records of runs that go on are read with it.
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    pub(crate) switch: Arc<Switch>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) engine: EngineHandle,
     pub(crate) limits: RunLimits,
@@ -72,29 +40,108 @@ pub(crate) struct Executor {
     pub(crate) effects: TaskTracker,
 }
 
+/// A run cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+enum LostError {
+    #[error("its record cannot be read: {0}")]
+    Record(String),
+    #[error("plugin {0}, which it ran, is not kept any more")]
+    Plugin(Digest),
+    #[error("plugin {0}, which it ran, cannot be loaded any more: {1}")]
+    Load(Digest, String),
+}
+
 impl Executor {
-    /// Starts a run; its end comes back to the engine as an input.
-    pub(super) fn start(&self, run: RunId, order: Order) {
+    /// Starts a run, or lets it go on; its end comes back to the engine as an input.
+    pub(super) fn start(&self, order: Order, halt: Halt) {
         let executor = self.clone();
         self.runs.spawn(async move {
-            let plugin = order.plugin.name.clone();
-            let work = executor.runs.spawn(executor.clone().run(run, order));
-            let result = work.await.unwrap_or_else(|error| {
-                tracing::error!(%run, %error, "a run ended in a panic of sentinel itself");
-                RunResult::Failed {
-                    class: FailureClass::Retryable,
-                    message: "sentinel itself failed; its log says more".to_owned(),
+            let (run, plugin) = (order.run, order.plugin.clone());
+            let work = executor.runs.spawn(executor.clone().carry_out(order, halt));
+            let result = match work.await {
+                Ok(result) => result,
+                Err(error) => {
+                    tracing::error!(%run, %error, "a run ended in a panic of sentinel itself");
+                    Some(RunResult::Failed {
+                        class: FailureClass::Retryable,
+                        message: "sentinel itself failed; its log says more".to_owned(),
+                    })
                 }
-            });
-            executor.metrics.run_ended(run, &plugin, &result);
-            executor.engine.send(Input::RunEnded { run, result });
+            };
+            executor.engine.send(Incoming::RunGone(run));
+            match result {
+                Some(result) => {
+                    executor.metrics.run_ended(run, &plugin, &result);
+                    executor.engine.input(Input::RunEnded { run, result });
+                }
+                None => executor.engine.input(Input::RunLost { run }),
+            }
         });
     }
 
-    async fn run(self, run: RunId, order: Order) -> RunResult {
+    /// None when a run that is to go on cannot.
+    async fn carry_out(self, order: Order, halt: Halt) -> Option<RunResult> {
+        let run = order.run;
+        let found = if order.resume {
+            self.record_of(run).await
+        } else {
+            let plugin = self.plugin(&order.plugin, order.digest).await;
+            plugin.map(|plugin| (plugin, None))
+        };
+        match found {
+            Ok((plugin, record)) => Some(self.run(order, halt, plugin, record).await),
+            Err(error) if order.resume => {
+                tracing::warn!(%run, %error, "a run that was cut off cannot go on");
+                None
+            }
+            Err(error) => Some(RunResult::Failed {
+                class: FailureClass::Retryable,
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    /// What is on record of a run, and the version that it ran.
+    async fn record_of(&self, run: RunId) -> Result<(Arc<Plugin>, Option<Recording>), LostError> {
+        let events = self
+            .reader
+            .events(run.incident)
+            .map_err(|error| LostError::Record(error.to_string()))?;
+        let recording =
+            Recording::of(&events, run).map_err(|error| LostError::Record(error.to_string()))?;
+        let plugin = self.plugin(&recording.plugin, recording.digest).await?;
+        Ok((plugin, Some(recording)))
+    }
+
+    /// A version of a plugin: most often the one that serves, else as it is kept in the
+    /// journal.
+    async fn plugin(&self, name: &PluginName, digest: Digest) -> Result<Arc<Plugin>, LostError> {
+        let serving = self.serving.load_full();
+        if let Some(plugin) = serving.plugins.get(name)
+            && plugin.digest == digest
+        {
+            return Ok(plugin.clone());
+        }
+        let wasm = self
+            .reader
+            .plugin(&digest)
+            .map_err(|error| LostError::Record(error.to_string()))?
+            .ok_or(LostError::Plugin(digest))?;
+        let plugin = self.sandbox.load(wasm).await;
+        plugin.map_err(|error| LostError::Load(digest, error.to_string()))
+    }
+
+    async fn run(
+        &self,
+        order: Order,
+        halt: Halt,
+        plugin: Arc<Plugin>,
+        record: Option<Recording>,
+    ) -> RunResult {
+        let run = order.run;
         // Checked when the policy was loaded, but for what its templates fill in.
         let params = serde_json::Value::Object(order.params.clone());
-        if let Some(wrong) = order.plugin.validate_params(&params).first() {
+        if let Some(wrong) = plugin.validate_params(&params).first() {
             return RunResult::Failed {
                 class: FailureClass::Permanent,
                 message: format!("params{}: {}", wrong.path, wrong.message),
@@ -108,32 +155,37 @@ impl Executor {
         ));
         let gate = Gate::new(GateContext {
             run,
-            grants: order.grants,
+            grants: Arc::new(order.plan.grants.clone()),
             recorder: recorder.clone(),
             docker: self.docker.clone(),
             ansible: self.ansible.clone(),
             io: tokio::runtime::Handle::current(),
             effects: self.effects.clone(),
             limits: GateLimits::default(),
+            mode: match order.mode {
+                RunMode::Live => GateMode::Live,
+                RunMode::Dry => GateMode::Dry,
+                RunMode::Apply => GateMode::Apply(order.effects.clone()),
+            },
+            guard: Arc::new(RunSwitch {
+                switch: self.switch.clone(),
+                policy: order.policy.clone(),
+                target: order.target.clone(),
+            }),
+            halt,
+            evidence: order.evidence.map(|lines| EvidencePlan {
+                lines,
+                target: order.target.clone(),
+            }),
+            record,
+            on_interrupt: order.on_interrupt,
         });
-        let input = IncidentInput {
-            incident: run.incident,
-            run,
-            policy: order.policy,
-            target: order.target,
-            alert: order.alert,
-            step: order.step,
-            attempt: order.attempt,
-            params: order.params,
-        };
+        let input = input(&order);
         let limits = RunLimits {
             timeout: order.timeout,
             ..self.limits
         };
-        let report = self
-            .sandbox
-            .run(order.plugin, input, gate.clone(), limits)
-            .await;
+        let report = self.sandbox.run(plugin, input, gate.clone(), limits).await;
         // A run that was cut off may leave an effect under way.
         gate.settled().await;
         // What the run did is on the disk before its end is.
@@ -147,5 +199,19 @@ impl Executor {
             calls = report.calls, "run measured"
         );
         RunResult::from(&report)
+    }
+}
+
+/// What a run is told.
+fn input(order: &Order) -> IncidentInput {
+    IncidentInput {
+        incident: order.run.incident,
+        run: order.run,
+        policy: order.policy.clone(),
+        target: order.target.clone(),
+        alert: (*order.alert).clone(),
+        step: order.rung.step,
+        attempt: order.rung.attempt,
+        params: order.params.clone(),
     }
 }

@@ -1,17 +1,17 @@
 //! Writes what a run does to the journal, as the gate reports it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use sentinel_core::capability::{CapabilityError, Request};
-use sentinel_core::event::{CallResult, Event, EventBody, LogLevel, Resource};
+use sentinel_core::engine::Input;
+use sentinel_core::event::{CallResult, Event, EventBody, LogLevel, PlannedEffect, Resource};
 use sentinel_core::id::RunId;
 use sentinel_journal::{Append, Journal};
-use sentinel_sandbox::driver::ContainerIdentity;
-use sentinel_sandbox::gate::{RecordError, Recorder};
+use sentinel_sandbox::gate::{Evidence, RecordError, Recorder};
 
-use super::{EngineHandle, Input};
+use super::EngineHandle;
 use crate::telemetry::metrics::Metrics;
 
 /// How many events may wait before they are written without an effect asking for it.
@@ -27,6 +27,8 @@ pub(super) struct RunRecorder {
     engine: EngineHandle,
     metrics: Arc<Metrics>,
     waiting: Mutex<Vec<Event>>,
+    // One write at a time: events keep their order, also when a write fails.
+    writing: tokio::sync::Mutex<()>,
 }
 
 impl RunRecorder {
@@ -42,6 +44,7 @@ impl RunRecorder {
             engine,
             metrics,
             waiting: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -53,17 +56,21 @@ impl RunRecorder {
         }
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds an event; true when it is time to write.
     fn push(&self, event: Event) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting();
         waiting.push(event);
         waiting.len() >= BUFFER
     }
 
     /// Writes what waits.
     pub(super) async fn flush(&self) -> Result<(), RecordError> {
-        let events =
-            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let _writing = self.writing.lock().await;
+        let events = std::mem::take(&mut *self.waiting());
         if events.is_empty() {
             return Ok(());
         }
@@ -72,12 +79,24 @@ impl RunRecorder {
             ..Append::default()
         });
         match self.journal.append(append.clone()).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                for event in &append.events {
+                    let noted = matches!(
+                        event.body,
+                        EventBody::EffectBegan { .. }
+                            | EventBody::Planned { .. }
+                            | EventBody::EvidenceCaptured { .. }
+                    );
+                    if noted {
+                        self.engine.input(Input::Noted(event.clone()));
+                    }
+                }
+                Ok(())
+            }
             Err(error) => {
                 self.metrics.journal_failed("a run's events", &error);
                 // Kept in order for the next attempt.
-                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.splice(..0, append.events.iter().cloned());
+                self.waiting().splice(..0, append.events.iter().cloned());
                 Err(RecordError(error.to_string()))
             }
         }
@@ -95,34 +114,50 @@ impl RunRecorder {
 
 #[async_trait]
 impl Recorder for RunRecorder {
+    fn seeded(&self, run: RunId, seed: &str, clock: Timestamp) {
+        self.push(self.event(EventBody::RunSeeded {
+            run,
+            seed: seed.to_owned(),
+            clock,
+        }));
+    }
+
+    fn clock_read(&self, run: RunId, readings: &[u64]) {
+        self.push(self.event(EventBody::ClockRead {
+            run,
+            readings: readings.to_vec(),
+        }));
+    }
+
+    fn evidence(&self, run: RunId, evidence: &Evidence) {
+        self.push(self.event(EventBody::EvidenceCaptured {
+            run,
+            container: evidence.container.clone(),
+            log: evidence.log.clone(),
+            problem: evidence.problem.clone(),
+        }));
+    }
+
     async fn effect_began(
         &self,
         run: RunId,
         call: u32,
         request: &Request,
-        on: Option<&ContainerIdentity>,
+        on: Option<&Resource>,
     ) -> Result<(), RecordError> {
         let event = self.event(EventBody::EffectBegan {
             run,
             call,
             request: request.clone(),
-            on: on.map(|on| Resource {
-                id: on.id.clone(),
-                name: on.name.clone(),
-                labels: on.labels.clone(),
-            }),
+            on: on.cloned(),
         });
         self.push(event.clone());
         if let Err(error) = self.flush().await {
             // Nothing will be carried out, so it must not be told that it began.
-            self.waiting
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|waiting| *waiting != event);
+            self.waiting().retain(|waiting| *waiting != event);
             return Err(error);
         }
         self.metrics.effect_began(run, request);
-        self.engine.send(Input::Noted(event));
         Ok(())
     }
 
@@ -132,6 +167,7 @@ impl Recorder for RunRecorder {
         call: u32,
         request: &Request,
         result: &CallResult,
+        settled: bool,
     ) -> Result<(), RecordError> {
         let name = request.name();
         self.metrics.effect_ended(run, name, result);
@@ -140,7 +176,7 @@ impl Recorder for RunRecorder {
             call,
             name: name.to_owned(),
             result: result.clone(),
-            settled: false,
+            settled,
         }));
         self.flush().await
     }
@@ -157,6 +193,23 @@ impl Recorder for RunRecorder {
             run,
             call,
             request: request.clone(),
+            result: result.clone(),
+        })
+        .await
+    }
+
+    async fn planned(
+        &self,
+        run: RunId,
+        call: u32,
+        effect: &PlannedEffect,
+        result: &CallResult,
+    ) -> Result<(), RecordError> {
+        self.metrics.effect_planned(run, &effect.request);
+        self.note(EventBody::Planned {
+            run,
+            call,
+            effect: effect.clone(),
             result: result.clone(),
         })
         .await

@@ -7,14 +7,16 @@ use jiff::Timestamp;
 use sentinel_core::capability::{
     CapabilityError, ContainerDetails, ContainerHealth, ContainerState, DockerCall, Response,
 };
+use sentinel_core::engine::{Input, VerifyOrder};
 use sentinel_core::id::Target;
-use sentinel_core::incident::{Incident, VerifyCheck};
+use sentinel_core::incident::VerifyCheck;
 use sentinel_drivers::probe::HttpProbe;
 use sentinel_sandbox::driver::DockerDriver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{EngineHandle, Input};
+use super::EngineHandle;
+use crate::clock::Clock;
 
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(5);
@@ -25,29 +27,22 @@ pub(crate) struct Verifier {
     pub(crate) docker: Arc<dyn DockerDriver>,
     pub(crate) probe: HttpProbe,
     pub(crate) engine: EngineHandle,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) tasks: TaskTracker,
 }
 
 impl Verifier {
-    /// Looks until it holds or `deadline` has passed; the answer comes back to the
+    /// Looks until it holds or the deadline has passed; the answer comes back to the
     /// engine as an input.
-    pub(super) fn start(
-        &self,
-        incident: &Incident,
-        deadline: Timestamp,
-        cancelled: CancellationToken,
-    ) {
-        let id = incident.id;
-        let check = incident.plan.verify.check.clone();
-        let every = incident.plan.verify.every;
-        let target = incident.target.clone();
+    pub(super) fn start(&self, order: VerifyOrder, cancelled: CancellationToken) {
         let verifier = self.clone();
         self.tasks.spawn(async move {
-            let look = verifier.until_it_holds(&check, &target, every, deadline);
+            let look =
+                verifier.until_it_holds(&order.check, &order.target, order.every, order.deadline);
             if let Some(result) = cancelled.run_until_cancelled(look).await {
-                verifier.engine.send(Input::Verified {
-                    incident: id,
-                    deadline,
+                verifier.engine.input(Input::Verified {
+                    incident: order.incident,
+                    deadline: order.deadline,
                     result,
                 });
             }
@@ -63,7 +58,7 @@ impl Verifier {
     ) -> Result<String, String> {
         let mut looks = 0_u32;
         loop {
-            let last = Timestamp::now() >= deadline;
+            let last = self.clock.now() >= deadline;
             looks += 1;
             let seen = self.look(check, target).await;
             match seen {
@@ -74,7 +69,7 @@ impl Verifier {
                 Err(seen) if last => return Err(seen),
                 Err(seen) => {
                     tracing::debug!(%target, seen, "not verified yet");
-                    tokio::time::sleep(every.min(super::until(deadline))).await;
+                    tokio::time::sleep(every.min(self.clock.until(deadline))).await;
                 }
             }
         }

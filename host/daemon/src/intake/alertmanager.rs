@@ -2,7 +2,7 @@
 //! Mimir's. Unknown fields are ignored, because new ones came under the same version.
 
 use jiff::Timestamp;
-use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
+use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels, identifying_start};
 use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
@@ -39,11 +39,11 @@ struct WireAlert {
     fingerprint: Option<String>,
 }
 
-pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery, Malformed> {
+pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery<'_>, Malformed> {
     let webhook: Webhook<'_> = serde_json::from_slice(body)?;
     // The group's own status says nothing of each alert: resolved alerts ride inside
     // a firing group.
-    let (alerts, bad) = sift(body, webhook.alerts, WireAlert::normalise)?;
+    let alerts = sift(body, webhook.alerts, WireAlert::normalise);
     let truncated = webhook
         .truncated_alerts
         .filter(|count| *count > 0)
@@ -52,11 +52,7 @@ pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery, Malformed>
             group: webhook.group_key.unwrap_or_default(),
             count,
         });
-    Ok(Delivery {
-        alerts,
-        truncated,
-        bad,
-    })
+    Ok(Delivery { alerts, truncated })
 }
 
 impl WireAlert {
@@ -75,7 +71,7 @@ impl WireAlert {
             status: self.status,
             labels,
             annotations: self.annotations.unwrap_or_default(),
-            starts_at: self.starts_at,
+            starts_at: identifying_start(self.starts_at),
             // Alertmanager writes the zero time while the alert fires.
             ends_at: self.ends_at.filter(|at| !is_zero(*at)),
             generator_url: self.generator_url.filter(|url| !url.is_empty()),
@@ -117,7 +113,7 @@ mod tests {
     fn parse_one(alert: &str) -> Alert {
         let body = format!(r#"{{"version":"4","alerts":[{alert}]}}"#);
         let mut delivery = parse(body.as_bytes(), Timestamp::UNIX_EPOCH).unwrap();
-        delivery.alerts.remove(0)
+        delivery.alerts.next().unwrap().unwrap()
     }
 
     #[test]
@@ -149,12 +145,20 @@ mod tests {
     }
 
     #[test]
+    fn a_start_is_as_precise_as_alertmanagers_api_tells_it() {
+        let alert = parse_one(
+            r#"{"status":"firing","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00.123987654Z"}"#,
+        );
+        assert_eq!(alert.starts_at.to_string(), "2026-01-01T00:00:00.123Z");
+    }
+
+    #[test]
     fn each_alert_has_its_own_status_whatever_the_group_says() {
         let body = br#"{"status":"firing","alerts":[
             {"status":"resolved","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00Z"},
             {"status":"firing","labels":{"a":"2"},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
         let delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
-        let statuses: Vec<_> = delivery.alerts.iter().map(|alert| alert.status).collect();
+        let statuses: Vec<_> = delivery.alerts.map(|alert| alert.unwrap().status).collect();
         assert_eq!(statuses, [AlertStatus::Resolved, AlertStatus::Firing]);
     }
 
@@ -186,14 +190,15 @@ mod tests {
             {"status":"firing","labels":{},"startsAt":"2026-01-01T00:00:00Z"},
             {"status":"firing","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
         let delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!(delivery.alerts.len(), 1);
-        assert_eq!(delivery.bad.len(), 1);
-        assert_eq!(delivery.bad[0].line, 2);
+        let alerts: Vec<_> = delivery.alerts.collect();
+        assert_eq!(alerts[0].as_ref().unwrap_err().line, 2);
+        assert!(alerts[1].is_ok());
     }
 
     #[test]
     fn an_alert_without_labels_is_refused() {
         let body = br#"{"alerts":[{"status":"firing","labels":{"a":""},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
-        assert!(parse(body, Timestamp::UNIX_EPOCH).is_err());
+        let mut delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
+        assert!(delivery.alerts.next().unwrap().is_err());
     }
 }

@@ -33,25 +33,22 @@ fn message(error: &serde_json::Error) -> String {
     text.strip_suffix(&place).unwrap_or(&text).to_owned()
 }
 
-/// Reads the alerts of `body` one by one, so that one that is bad does not take the
-/// others with it. If none is good, the first error is the whole delivery's.
-pub(super) fn sift<T: DeserializeOwned>(
-    body: &[u8],
-    raw: Vec<&RawValue>,
-    normalise: impl Fn(T) -> Result<Alert, serde_json::Error>,
-) -> Result<(Vec<Alert>, Vec<Malformed>), Malformed> {
-    let mut alerts = Vec::with_capacity(raw.len());
-    let mut bad = Vec::new();
-    for (index, raw) in raw.into_iter().enumerate() {
-        match serde_json::from_str(raw.get()).and_then(&normalise) {
-            Ok(alert) => alerts.push(alert),
-            Err(error) => bad.push(locate(body, raw, index, &error)),
-        }
-    }
-    match bad.first() {
-        Some(first) if alerts.is_empty() => Err(first.clone()),
-        _ => Ok((alerts, bad)),
-    }
+/// Alerts, or what is wrong with each that is none.
+pub(super) type Sifted<'a> = Box<dyn Iterator<Item = Result<Alert, Malformed>> + Send + 'a>;
+
+/// Reads the alerts of `body` one by one, as they are asked for: one that is bad does not
+/// take the others with it, and a body of many thousands takes no more memory than those
+/// that are being dealt with.
+pub(super) fn sift<'a, T: DeserializeOwned>(
+    body: &'a [u8],
+    raw: Vec<&'a RawValue>,
+    normalise: impl Fn(T) -> Result<Alert, serde_json::Error> + Send + 'a,
+) -> Sifted<'a> {
+    Box::new(raw.into_iter().enumerate().map(move |(index, raw)| {
+        serde_json::from_str(raw.get())
+            .and_then(&normalise)
+            .map_err(|error| locate(body, raw, index, &error))
+    }))
 }
 
 /// An error inside one alert, with its place in the whole body.
@@ -91,28 +88,28 @@ mod tests {
         n: u32,
     }
 
-    fn read(body: &str) -> Result<(usize, Vec<Malformed>), Malformed> {
+    fn first(body: &str) -> Malformed {
         let raw: Vec<&RawValue> = serde_json::from_str(body).unwrap();
-        sift(body.as_bytes(), raw, |wire: Wire| {
+        let mut alerts = sift(body.as_bytes(), raw, |wire: Wire| {
             Err(serde_json::Error::custom(format!(
                 "{} is too small",
                 wire.n
             )))
-        })
-        .map(|(alerts, bad)| (alerts.len(), bad))
+        });
+        alerts.next().unwrap().unwrap_err()
     }
 
     #[test]
     fn places_are_those_of_the_whole_body() {
-        let error = read("[\n  {\"n\": true}]").unwrap_err();
+        let error = first("[\n  {\"n\": true}]");
         assert_eq!((error.line, error.column), (2, 12), "{error}");
         assert!(
             error.message.starts_with("alerts[0]: invalid type"),
             "{error}"
         );
-        let error = read("[{\n\"n\":\n  true}]").unwrap_err();
+        let error = first("[{\n\"n\":\n  true}]");
         assert_eq!((error.line, error.column), (3, 6), "{error}");
-        let error = read("[\n  {\"n\": 1}]").unwrap_err();
+        let error = first("[\n  {\"n\": 1}]");
         assert_eq!((error.line, error.column), (2, 3), "{error}");
     }
 }

@@ -10,6 +10,7 @@ mod prometheus;
 mod rejection;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -20,26 +21,45 @@ use jiff::Timestamp;
 use sentinel_core::alert::Alert;
 use sentinel_journal::{DEAD_LETTER_BYTES, DeadLetter, Journal, WriteError};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::malformed::Malformed;
+use self::malformed::{Malformed, Sifted};
 use self::rejection::Rejection;
+use crate::clock::Clock;
 use crate::config::IntakeLimits;
 use crate::engine::EngineHandle;
 use crate::telemetry::metrics::Metrics;
+
+/// How many alerts of a delivery are committed as one. A group of Alertmanager's can hold
+/// twenty thousand: then others are served in between.
+const CHUNK: usize = 500;
+
+/// How many accepted alerts may wait for the engine before the answers to others slow
+/// down. What waits is on the disk, but it is in memory too, and stands before whatever
+/// comes after it.
+const BUSY: u64 = 4_000;
+
+/// How long an answer is held back for that at the most: far less than a sender waits.
+const HOLD: Duration = Duration::from_secs(2);
+
+/// How a door reads a body.
+type Parse = fn(&[u8], Timestamp) -> Result<Delivery<'_>, Malformed>;
 
 /// What every door needs.
 #[derive(Debug)]
 pub(crate) struct Intake {
     journal: Arc<Journal>,
+    clock: Arc<Clock>,
     engine: EngineHandle,
     metrics: Arc<Metrics>,
     limits: IntakeLimits,
     // Bodies that are being read or parsed, in KiB: 1,500 connections with a large
     // body each must not take all memory.
     memory: Arc<Semaphore>,
+    // Deliveries that are held back go on in the order in which they came.
+    turn: Mutex<()>,
     // Commits go on when their client has hung up.
     commits: TaskTracker,
     stopping: CancellationToken,
@@ -48,12 +68,11 @@ pub(crate) struct Intake {
 }
 
 /// What a delivery turned out to hold.
-struct Delivery {
-    alerts: Vec<Alert>,
+struct Delivery<'a> {
+    /// Its alerts, or what is wrong with them.
+    alerts: Sifted<'a>,
     /// Set when Alertmanager says that it left alerts out.
     truncated: Option<Truncated>,
-    /// What is wrong with alerts that are not among them.
-    bad: Vec<Malformed>,
 }
 
 struct Truncated {
@@ -71,6 +90,7 @@ struct AcceptedBody {
 impl Intake {
     pub(crate) fn new(
         journal: Arc<Journal>,
+        clock: Arc<Clock>,
         engine: EngineHandle,
         metrics: Arc<Metrics>,
         limits: IntakeLimits,
@@ -80,10 +100,12 @@ impl Intake {
         let kib = usize::try_from(limits.memory.0 >> 10).unwrap_or(usize::MAX);
         Self {
             journal,
+            clock,
             engine,
             metrics,
             limits,
             memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            turn: Mutex::new(()),
             commits: TaskTracker::new(),
             stopping,
             engine_gone,
@@ -100,7 +122,7 @@ impl Intake {
         self: Arc<Self>,
         source: &'static str,
         request: Request<Body>,
-        parse: fn(&[u8], Timestamp) -> Result<Delivery, Malformed>,
+        parse: Parse,
     ) -> Response {
         match self.clone().take(source, request, parse).await {
             Ok(accepted) => (StatusCode::ACCEPTED, Json(AcceptedBody { accepted })).into_response(),
@@ -116,7 +138,7 @@ impl Intake {
         self: Arc<Self>,
         source: &'static str,
         request: Request<Body>,
-        parse: fn(&[u8], Timestamp) -> Result<Delivery, Malformed>,
+        parse: Parse,
     ) -> Result<usize, Rejection> {
         if self.stopping.is_cancelled() || self.engine_gone.is_cancelled() {
             return Err(Rejection::Stopping);
@@ -151,9 +173,9 @@ impl Intake {
         &self,
         source: &'static str,
         body: &[u8],
-        parse: fn(&[u8], Timestamp) -> Result<Delivery, Malformed>,
+        parse: Parse,
     ) -> Result<usize, Rejection> {
-        let at = Timestamp::now();
+        let at = self.clock.now();
         let delivery = match parse(body, at) {
             Ok(delivery) => delivery,
             Err(error) => {
@@ -165,25 +187,51 @@ impl Intake {
             self.metrics
                 .delivery_truncated(&truncated.receiver, &truncated.group, truncated.count);
         }
-        if !delivery.bad.is_empty() {
-            // The others are as good as alone.
-            let error = delivery
-                .bad
+        let mut alerts = delivery.alerts;
+        let mut bad = Vec::new();
+        let mut accepted = 0;
+        loop {
+            let chunk = next_chunk(&mut alerts, &mut bad);
+            if chunk.is_empty() {
+                break;
+            }
+            accepted += self.accept(source, chunk, at).await?;
+        }
+        drop(alerts);
+        if let Some(first) = bad.first() {
+            let error = bad
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>()
                 .join("; ");
+            if accepted == 0 {
+                let first = first.clone();
+                self.keep(source, at, first.to_string(), body).await;
+                return Err(Rejection::Malformed(first));
+            }
+            // The others are as good as alone.
             self.metrics.delivery_rejected(source, "bad-alert", &error);
             self.keep(source, at, error, body).await;
         }
-        let count = delivery.alerts.len();
-        if count == 0 {
-            return Ok(0);
+        Ok(accepted)
+    }
+
+    /// Commits alerts, and hands them to the engine.
+    async fn accept(
+        &self,
+        source: &'static str,
+        alerts: Vec<Alert>,
+        at: Timestamp,
+    ) -> Result<usize, Rejection> {
+        let count = alerts.len();
+        if !alerts.iter().any(Alert::is_urgent) {
+            self.hold_back().await;
         }
         self.metrics.backlog(count as i64);
-        match self.journal.accept(delivery.alerts.clone(), at).await {
+        match self.journal.accept(alerts, at).await {
             Ok(accepted) => {
-                self.metrics.delivery_accepted(source, &delivery.alerts);
+                let statuses = accepted.iter().map(|accepted| accepted.alert.status);
+                self.metrics.delivery_accepted(source, statuses);
                 self.engine.accepted(accepted);
                 Ok(count)
             }
@@ -200,6 +248,39 @@ impl Intake {
             }
         }
     }
+
+    /// Waits while the engine has more than enough to do, but not for long: an engine that
+    /// does not come on is no reason to refuse what the disk can take.
+    async fn hold_back(&self) {
+        let busy = || self.metrics.backlog_len() >= BUSY;
+        if !busy() {
+            return;
+        }
+        let wait = async {
+            let _turn = self.turn.lock().await;
+            while busy() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if tokio::time::timeout(HOLD, wait).await.is_err() {
+            tracing::debug!("the engine is busy; alerts are accepted all the same");
+        }
+    }
+}
+
+/// The next alerts to commit as one; what is wrong with others goes to `bad`.
+fn next_chunk(alerts: &mut Sifted<'_>, bad: &mut Vec<Malformed>) -> Vec<Alert> {
+    let mut chunk = Vec::new();
+    for alert in alerts {
+        match alert {
+            Ok(alert) => chunk.push(alert),
+            Err(error) => bad.push(error),
+        }
+        if chunk.len() == CHUNK {
+            break;
+        }
+    }
+    chunk
 }
 
 /// `POST|PUT /api/v1/alerts/alertmanager`: Alertmanager's webhook, and Grafana's.

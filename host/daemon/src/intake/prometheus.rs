@@ -25,13 +25,14 @@ struct PostableAlert {
     generator_url: Option<String>,
 }
 
-pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Delivery, Malformed> {
+pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Delivery<'_>, Malformed> {
     let posted: Vec<&RawValue> = serde_json::from_slice(body)?;
-    let (alerts, bad) = sift(body, posted, |alert: PostableAlert| alert.normalise(now))?;
+    let alerts = sift(body, posted, move |alert: PostableAlert| {
+        alert.normalise(now)
+    });
     Ok(Delivery {
         alerts,
         truncated: None,
-        bad,
     })
 }
 
@@ -74,7 +75,11 @@ mod tests {
             {"labels":{"alertname":"A"},"startsAt":"2026-01-01T00:00:00Z","endsAt":"2026-01-01T00:04:00Z"},
             {"labels":{"alertname":"B"},"startsAt":"2026-01-01T00:00:00Z","endsAt":"2026-01-01T00:00:30Z"}]"#;
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
-        let alerts = parse(body, now).unwrap().alerts;
+        let alerts: Vec<_> = parse(body, now)
+            .unwrap()
+            .alerts
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(alerts[0].status, AlertStatus::Firing);
         assert_eq!(alerts[0].ends_at, None);
         assert_eq!(alerts[1].status, AlertStatus::Resolved);
@@ -86,7 +91,9 @@ mod tests {
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
         let alerts = parse(br#"[{"labels":{"alertname":"A"}}]"#, now)
             .unwrap()
-            .alerts;
+            .alerts
+            .map(Result::unwrap)
+            .collect::<Vec<_>>();
         assert_eq!(alerts[0].starts_at, now);
         assert_eq!(alerts[0].status, AlertStatus::Firing);
     }

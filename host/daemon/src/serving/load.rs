@@ -217,16 +217,7 @@ impl Loader {
     }
 
     fn parse(&self, texts: &BTreeMap<String, String>) -> Result<PolicySet, Vec<Problem>> {
-        let files: Vec<(String, String)> = texts
-            .iter()
-            .map(|(file, text)| (self.shown(file), text.clone()))
-            .collect();
-        PolicySet::parse(&files, &self.environment)
-            .map_err(|errors| errors.iter().map(policy_problem).collect())
-    }
-
-    fn shown(&self, file: &str) -> String {
-        self.folders.policies.join(file).display().to_string()
+        parse(&self.folders.policies, texts, &self.environment)
     }
 
     /// Puts files together, if they fit, and if what they name is there. A set that served
@@ -317,6 +308,35 @@ impl Loader {
             Err(problems)
         }
     }
+}
+
+/// The policies of a folder, or of one file, held against nothing but themselves: what
+/// their plugins are does not matter.
+pub(crate) fn policies_in(
+    path: &Path,
+    environment: &Environment,
+) -> Result<PolicySet, Vec<Problem>> {
+    if path.is_dir() {
+        let texts = policy_texts(path).map_err(|problem| vec![*problem])?;
+        return parse(path, &texts, environment);
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| vec![problem("policy", path, format!("cannot be read: {error}"))])?;
+    PolicySet::parse(&[(path.display().to_string(), text)], environment)
+        .map_err(|errors| errors.iter().map(policy_problem).collect())
+}
+
+fn parse(
+    folder: &Path,
+    texts: &BTreeMap<String, String>,
+    environment: &Environment,
+) -> Result<PolicySet, Vec<Problem>> {
+    let files: Vec<(String, &String)> = texts
+        .iter()
+        .map(|(file, text)| (folder.join(file).display().to_string(), text))
+        .collect();
+    PolicySet::parse(&files, environment)
+        .map_err(|errors| errors.iter().map(policy_problem).collect())
 }
 
 fn apply(files: &mut Files, change: Change) {

@@ -13,8 +13,8 @@ use sentinel_journal::StoredServing;
 use sentinel_sandbox::{Plugin, Plugins};
 use serde::Serialize;
 
-pub(crate) use self::load::{Folders, Loader};
-pub(crate) use self::watch::Reloader;
+pub(crate) use self::load::{Folders, Loader, policies_in};
+pub(crate) use self::watch::{NothingServes, Reloader};
 
 /// The plugins and policies that serve. Every policy has been checked against these
 /// very plugins.

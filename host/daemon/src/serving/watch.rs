@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use sentinel_core::id::Digest;
-use sentinel_journal::{Journal, PluginRecord, Reader, WriteError};
+use sentinel_journal::{Journal, PluginRecord, Reader, StoredServing, WriteError};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,15 @@ const AT_MOST: Duration = Duration::from_secs(2);
 /// shares, some bind mounts) send none.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// Nothing can serve, so the daemon cannot start.
+#[derive(Debug)]
+pub(crate) enum NothingServes {
+    /// The folders hold something bad, and nothing served before.
+    Bad(Vec<Problem>),
+    /// What they hold cannot be kept, and nothing served before.
+    Unkept(WriteError),
+}
+
 /// The one task that changes what serves.
 pub(crate) struct Reloader {
     pub(crate) loader: Loader,
@@ -38,36 +47,54 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    /// The first look. When the folders hold something bad, the set that served last
-    /// serves on; without one, what is bad is the caller's to tell.
-    pub(crate) async fn start(&self, reader: &Reader) -> Result<(), Vec<Problem>> {
+    /// The first look. When the folders hold something bad, or what they hold cannot be
+    /// kept, the set that served last serves on; without one the daemon cannot start.
+    pub(crate) async fn start(&self, reader: &Reader) -> Result<(), NothingServes> {
         let empty = Serving::default();
         let looked = self.loader.look(&empty).await;
         if looked.problems.is_empty() {
-            if let Some(serving) = looked.serving {
-                self.swap(&empty, serving, &looked.fresh).await;
-            } else {
+            let Some(serving) = looked.serving else {
                 tracing::warn!(
                     "there are no plugins and no policies: alerts are kept, and nothing is done"
                 );
-            }
+                return Ok(());
+            };
+            let Err(error) = self.swap(&empty, serving, &looked.fresh).await else {
+                return Ok(());
+            };
+            let Some(stored) = self.stored(reader) else {
+                return Err(NothingServes::Unkept(error));
+            };
+            self.restore(reader, &stored).await?;
+            tracing::error!(
+                "what the folders hold cannot be kept: the plugins and policies that served last serve on"
+            );
             return Ok(());
         }
-        let stored = match reader.serving() {
-            Ok(Some(stored)) => stored,
-            Ok(None) => return Err(looked.problems),
-            Err(error) => {
-                self.metrics.journal_failed("what served last", &error);
-                return Err(looked.problems);
-            }
+        let Some(stored) = self.stored(reader) else {
+            return Err(NothingServes::Bad(looked.problems));
         };
-        let restored = self.loader.restore(reader, &stored).await?;
+        self.restore(reader, &stored).await?;
         tracing::error!(
             "the folders hold something bad: the plugins and policies that served last serve on"
         );
-        self.serving.store(Arc::new(restored));
         // What is good of the folders is taken over, what is bad is told.
         self.reload().await;
+        Ok(())
+    }
+
+    /// The set that served last, if there is one that can be read.
+    fn stored(&self, reader: &Reader) -> Option<StoredServing> {
+        reader.serving().unwrap_or_else(|error| {
+            self.metrics.journal_failed("what served last", &error);
+            None
+        })
+    }
+
+    async fn restore(&self, reader: &Reader, stored: &StoredServing) -> Result<(), NothingServes> {
+        let restored = self.loader.restore(reader, stored).await;
+        self.serving
+            .store(Arc::new(restored.map_err(NothingServes::Bad)?));
         Ok(())
     }
 
@@ -84,17 +111,24 @@ impl Reloader {
                 .reload_refused(problem.what, &problem.file, said);
         }
         if let Some(serving) = looked.serving {
-            self.swap(&current, serving, &looked.fresh).await;
+            let swapped = self.swap(&current, serving, &looked.fresh).await;
+            if swapped.is_err() {
+                tracing::debug!("the next look tries again");
+            }
         }
     }
 
-    async fn swap(&self, current: &Serving, serving: Serving, fresh: &BTreeMap<Digest, Vec<u8>>) {
-        // Kept before it serves, so that whatever acts can be looked at later. When it
-        // cannot be written it does not serve: the next look tries again.
-        if let Err(error) = keep(&self.journal, &serving, fresh).await {
-            self.metrics.journal_failed("what serves", &error);
-            return;
-        }
+    /// Swaps a set in. Kept before it serves, so that whatever acts can be looked at
+    /// later: what cannot be written does not serve.
+    async fn swap(
+        &self,
+        current: &Serving,
+        serving: Serving,
+        fresh: &BTreeMap<Digest, Vec<u8>>,
+    ) -> Result<(), WriteError> {
+        keep(&self.journal, &serving, fresh)
+            .await
+            .inspect_err(|error| self.metrics.journal_failed("what serves", error))?;
         for plugin in serving.plugins.iter() {
             let before = current
                 .plugins
@@ -123,6 +157,7 @@ impl Reloader {
             self.metrics.reloaded("policies", &names.join(", "));
         }
         self.serving.store(Arc::new(serving));
+        Ok(())
     }
 
     /// Watches until `stopping`. `again` asks for a look at once.

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus};
 use sentinel_core::capability::{CapabilityError, Request};
-use sentinel_core::event::{CallResult, Guard, LogLevel, RunResult};
+use sentinel_core::engine::Note;
+use sentinel_core::event::{CallResult, Guard, LogLevel, RunMode, RunResult};
 use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, RunId};
-use sentinel_core::incident::{End, Incident};
+use sentinel_core::incident::{End, Incident, Phase, Rung};
 
 use super::metrics::{
     AlertLabels, CallLabels, EffectLabels, EndLabels, GuardLabels, LogLabels, Metrics,
@@ -20,9 +22,17 @@ fn result_word<T, E>(result: &Result<T, E>) -> &'static str {
 
 impl Metrics {
     /// A delivery was committed.
-    pub(crate) fn delivery_accepted(&self, source: &str, alerts: &[Alert]) {
-        for status in [AlertStatus::Firing, AlertStatus::Resolved] {
-            let count = alerts.iter().filter(|alert| alert.status == status).count();
+    pub(crate) fn delivery_accepted(
+        &self,
+        source: &str,
+        statuses: impl Iterator<Item = AlertStatus>,
+    ) {
+        let (firing, resolved): (Vec<_>, Vec<_>) =
+            statuses.partition(|status| *status == AlertStatus::Firing);
+        for (status, count) in [
+            (AlertStatus::Firing, firing.len()),
+            (AlertStatus::Resolved, resolved.len()),
+        ] {
             if count > 0 {
                 self.alerts
                     .get_or_create(&AlertLabels {
@@ -32,7 +42,11 @@ impl Metrics {
                     .inc_by(count as u64);
             }
         }
-        tracing::debug!(source, alerts = alerts.len(), "delivery accepted");
+        tracing::debug!(
+            source,
+            alerts = firing.len() + resolved.len(),
+            "delivery accepted"
+        );
     }
 
     /// Alertmanager left alerts out of a delivery; they are never sent.
@@ -80,7 +94,7 @@ impl Metrics {
     }
 
     /// An incident opened.
-    pub(crate) fn incident_opened(&self, incident: &Incident) {
+    fn incident_opened(&self, incident: &Incident) {
         self.open.inc();
         self.opened
             .get_or_create(&PolicyLabels {
@@ -98,7 +112,7 @@ impl Metrics {
     }
 
     /// An incident of an earlier daemon goes on.
-    pub(crate) fn incident_recovered(&self, incident: &Incident) {
+    fn incident_recovered(&self, incident: &Incident) {
         self.open.inc();
         tracing::info!(
             incident = %incident.id,
@@ -110,7 +124,7 @@ impl Metrics {
     }
 
     /// An incident ended.
-    pub(crate) fn incident_ended(&self, incident: &Incident, end: End, reason: &str) {
+    fn incident_ended(&self, incident: &Incident, end: End, reason: &str) {
         self.open.dec();
         self.ended
             .get_or_create(&EndLabels {
@@ -137,7 +151,7 @@ impl Metrics {
     }
 
     /// A firing notification that opens nothing: its episode has had its incident.
-    pub(crate) fn repeat_ignored(&self, policy: &PolicyName, alert: &Alert) {
+    fn repeat_ignored(&self, policy: &PolicyName, alert: &Alert) {
         self.repeats
             .get_or_create(&PolicyLabels {
                 policy: policy.to_string(),
@@ -147,31 +161,38 @@ impl Metrics {
     }
 
     /// A guard holds an incident back.
-    pub(crate) fn incident_held(&self, incident: &Incident, guard: Guard, reason: &str) {
+    fn incident_held(
+        &self,
+        incident: &Incident,
+        guard: Guard,
+        until: Option<Timestamp>,
+        reason: &str,
+    ) {
         self.held
             .get_or_create(&GuardLabels {
                 policy: incident.plan.policy.to_string(),
                 guard: guard.as_str().to_owned(),
             })
             .inc();
-        tracing::info!(incident = %incident.id, guard = guard.as_str(), reason, "incident held");
+        let until = until.map(tracing::field::display);
+        tracing::info!(incident = %incident.id, guard = guard.as_str(), until, reason, "incident held");
     }
 
     /// A run began.
-    pub(crate) fn run_started(
+    fn run_started(
         &self,
         run: RunId,
         plugin: &PluginName,
         digest: Digest,
-        step: u32,
-        attempt: u32,
+        Rung { step, attempt }: Rung,
+        mode: RunMode,
     ) {
         self.runs_started
             .get_or_create(&PluginLabels {
                 plugin: plugin.to_string(),
             })
             .inc();
-        tracing::info!(incident = %run.incident, %run, %plugin, digest = digest.short(), step, attempt, "run started");
+        tracing::info!(incident = %run.incident, %run, %plugin, digest = digest.short(), step, attempt, mode = mode.as_str(), "run started");
     }
 
     /// A run ended.
@@ -199,6 +220,97 @@ impl Metrics {
                 tracing::info!(incident = %run.incident, %run, %plugin, cause = cause.as_str(), said = message, "run stopped");
             }
         }
+    }
+
+    /// What came of a turn of the engine.
+    pub(crate) fn note(&self, note: &Note) {
+        match note {
+            Note::Opened(incident) => self.incident_opened(incident),
+            Note::Recovered(incident) => self.incident_recovered(incident),
+            Note::Unreadable(error) => {
+                tracing::error!(%error, "an incident in the journal cannot be read; it is left as it is");
+            }
+            Note::Held {
+                incident,
+                guard,
+                until,
+                reason,
+            } => self.incident_held(incident, *guard, *until, reason),
+            Note::Ended(incident) => {
+                if let Phase::Ended { end, reason, .. } = &incident.phase {
+                    self.incident_ended(incident, *end, reason);
+                }
+            }
+            Note::Seen { incident, alert } => {
+                tracing::info!(%incident, alert = alert.name(), status = %alert.status, "alert seen");
+            }
+            Note::Repeat { policy, alert } => self.repeat_ignored(policy, alert),
+            Note::NothingToDo { policy, alert } => {
+                tracing::info!(%policy, alert = alert.name(), starts_at = %alert.starts_at, "alert resolved, there is nothing to do");
+            }
+            Note::RunStarted {
+                run,
+                plugin,
+                digest,
+                rung,
+                mode,
+            } => self.run_started(*run, plugin, *digest, *rung, *mode),
+            Note::RunNotServed {
+                run,
+                plugin,
+                result,
+            } => self.run_ended(*run, plugin, result),
+            Note::RunResumed { run } => {
+                self.resumed.inc();
+                tracing::info!(incident = %run.incident, %run, "run goes on from its record");
+            }
+            Note::Verified {
+                incident,
+                passed,
+                detail,
+            } => self.verified(*incident, *passed, detail),
+            Note::StormBegan { policy, reason } => {
+                self.storms
+                    .get_or_create(&PolicyLabels {
+                        policy: policy.to_string(),
+                    })
+                    .inc();
+                tracing::error!(%policy, reason, "storm: the policy does nothing until it is calm");
+            }
+            Note::StormEnded { policy } => {
+                tracing::info!(%policy, "the storm is over");
+            }
+            Note::HistoryFailed(what, error) => {
+                self.journal_failed(&format!("looking up {what}"), error);
+            }
+        }
+    }
+
+    /// Alertmanager was asked, and knew of something that no notification had told.
+    pub(crate) fn reconciled(&self, missed: usize, ended: usize) {
+        self.missed.inc_by(missed as u64);
+        self.ends_missed.inc_by(ended as u64);
+        tracing::warn!(
+            missed,
+            ended,
+            "alertmanager knows of alerts that no notification told of, or that have ended since"
+        );
+    }
+
+    /// Alertmanager did not say what fires.
+    pub(crate) fn reconcile_failed(&self, error: &str) {
+        self.reconcile_errors.inc();
+        tracing::warn!(error, "alertmanager does not say what fires");
+    }
+
+    /// A dry run asked for an effect.
+    pub(crate) fn effect_planned(&self, run: RunId, request: &Request) {
+        self.planned
+            .get_or_create(&CallLabels {
+                call: request.name().to_owned(),
+            })
+            .inc();
+        tracing::info!(incident = %run.incident, %run, call = request.summary(), "effect planned");
     }
 
     /// An observation was made.
@@ -275,7 +387,7 @@ impl Metrics {
     }
 
     /// A verification came to an end.
-    pub(crate) fn verified(&self, incident: IncidentId, passed: bool, detail: &str) {
+    fn verified(&self, incident: IncidentId, passed: bool, detail: &str) {
         self.verifications
             .get_or_create(&ResultLabels {
                 result: if passed { "passed" } else { "failed" }.to_owned(),

@@ -88,7 +88,13 @@ pub(crate) struct Metrics {
     pub(super) effects_begun: Family<CallLabels, Counter>,
     pub(super) effects: Family<EffectLabels, Counter>,
     pub(super) verifications: Family<ResultLabels, Counter>,
+    pub(super) planned: Family<CallLabels, Counter>,
     pub(super) denied: Family<CallLabels, Counter>,
+    pub(super) resumed: Counter,
+    pub(super) missed: Counter,
+    pub(super) ends_missed: Counter,
+    pub(super) reconcile_errors: Counter,
+    pub(super) storms: Family<PolicyLabels, Counter>,
     pub(super) reloads: Family<ReloadLabels, Counter>,
     pub(super) commits: Histogram,
     pub(super) journal_errors: Counter,
@@ -190,6 +196,36 @@ impl Metrics {
             "Effects that were carried out, by call and result",
             Family::default()
         );
+        let planned = register!(
+            "effects_planned",
+            "Effects that dry runs asked for, by call",
+            Family::default()
+        );
+        let resumed = register!(
+            "runs_resumed",
+            "Runs that went on from their record",
+            Counter::default()
+        );
+        let missed = register!(
+            "alerts_missed",
+            "Alerts that Alertmanager held for firing and that no notification had told of",
+            Counter::default()
+        );
+        let ends_missed = register!(
+            "alert_ends_missed",
+            "Alerts of open incidents that Alertmanager did not hold for firing any more",
+            Counter::default()
+        );
+        let reconcile_errors = register!(
+            "reconcile_errors",
+            "Times that Alertmanager began not to say what fires",
+            Counter::default()
+        );
+        let storms = register!(
+            "storms",
+            "Times that more of a policy's fleet was disturbed than may be",
+            Family::default()
+        );
         let denied = register!(
             "calls_denied",
             "Calls that the gate refused, by call",
@@ -242,7 +278,13 @@ impl Metrics {
             effects_begun,
             effects,
             verifications,
+            planned,
             denied,
+            resumed,
+            missed,
+            ends_missed,
+            reconcile_errors,
+            storms,
             reloads,
             commits,
             journal_errors,

@@ -14,11 +14,15 @@ use sentinel_core::capability::{
 };
 use sentinel_sandbox::driver::ContainerIdentity;
 
-/// Who the container is; none when Docker left its id or its name out.
+use super::recreate;
+
+/// Who the container is; none when Docker left its id or its name out. One that a
+/// recreate moved aside, and was cut off, is called by its own name all the same.
 pub(super) fn identity(found: ContainerInspectResponse) -> Option<ContainerIdentity> {
+    let id = found.id?;
     Some(ContainerIdentity {
-        id: found.id?,
-        name: bare(&found.name?).to_owned(),
+        name: recreate::own_name(&id, bare(&found.name?)).to_owned(),
+        id,
         labels: sorted(found.config.and_then(|config| config.labels)),
     })
 }
@@ -91,6 +95,14 @@ pub(super) fn main_process(state: &DockerState) -> Option<ContainerState> {
     })
 }
 
+/// Whether there is a main process.
+pub(super) fn is_up(state: ContainerState) -> bool {
+    matches!(
+        state,
+        ContainerState::Running | ContainerState::Paused | ContainerState::Restarting
+    )
+}
+
 /// Docker writes names with a slash before them.
 pub(super) fn bare(name: &str) -> &str {
     name.strip_prefix('/').unwrap_or(name)
@@ -109,7 +121,7 @@ fn count(number: Option<i64>) -> u32 {
 }
 
 /// Docker writes `0001-01-01T00:00:00Z` for what has not happened.
-fn moment(text: Option<&str>) -> Option<Timestamp> {
+pub(super) fn moment(text: Option<&str>) -> Option<Timestamp> {
     let moment: Timestamp = text?.parse().ok()?;
     (moment > Timestamp::UNIX_EPOCH).then_some(moment)
 }

@@ -4,6 +4,11 @@
 //! wrong (the image is gone, a setting no longer holds) goes wrong while the old one
 //! still runs. Then the old one is stopped and moved aside, the new one gets the name
 //! and is started, and only when it runs is the old one removed.
+//!
+//! A daemon that is killed half-way leaves both, and nothing is lost: the old one has
+//! its id in the name that it was moved to, the new one has the old one's id in a
+//! label. So [`super::settle`] finds out how far it went, and a recreate of the same old
+//! container goes on from there.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,26 +19,31 @@ use bollard::models::{
     NetworkConnectRequest, NetworkingConfig,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
-    RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
-use sentinel_core::capability::{CapabilityError, ContainerState};
+use jiff::Timestamp;
+use sentinel_core::capability::CapabilityError;
 
 use super::Grace;
-use super::details::{bare, main_process};
+use super::details::{bare, is_up, main_process, moment};
 use super::host::{Ask, Host};
 
 /// As many digits of an id as Docker itself shows, and as it uses for a hostname.
 const SHORT_ID: usize = 12;
 
+/// On a container that a recreate made: the id of the one that it replaces.
+const REPLACES: &str = "infra-sentinel.replaces";
+
 /// Does it; the new container's id. Must run to its end: dropped half-way it leaves a
-/// container under a name that is not its own.
+/// container under a name that is not its own, until it is done again.
 ///
 /// Carried over are the settings, the networks with their aliases and fixed addresses,
 /// and all volumes, the nameless ones too. Not carried over are what was written
 /// inside the container, what Docker makes up for each container (the hostname that is
 /// its id, the alias that is its id), and a `--mac-address` under Docker before 25,
-/// whose answers do not tell it apart from a made-up one.
+/// whose answers do not tell it apart from a made-up one. Added is the label that
+/// names the old container.
 pub(super) async fn recreate(
     host: Arc<Host>,
     container: String,
@@ -48,29 +58,147 @@ pub(super) async fn recreate(
             client.inspect_container(&container, None::<InspectContainerOptions>),
         )
         .await?;
-    let (Some(old_id), Some(name), Some(state)) = (
+    let (Some(old_id), Some(called), Some(state)) = (
         old.id.clone(),
-        old.name.as_deref().map(bare).map(str::to_owned),
+        old.name.as_deref().map(bare),
         old.state.as_ref().and_then(main_process),
     ) else {
         return Err(host.nonsense("inspect"));
     };
+    let name = own_name(&old_id, called).to_owned();
+    let is_aside = name != called;
+    let is_up = is_up(state);
+    let earlier = Earlier::find(&host, client, &old, &old_id, timeout).await?;
     let suffix = short(&old_id);
     let swap = Swap {
         host: &host,
         client,
-        aside: format!("{name}-sentinel-old-{suffix}"),
+        aside: aside(&name, &old_id),
         fresh: format!("{name}-sentinel-new-{suffix}"),
+        halted: !is_up && (is_aside || earlier.stopped),
+        was_up: is_up || is_aside || earlier.stopped,
         old_id,
         name,
-        was_up: matches!(
-            state,
-            ContainerState::Running | ContainerState::Paused | ContainerState::Restarting
-        ),
         grace,
         timeout,
     };
+    for successor in &earlier.successors {
+        if successor.ran && is_aside && successor.name == swap.name {
+            // Only the last step is missing.
+            swap.remove(&swap.old_id, true).await?;
+            return Ok(successor.id.clone());
+        }
+        if !successor.ran {
+            swap.remove(&successor.id, false).await?;
+        }
+    }
+    if is_aside {
+        swap.rename(&swap.old_id, &swap.name).await?;
+    }
     swap.run(&old).await
+}
+
+/// What an earlier attempt left that was cut off.
+struct Earlier {
+    successors: Vec<Successor>,
+    /// Whether it has stopped the old container: that one ended after the new one was
+    /// made.
+    stopped: bool,
+}
+
+impl Earlier {
+    async fn find(
+        host: &Host,
+        client: &bollard::Docker,
+        old: &ContainerInspectResponse,
+        old_id: &str,
+        timeout: Duration,
+    ) -> Result<Self, CapabilityError> {
+        let successors = successors(host, client, old_id, timeout).await?;
+        let finished = old
+            .state
+            .as_ref()
+            .and_then(|state| moment(state.finished_at.as_deref()));
+        let stopped = successors
+            .iter()
+            .any(|successor| successor.created.is_some() && successor.created < finished);
+        Ok(Self {
+            successors,
+            stopped,
+        })
+    }
+}
+
+/// A container that a recreate made.
+#[derive(Debug)]
+pub(super) struct Successor {
+    pub(super) id: String,
+    pub(super) name: String,
+    /// When it was made, by Docker's clock.
+    pub(super) created: Option<Timestamp>,
+    /// Whether it was ever started.
+    pub(super) ran: bool,
+}
+
+/// The containers that were made to replace the one with this full id.
+pub(super) async fn successors(
+    host: &Host,
+    client: &bollard::Docker,
+    old_id: &str,
+    timeout: Duration,
+) -> Result<Vec<Successor>, CapabilityError> {
+    let label = format!("{REPLACES}={old_id}");
+    let options = ListContainersOptionsBuilder::new()
+        .all(true)
+        .filters(&HashMap::from([("label", vec![label])]))
+        .build();
+    let rows = host
+        .answer(
+            Ask::observation("list"),
+            timeout,
+            client.list_containers(Some(options)),
+        )
+        .await?;
+    let mut successors = Vec::new();
+    for id in rows.into_iter().filter_map(|row| row.id) {
+        let found = host
+            .answer(
+                Ask::observation("inspect"),
+                timeout,
+                client.inspect_container(&id, None::<InspectContainerOptions>),
+            )
+            .await;
+        let found = match found {
+            Ok(found) => found,
+            // It was removed in between.
+            Err(CapabilityError::NotFound(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        let started = found.state.and_then(|state| state.started_at);
+        successors.push(Successor {
+            id,
+            name: found
+                .name
+                .as_deref()
+                .map(bare)
+                .unwrap_or_default()
+                .to_owned(),
+            created: moment(found.created.as_deref()),
+            ran: moment(started.as_deref()).is_some(),
+        });
+    }
+    Ok(successors)
+}
+
+/// What a container is called, or was before a recreate that was cut off moved it
+/// aside.
+pub(super) fn own_name<'a>(id: &str, name: &'a str) -> &'a str {
+    name.strip_suffix(&aside("", id)).unwrap_or(name)
+}
+
+/// What the old container is called while the new one starts.
+fn aside(name: &str, id: &str) -> String {
+    format!("{name}-sentinel-old-{}", short(id))
 }
 
 struct Swap<'a> {
@@ -83,33 +211,27 @@ struct Swap<'a> {
     fresh: String,
     old_id: String,
     was_up: bool,
+    /// Whether it is down because an earlier attempt stopped it.
+    halted: bool,
     grace: Grace,
     timeout: Duration,
 }
 
 impl Swap<'_> {
     async fn run(&self, old: &ContainerInspectResponse) -> Result<String, CapabilityError> {
-        let image = self.image(old).await?;
-        let successor = successor(old, image)
-            .map_err(|reason| CapabilityError::Invalid(self.host.says(reason)))?;
-        // What an earlier attempt left when the daemon was killed in it; never started.
-        self.remove(&self.fresh, false).await?;
-        let new_id = self
-            .create(successor.body)
-            .await
-            .map_err(|error| because(error, "the old container was left as it was"))?;
-        for (network, endpoint) in successor.further {
-            if let Err(error) = self.connect(&new_id, &network, endpoint).await {
-                let end = match self.remove(&new_id, true).await {
-                    Ok(()) => "the old container was left as it was".to_owned(),
+        let new_id = match self.make(old).await {
+            Ok(new_id) => new_id,
+            Err(error) if self.halted => {
+                let end = match self.start(&self.old_id).await {
+                    Ok(()) => "an earlier attempt had stopped it; it was started".to_owned(),
                     Err(second) => format!(
-                        "the old container was left as it was; removing {} failed, too: {second}",
-                        self.fresh
+                        "an earlier attempt had stopped it; starting it failed, too: {second}"
                     ),
                 };
                 return Err(because(error, &end));
             }
-        }
+            Err(error) => return Err(error),
+        };
         if let Err(error) = self.replace(&new_id).await {
             let end = match self.put_back(&new_id).await {
                 Ok(()) if self.was_up => "the old container was put back and started".to_owned(),
@@ -128,6 +250,32 @@ impl Swap<'_> {
                 %error,
                 "recreated, but the old container is still there; remove it by hand"
             );
+        }
+        Ok(new_id)
+    }
+
+    /// Makes the new container beside the old one, which is left as it is.
+    async fn make(&self, old: &ContainerInspectResponse) -> Result<String, CapabilityError> {
+        let image = self.image(old).await?;
+        let plan =
+            plan(old, image).map_err(|reason| CapabilityError::Invalid(self.host.says(reason)))?;
+        // Left by an attempt that did not label it; never started.
+        self.remove(&self.fresh, false).await?;
+        let new_id = self
+            .create(plan.body)
+            .await
+            .map_err(|error| because(error, "the old container was left as it was"))?;
+        for (network, endpoint) in plan.further {
+            if let Err(error) = self.connect(&new_id, &network, endpoint).await {
+                let end = match self.remove(&new_id, true).await {
+                    Ok(()) => "the old container was left as it was".to_owned(),
+                    Err(second) => format!(
+                        "the old container was left as it was; removing {} failed, too: {second}",
+                        self.fresh
+                    ),
+                };
+                return Err(because(error, &end));
+            }
         }
         Ok(new_id)
     }
@@ -280,14 +428,14 @@ impl Swap<'_> {
 
 /// What to make the new container from.
 #[derive(Debug)]
-struct Successor {
+struct Plan {
     body: ContainerCreateBody,
     /// Networks to connect it to before it starts: `create` takes one alone under
     /// Docker before 25.
     further: Vec<(String, EndpointSettings)>,
 }
 
-fn successor(old: &ContainerInspectResponse, image: String) -> Result<Successor, &'static str> {
+fn plan(old: &ContainerInspectResponse, image: String) -> Result<Plan, &'static str> {
     const INCOMPLETE: &str = "the answer to inspect lacks the container's configuration";
     let config = old.config.as_ref().ok_or(INCOMPLETE)?;
     let mut host = old.host_config.clone().ok_or(INCOMPLETE)?;
@@ -303,6 +451,10 @@ fn successor(old: &ContainerInspectResponse, image: String) -> Result<Successor,
         .and_then(serde_json::from_value)
         .map_err(|_| INCOMPLETE)?;
     body.image = Some(image);
+    if let Some(id) = &old.id {
+        let labels = body.labels.get_or_insert_default();
+        labels.insert(REPLACES.to_owned(), id.clone());
+    }
 
     let short_id = short(old.id.as_deref().unwrap_or_default());
     let mode = host.network_mode.clone().unwrap_or_default();
@@ -344,7 +496,7 @@ fn successor(old: &ContainerInspectResponse, image: String) -> Result<Successor,
             endpoints_config: Some(HashMap::from([(name, endpoint)])),
         });
     }
-    Ok(Successor {
+    Ok(Plan {
         body,
         further: endpoints.into_iter().collect(),
     })
@@ -417,7 +569,8 @@ fn keep_volumes(old: &ContainerInspectResponse, host: &mut HostConfig) {
     }
 }
 
-fn short(id: &str) -> &str {
+/// The id as people see it.
+pub(super) fn short(id: &str) -> &str {
     id.get(..SHORT_ID).unwrap_or(id)
 }
 
@@ -444,7 +597,7 @@ mod tests {
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    fn made_from(change: impl FnOnce(&mut Value)) -> Result<Successor, &'static str> {
+    fn made_from(change: impl FnOnce(&mut Value)) -> Result<Plan, &'static str> {
         let mut inspect = json!({
             "Id": ID,
             "Image": "sha256:aa",
@@ -455,7 +608,7 @@ mod tests {
         });
         change(&mut inspect);
         let old = serde_json::from_value(inspect).unwrap();
-        successor(&old, "nginx:1".to_owned())
+        plan(&old, "nginx:1".to_owned())
     }
 
     #[test]

@@ -3,6 +3,10 @@
 #![cfg(test)]
 
 mod gate;
+mod halt;
 mod load;
+mod modes;
+mod replay;
+mod resume;
 mod run;
 mod support;

@@ -108,7 +108,7 @@ async fn an_endless_loop_is_cut_off_by_its_cpu_time() {
     let report = stage.run_with(json!({"behaviour": "spin"}), limits).await;
     let (failure, text) = failure(&report);
     assert_eq!(failure, &RunFailure::OutOfCpu { limit_ms: 300 });
-    assert_eq!(failure.class(), FailureClass::Permanent);
+    assert_eq!(failure.class(), Some(FailureClass::Permanent));
     assert_eq!(
         text,
         "it used up its CPU time of 300ms and was cut off: an endless loop?"
@@ -143,7 +143,7 @@ async fn a_sleep_is_cut_off_and_costs_no_cpu_time() {
         .await;
     let (failure, text) = failure(&report);
     assert_eq!(failure, &RunFailure::TimedOut { limit_ms: 500 });
-    assert_eq!(failure.class(), FailureClass::Retryable);
+    assert_eq!(failure.class(), Some(FailureClass::Retryable));
     assert_eq!(text, "it was not done within 500ms and was cut off");
     assert!(report.wall >= Duration::from_millis(500));
     assert!(report.cpu < Duration::from_millis(50), "{:?}", report.cpu);
@@ -155,7 +155,7 @@ async fn a_panic_is_told_with_its_text() {
     let report = stage.run("panic").await;
     let (failure, text) = failure(&report);
     assert!(matches!(failure, RunFailure::Trapped { .. }), "{text}");
-    assert_eq!(failure.class(), FailureClass::Permanent);
+    assert_eq!(failure.class(), Some(FailureClass::Permanent));
     assert!(text.starts_with("it trapped: panicked at "), "{text}");
     assert!(text.contains("this plugin panics on purpose"), "{text}");
     assert!(stage.story().has("log error: panicked at"));
@@ -397,7 +397,7 @@ async fn a_denial_reaches_the_plugin_and_the_record() {
     let params = json!({"container": "db"});
     let report = stage.run_with(params, RunLimits::default()).await;
     let (failure, text) = failure(&report);
-    assert_eq!(failure.class(), FailureClass::Denied, "{text}");
+    assert_eq!(failure.class(), Some(FailureClass::Denied), "{text}");
     assert!(text.contains("`db`"), "{text}");
     assert!(stage.story().has("denied 1 docker.inspect local/db"));
 }

@@ -1,25 +1,35 @@
-//! What the tests of this crate share: a driver and a recorder that write what happens
-//! into one list, in the order in which it happens, and the guests.
+//! What the tests of this crate share: a driver, a guard and a recorder that write what
+//! happens into one list, in the order in which it happens, and the guests.
 //!
 //! The docker driver is a fake, for faults and for moments that a real Docker does not
-//! give on demand: an answer that waits, a panic. The drivers crate tests the real one.
+//! give on demand: an answer that waits, a panic, an effect that cannot be settled. The
+//! drivers crate tests the real one.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
 use sentinel_core::capability::{
     AnsibleRequest, CapabilityError, ContainerDetails, ContainerHealth, ContainerState,
     ContainerSummary, DockerCall, PlaybookReport, Request, Response,
 };
-use sentinel_core::event::{CallResult, LogLevel};
+use sentinel_core::event::{
+    CallResult, Event, EventBody, LogLevel, PlannedEffect, Resource, RunResult,
+};
 use sentinel_core::grant::Grants;
 use sentinel_core::id::{IncidentId, RunId};
-use sentinel_sandbox::driver::{AnsibleDriver, ContainerIdentity, DockerDriver};
-use sentinel_sandbox::gate::{GateContext, GateLimits, RecordError, Recorder};
-use sentinel_sandbox::{Gate, IncidentInput};
+use sentinel_core::incident::OnInterrupt;
+use sentinel_core::recording::Recording;
+use sentinel_sandbox::driver::{AnsibleDriver, ContainerIdentity, DockerDriver, Settled};
+use sentinel_sandbox::gate::{
+    EffectGuard, Evidence, GateContext, GateLimits, GateMode, Halt, Halted, RecordError, Recorder,
+};
+use sentinel_sandbox::{
+    Gate, IncidentInput, Plugin, ReplayReport, RunLimits, RunReport, Sandbox, SandboxConfig,
+};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -27,6 +37,12 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) const NGINX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const DB: &str = "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd";
+/// What `nginx` is called once it is recreated.
+pub(crate) const MADE: &str = "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
+
+fn began() -> Timestamp {
+    "2026-01-02T03:00:00Z".parse().unwrap()
+}
 
 /// What happened, in order.
 #[derive(Clone, Default)]
@@ -61,12 +77,96 @@ impl Story {
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) story: Story,
+    /// What is on record.
+    pub(crate) events: Mutex<Vec<Event>>,
+    /// The effects that were carried out. What the containers are like follows from them.
+    pub(crate) done: Mutex<Vec<String>>,
     /// Restarts wait until this is notified.
     pub(crate) hold_restarts: Option<Notify>,
+    /// Looks wait until this is notified.
+    pub(crate) hold_looks: Option<Notify>,
     /// Restarts panic.
     pub(crate) break_down: bool,
+    /// Looks panic.
+    pub(crate) break_looks: bool,
     /// Nothing can be recorded.
     pub(crate) journal_broken: bool,
+    /// The guard refuses every effect once so many were carried out.
+    pub(crate) refuse_after: Mutex<Option<(usize, Halted)>>,
+    /// What the driver says of an effect in doubt.
+    pub(crate) settled: Option<Settled>,
+    /// What containers have written.
+    pub(crate) logs: Option<String>,
+}
+
+impl World {
+    /// The containers in which these effects have left the world.
+    fn details(&self, id: &str) -> ContainerDetails {
+        let name = if id == DB { "db" } else { "nginx" };
+        let mut details = ContainerDetails {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            image: name.to_owned(),
+            state: ContainerState::Running,
+            health: ContainerHealth::Unhealthy,
+            failing_streak: 3,
+            exit_code: 0,
+            oom_killed: false,
+            restart_count: 2,
+            started_at: Some(began()),
+            finished_at: None,
+            labels: Labels::from([("app".to_owned(), name.to_owned())]),
+        };
+        for (number, done) in self.done.lock().unwrap().iter().enumerate() {
+            let Some((action, on)) = done.split_once(' ') else {
+                continue;
+            };
+            match action {
+                _ if on != name => {}
+                "stop" | "kill" => details.state = ContainerState::Exited,
+                _ => {
+                    details.state = ContainerState::Running;
+                    details.health = ContainerHealth::Healthy;
+                    details.failing_streak = 0;
+                    details.restart_count = 0;
+                    let later = SignedDuration::from_secs(i64::try_from(number).unwrap() + 1);
+                    details.started_at = Some(began() + later);
+                }
+            }
+        }
+        details
+    }
+
+    /// The id of `nginx`.
+    fn nginx(&self) -> &'static str {
+        let recreated = |done: &String| done == "recreate nginx";
+        if self.done.lock().unwrap().iter().any(recreated) {
+            MADE
+        } else {
+            NGINX
+        }
+    }
+
+    pub(crate) fn done(&self) -> Vec<String> {
+        self.done.lock().unwrap().clone()
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap().clone()
+    }
+
+    pub(crate) fn recording(&self) -> Recording {
+        Recording::of(&self.events(), run_id()).unwrap()
+    }
+
+    /// Puts on record what the daemon does.
+    pub(crate) fn note(&self, body: EventBody) {
+        self.events.lock().unwrap().push(Event {
+            at: Timestamp::now(),
+            incident: run_id().incident,
+            body,
+        });
+    }
 }
 
 #[async_trait]
@@ -83,8 +183,11 @@ impl DockerDriver for World {
             name: name.to_owned(),
             labels: Labels::from([("app".to_owned(), name.to_owned())]),
         };
+        let nginx = self.nginx();
         match container {
-            "nginx" | "aaaaaaaaaaaa" | NGINX => Ok(found(NGINX, "nginx")),
+            "nginx" => Ok(found(nginx, "nginx")),
+            "aaaaaaaaaaaa" | NGINX if nginx == NGINX => Ok(found(NGINX, "nginx")),
+            MADE if nginx == MADE => Ok(found(MADE, "nginx")),
             "db" | "dddddddddddd" | DB => Ok(found(DB, "db")),
             _ => Err(CapabilityError::NotFound(format!(
                 "no container {container}"
@@ -99,48 +202,67 @@ impl DockerDriver for World {
         _timeout: Duration,
     ) -> Result<Response, CapabilityError> {
         let container = call.container().unwrap_or("-");
+        let action = call.action();
+        self.story
+            .tell(format!("driver {} {host}/{container}", action.as_str()));
+        if action.is_effect() {
+            if let (Some(hold), DockerCall::Restart { .. }) = (&self.hold_restarts, call) {
+                hold.notified().await;
+            }
+            assert!(!self.break_down, "the driver breaks down on purpose");
+            let name = if container == DB { "db" } else { "nginx" };
+            let mut done = self.done.lock().unwrap();
+            done.push(format!("{} {name}", action.as_str()));
+            self.story.tell(format!("driver {} done", action.as_str()));
+            return Ok(match call {
+                DockerCall::Recreate { .. } => Response::Created(MADE.to_owned()),
+                _ => Response::Done,
+            });
+        }
+        if let Some(hold) = &self.hold_looks {
+            hold.notified().await;
+        }
+        assert!(!self.break_looks, "the driver breaks down on purpose");
+        Ok(match call {
+            DockerCall::List { all, .. } => {
+                let mut rows = vec![row(&self.details(DB)), row(&self.details(self.nginx()))];
+                rows.retain(|row| *all || row.state == ContainerState::Running);
+                Response::Containers(rows)
+            }
+            DockerCall::Logs { lines, .. } => Response::Text(
+                self.logs
+                    .clone()
+                    .unwrap_or_else(|| format!("the last {lines} lines of {container}\n")),
+            ),
+            _ => Response::Container(Box::new(self.details(container))),
+        })
+    }
+
+    async fn settle(
+        &self,
+        host: &str,
+        call: &DockerCall,
+        _began_at: Timestamp,
+        _timeout: Duration,
+    ) -> Result<Settled, CapabilityError> {
+        let container = call.container().unwrap_or("-");
         self.story.tell(format!(
-            "driver {} {host}/{container}",
+            "driver settle {} {host}/{container}",
             call.action().as_str()
         ));
-        Ok(match call {
-            DockerCall::List { .. } => {
-                Response::Containers(vec![row(NGINX, "nginx"), row(DB, "db")])
-            }
-            DockerCall::Inspect { .. } => Response::Container(Box::new(ContainerDetails {
-                id: NGINX.to_owned(),
-                name: "nginx".to_owned(),
-                image: "nginx".to_owned(),
-                state: ContainerState::Running,
-                health: ContainerHealth::Unhealthy,
-                failing_streak: 3,
-                exit_code: 0,
-                oom_killed: false,
-                restart_count: 0,
-                started_at: None,
-                finished_at: None,
-                labels: Labels::new(),
-            })),
-            DockerCall::Restart { .. } => {
-                if let Some(hold) = &self.hold_restarts {
-                    hold.notified().await;
-                }
-                assert!(!self.break_down, "the driver breaks down on purpose");
-                self.story.tell("driver restart done");
-                Response::Done
-            }
-            _ => Response::Done,
-        })
+        self.settled
+            .clone()
+            .ok_or_else(|| CapabilityError::Unavailable("docker is away".to_owned()))
     }
 }
 
-fn row(id: &str, name: &str) -> ContainerSummary {
+fn row(details: &ContainerDetails) -> ContainerSummary {
     ContainerSummary {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        image: name.to_owned(),
-        state: ContainerState::Running,
-        labels: Labels::new(),
+        id: details.id.clone(),
+        name: details.name.clone(),
+        image: details.image.clone(),
+        state: details.state,
+        labels: details.labels.clone(),
     }
 }
 
@@ -156,6 +278,8 @@ impl AnsibleDriver for World {
             request.playbook,
             timeout.as_secs_f64().round()
         ));
+        let mut done = self.done.lock().unwrap();
+        done.push(format!("playbook {}", request.playbook));
         Ok(PlaybookReport {
             exit_code: 0,
             hosts: [].into(),
@@ -167,11 +291,12 @@ impl AnsibleDriver for World {
 }
 
 impl World {
-    fn record(&self, line: String) -> Result<(), RecordError> {
+    fn record(&self, line: String, body: EventBody) -> Result<(), RecordError> {
         if self.journal_broken {
             return Err(RecordError("the disk is full".to_owned()));
         }
         self.story.tell(line);
+        self.note(body);
         Ok(())
     }
 }
@@ -187,57 +312,256 @@ fn told(result: &CallResult) -> String {
     }
 }
 
+fn name(on: Option<&Resource>) -> &str {
+    on.map_or("-", |on| on.name.as_str())
+}
+
+impl EffectGuard for World {
+    fn admit(&self, _: RunId, request: &Request, on: Option<&Resource>) -> Result<(), Halted> {
+        let on = name(on);
+        self.story
+            .tell(format!("guard {} on {on}", request.summary()));
+        match &*self.refuse_after.lock().unwrap() {
+            Some((effects, halted)) if self.done().len() >= *effects => Err(halted.clone()),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[async_trait]
 impl Recorder for World {
+    fn seeded(&self, run: RunId, seed: &str, clock: Timestamp) {
+        let seed = seed.to_owned();
+        self.note(EventBody::RunSeeded { run, seed, clock });
+    }
+
+    fn clock_read(&self, run: RunId, readings: &[u64]) {
+        let readings = readings.to_vec();
+        self.note(EventBody::ClockRead { run, readings });
+    }
+
+    fn evidence(&self, run: RunId, evidence: &Evidence) {
+        self.story.tell(format!(
+            "evidence {:?}",
+            evidence.problem.as_deref().unwrap_or("whole")
+        ));
+        self.note(EventBody::EvidenceCaptured {
+            run,
+            container: evidence.container.clone(),
+            log: evidence.log.clone(),
+            problem: evidence.problem.clone(),
+        });
+    }
+
     async fn effect_began(
         &self,
-        _run: RunId,
+        run: RunId,
         call: u32,
         request: &Request,
-        on: Option<&ContainerIdentity>,
+        on: Option<&Resource>,
     ) -> Result<(), RecordError> {
-        let on = on.map_or("-", |on| on.name.as_str());
-        self.record(format!("began {call} {} on {on}", request.summary()))
+        self.record(
+            format!("began {call} {} on {}", request.summary(), name(on)),
+            EventBody::EffectBegan {
+                run,
+                call,
+                request: request.clone(),
+                on: on.cloned(),
+            },
+        )
     }
 
     async fn effect_ended(
         &self,
-        _run: RunId,
+        run: RunId,
         call: u32,
-        _request: &Request,
+        request: &Request,
         result: &CallResult,
+        settled: bool,
     ) -> Result<(), RecordError> {
-        self.record(format!("ended {call} {}", told(result)))
+        let mark = if settled { " settled" } else { "" };
+        self.record(
+            format!("ended {call} {}{mark}", told(result)),
+            EventBody::EffectEnded {
+                run,
+                call,
+                name: request.name().to_owned(),
+                result: result.clone(),
+                settled,
+            },
+        )
     }
 
     async fn observed(
         &self,
-        _run: RunId,
+        run: RunId,
         call: u32,
         request: &Request,
         result: &CallResult,
     ) -> Result<(), RecordError> {
-        self.record(format!(
-            "observed {call} {}: {}",
-            request.summary(),
-            told(result)
-        ))
+        self.record(
+            format!("observed {call} {}: {}", request.summary(), told(result)),
+            EventBody::Observed {
+                run,
+                call,
+                request: request.clone(),
+                result: result.clone(),
+            },
+        )
+    }
+
+    async fn planned(
+        &self,
+        run: RunId,
+        call: u32,
+        effect: &PlannedEffect,
+        result: &CallResult,
+    ) -> Result<(), RecordError> {
+        self.record(
+            format!(
+                "planned {call} {} on {}",
+                effect.request.summary(),
+                name(effect.on.as_ref())
+            ),
+            EventBody::Planned {
+                run,
+                call,
+                effect: effect.clone(),
+                result: result.clone(),
+            },
+        )
     }
 
     async fn denied(
         &self,
-        _run: RunId,
+        run: RunId,
         call: u32,
         request: &Request,
         error: &CapabilityError,
     ) -> Result<(), RecordError> {
-        self.record(format!("denied {call} {}: {error}", request.summary()))
+        self.record(
+            format!("denied {call} {}: {error}", request.summary()),
+            EventBody::Denied {
+                run,
+                call,
+                request: request.clone(),
+                error: error.clone(),
+            },
+        )
     }
 
-    fn logged(&self, _run: RunId, level: LogLevel, message: &str) {
+    fn logged(&self, run: RunId, level: LogLevel, message: &str) {
         self.story
             .tell(format!("log {}: {message}", level.as_str()));
+        self.note(EventBody::Logged {
+            run,
+            level,
+            message: message.to_owned(),
+        });
     }
+}
+
+/// A stage for runs of a plugin.
+pub(crate) struct Stage {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) plugin: Arc<Plugin>,
+}
+
+impl Stage {
+    pub(crate) async fn new(plugin: &str) -> Self {
+        let sandbox = Sandbox::new(SandboxConfig::default()).unwrap();
+        let plugin = sandbox.load(guest(plugin)).await.unwrap();
+        Self { sandbox, plugin }
+    }
+
+    /// Runs the script from its beginning, in a world that records it. `change` has the
+    /// last word on the gate.
+    pub(crate) async fn run(
+        &self,
+        world: &Arc<World>,
+        script: &[&str],
+        change: impl FnOnce(&mut GateContext),
+    ) -> RunReport {
+        let mut context = GateContext {
+            grants: Arc::new(all_grants()),
+            ..context(world)
+        };
+        change(&mut context);
+        world.note(EventBody::RunStarted {
+            run: run_id(),
+            step: 1,
+            attempt: 1,
+            plugin: self.plugin.name.clone(),
+            version: self.plugin.version.to_string(),
+            digest: self.plugin.digest,
+            mode: context.mode.run_mode(),
+        });
+        self.carry_on(world, script, context).await
+    }
+
+    /// Goes on with a run from what `world` has on record.
+    pub(crate) async fn resume(
+        &self,
+        world: &Arc<World>,
+        script: &[&str],
+        change: impl FnOnce(&mut GateContext),
+    ) -> RunReport {
+        world.note(EventBody::RunResumed { run: run_id() });
+        let mut context = GateContext {
+            grants: Arc::new(all_grants()),
+            record: Some(world.recording()),
+            ..context(world)
+        };
+        change(&mut context);
+        self.carry_on(world, script, context).await
+    }
+
+    async fn carry_on(
+        &self,
+        world: &Arc<World>,
+        script: &[&str],
+        context: GateContext,
+    ) -> RunReport {
+        let gate = Gate::new(context);
+        let report = self
+            .sandbox
+            .run(
+                Arc::clone(&self.plugin),
+                scripted(script),
+                gate.clone(),
+                limits(),
+            )
+            .await;
+        world.story.tell("the run is over");
+        gate.settled().await;
+        world.note(EventBody::RunEnded {
+            run: run_id(),
+            result: RunResult::from(&report),
+        });
+        report
+    }
+
+    pub(crate) async fn replay(&self, recording: Recording, script: &[&str]) -> ReplayReport {
+        self.sandbox
+            .replay(
+                Arc::clone(&self.plugin),
+                scripted(script),
+                recording,
+                limits(),
+            )
+            .await
+    }
+}
+
+pub(crate) fn limits() -> RunLimits {
+    RunLimits {
+        timeout: Duration::from_secs(20),
+        ..RunLimits::default()
+    }
+}
+
+fn scripted(script: &[&str]) -> IncidentInput {
+    incident(json!({ "script": script }))
 }
 
 pub(crate) fn run_id() -> RunId {
@@ -261,6 +585,22 @@ pub(crate) fn grants() -> Grants {
     .unwrap()
 }
 
+/// Grants everything on every container, and every playbook.
+pub(crate) fn all_grants() -> Grants {
+    serde_json::from_value(json!({
+        "docker": {
+            "hosts": ["local"],
+            "containers": ["*"],
+            "labels": [],
+            "actions": [
+                "list", "inspect", "logs", "start", "stop", "restart", "kill", "recreate"
+            ],
+        },
+        "ansible": { "playbooks": ["*.yml"] },
+    }))
+    .unwrap()
+}
+
 /// A gate to `world`, with its drivers on the runtime of the test.
 pub(crate) fn context(world: &Arc<World>) -> GateContext {
     GateContext {
@@ -272,6 +612,12 @@ pub(crate) fn context(world: &Arc<World>) -> GateContext {
         io: Handle::current(),
         effects: TaskTracker::new(),
         limits: GateLimits::default(),
+        mode: GateMode::Live,
+        guard: Arc::clone(world) as Arc<dyn EffectGuard>,
+        halt: Halt::new(),
+        evidence: None,
+        record: None,
+        on_interrupt: OnInterrupt::Escalate,
     }
 }
 
@@ -305,9 +651,9 @@ pub(crate) fn incident(params: serde_json::Value) -> IncidentInput {
     }
 }
 
-/// A guest that `make plugins` has built: a shipped plugin, or the hostile one.
+/// A guest that `make plugins` has built: a shipped plugin, or one for tests.
 pub(crate) fn guest(name: &str) -> Vec<u8> {
-    let (variable, folder) = if name == "hostile" {
+    let (variable, folder) = if name.starts_with("hostile") || name.starts_with("scripted") {
         ("SENTINEL_HOSTILE", "hostile")
     } else {
         ("SENTINEL_PLUGINS", "dist")

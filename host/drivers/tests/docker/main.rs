@@ -11,6 +11,8 @@
     reason = "what helps tests may assume what tests may"
 )]
 
+mod settle;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::Ipv4Addr;
@@ -375,6 +377,8 @@ enum Fate {
     Swallow,
     /// The connection is closed before anything is answered.
     Break,
+    /// Passed on and carried out; the connection is closed instead of the answer.
+    Lose,
 }
 
 /// Docker over TCP, with faults; the URL.
@@ -415,6 +419,10 @@ async fn proxy(fate: impl Fn(&str) -> Fate + Send + Sync + 'static) -> String {
                         tokio::time::sleep(TIMEOUT).await;
                     }
                     Fate::Break => {}
+                    Fate::Lose => {
+                        engine.write_all(&head).await.unwrap();
+                        assert!(engine.read(&mut [0; 1024]).await.unwrap() > 0);
+                    }
                 }
             });
         }
@@ -847,7 +855,9 @@ async fn a_recreated_container_is_the_same_but_new() {
         before.config.clone().unwrap(),
     );
     assert_eq!(config.env, was.env);
-    assert_eq!(config.labels, was.labels);
+    let mut labels = was.labels.unwrap();
+    labels.insert("infra-sentinel.replaces".to_owned(), container.id.clone());
+    assert_eq!(config.labels, Some(labels));
     assert_eq!(config.cmd, was.cmd);
     assert_eq!(config.image, was.image);
     // Docker's own choice, made anew.

@@ -1,0 +1,283 @@
+//! What operators ask for: `POST /api/v1/pauses`, `/api/v1/resume`, and
+//! `/api/v1/incidents/{id}/approve|deny|cancel`. Each is answered once it is committed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use sentinel_core::control::{Pause, Scope};
+use sentinel_core::duration::HumanDuration;
+use sentinel_core::engine::{Operator, OperatorError};
+use sentinel_core::id::{Digest, IncidentId, PolicyName, Target};
+use sentinel_core::incident::later;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Api;
+
+/// How long a name or a reason may be, in bytes.
+const TEXT: usize = 1000;
+
+/// What a pause holds back: one of the three.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScopeBody {
+    /// Everything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) all: bool,
+    /// A policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policy: Option<PolicyName>,
+    /// A target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<Target>,
+}
+
+impl ScopeBody {
+    fn scope(self) -> Result<Scope, Refused> {
+        match (self.all, self.policy, self.target) {
+            (true, None, None) => Ok(Scope::All),
+            (false, Some(policy), None) => Ok(Scope::Policy(policy)),
+            (false, None, Some(target)) => Ok(Scope::Target(target)),
+            _ => Err(Refused::bad("give one of `all`, `policy` and `target`")),
+        }
+    }
+}
+
+/// The body of `POST /api/v1/pauses`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PauseBody {
+    /// What it holds back.
+    #[serde(flatten)]
+    pub(crate) scope: ScopeBody,
+    /// For how long; until it is resumed when missing.
+    #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) duration: Option<HumanDuration>,
+    /// Who.
+    pub(crate) by: String,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// The body of `POST /api/v1/resume`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ResumeBody {
+    /// Which pause.
+    #[serde(flatten)]
+    pub(crate) scope: ScopeBody,
+    /// Who.
+    pub(crate) by: String,
+}
+
+/// The body of `approve`, and of `deny` with a reason.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PlanBody {
+    /// The plan that the person saw.
+    pub(crate) plan: Digest,
+    /// Who.
+    pub(crate) by: String,
+    /// Why.
+    #[serde(default)]
+    pub(crate) reason: String,
+}
+
+/// The body of `cancel`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ReasonBody {
+    /// Who.
+    pub(crate) by: String,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// The answer of each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Said {
+    /// What was done.
+    pub(crate) message: String,
+}
+
+/// The answer of `GET /api/v1/pauses`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Pauses {
+    /// Those that hold.
+    pub(crate) pauses: Vec<Pause>,
+    /// The policies that are in a storm, and since when.
+    pub(crate) storms: Vec<Storm>,
+}
+
+/// A policy that is in a storm.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Storm {
+    /// The policy.
+    pub(crate) policy: PolicyName,
+    /// Since when.
+    pub(crate) since: Timestamp,
+}
+
+/// An answer that is no.
+pub(super) struct Refused(StatusCode, String);
+
+impl Refused {
+    fn bad(message: impl Into<String>) -> Self {
+        Self(StatusCode::BAD_REQUEST, message.into())
+    }
+}
+
+impl From<JsonRejection> for Refused {
+    fn from(error: JsonRejection) -> Self {
+        Self(error.status(), error.body_text())
+    }
+}
+
+impl From<OperatorError> for Refused {
+    fn from(error: OperatorError) -> Self {
+        let status = match &error {
+            OperatorError::NotOpen(_) | OperatorError::NotPaused(_) => StatusCode::NOT_FOUND,
+            OperatorError::NotAsked { .. }
+            | OperatorError::Changed { .. }
+            | OperatorError::Expired(_) => StatusCode::CONFLICT,
+            OperatorError::Requester(_) | OperatorError::Twice(_) => StatusCode::FORBIDDEN,
+            OperatorError::Past { .. } => StatusCode::BAD_REQUEST,
+            OperatorError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+type Answer = Result<Json<Said>, Refused>;
+
+/// A name or a reason: something, on one line.
+fn text(what: &str, text: &str) -> Result<String, Refused> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Refused::bad(format!("`{what}` is empty")));
+    }
+    if text.len() > TEXT || text.chars().any(char::is_control) {
+        return Err(Refused::bad(format!(
+            "`{what}` is at most {TEXT} bytes on one line"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+fn incident(id: &str) -> Result<IncidentId, Refused> {
+    id.parse()
+        .map_err(|error: sentinel_core::id::IdError| Refused::bad(error.to_string()))
+}
+
+async fn operate(api: &Api, operator: Operator) -> Answer {
+    let message = api.engine.operate(operator).await?;
+    tracing::info!(message, "operator");
+    Ok(Json(Said { message }))
+}
+
+pub(super) async fn pause(
+    State(api): State<Arc<Api>>,
+    body: Result<Json<PauseBody>, JsonRejection>,
+) -> Answer {
+    let Json(body) = body?;
+    let scope = body.scope.scope()?;
+    if let Scope::Policy(policy) = &scope
+        && api.serving.load().policies.get(policy).is_none()
+    {
+        return Err(Refused(
+            StatusCode::NOT_FOUND,
+            format!("there is no policy {policy}"),
+        ));
+    }
+    let duration = body.duration.map(Duration::from);
+    if duration.is_some_and(|duration| duration.is_zero()) {
+        return Err(Refused::bad("a pause for no time holds nothing back"));
+    }
+    let operator = Operator::Pause {
+        scope,
+        until: duration.map(|duration| later(api.clock.now(), duration)),
+        by: text("by", &body.by)?,
+        reason: text("reason", &body.reason)?,
+    };
+    operate(&api, operator).await
+}
+
+pub(super) async fn resume(
+    State(api): State<Arc<Api>>,
+    body: Result<Json<ResumeBody>, JsonRejection>,
+) -> Answer {
+    let Json(body) = body?;
+    let operator = Operator::Resume {
+        scope: body.scope.scope()?,
+        by: text("by", &body.by)?,
+    };
+    operate(&api, operator).await
+}
+
+pub(super) async fn pauses(State(api): State<Arc<Api>>) -> Json<Pauses> {
+    let controls = api.switch.controls();
+    Json(Pauses {
+        pauses: controls.pauses(api.clock.now()).cloned().collect(),
+        storms: controls
+            .storms()
+            .map(|(policy, since)| Storm {
+                policy: policy.clone(),
+                since,
+            })
+            .collect(),
+    })
+}
+
+pub(super) async fn approve(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    body: Result<Json<PlanBody>, JsonRejection>,
+) -> Answer {
+    let incident = incident(&id)?;
+    let Json(body) = body?;
+    let operator = Operator::Approve {
+        incident,
+        plan: body.plan,
+        by: text("by", &body.by)?,
+    };
+    operate(&api, operator).await
+}
+
+pub(super) async fn deny(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    body: Result<Json<PlanBody>, JsonRejection>,
+) -> Answer {
+    let incident = incident(&id)?;
+    let Json(body) = body?;
+    let operator = Operator::Deny {
+        incident,
+        plan: body.plan,
+        by: text("by", &body.by)?,
+        reason: text("reason", &body.reason)?,
+    };
+    operate(&api, operator).await
+}
+
+pub(super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    body: Result<Json<ReasonBody>, JsonRejection>,
+) -> Answer {
+    let incident = incident(&id)?;
+    let Json(body) = body?;
+    let operator = Operator::Cancel {
+        incident,
+        by: text("by", &body.by)?,
+        reason: text("reason", &body.reason)?,
+    };
+    operate(&api, operator).await
+}

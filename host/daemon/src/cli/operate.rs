@@ -1,0 +1,268 @@
+//! `sentinel pause|resume|pauses|approve|deny|cancel`.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
+
+use clap::Args;
+use sentinel_core::control::Scope;
+use sentinel_core::duration::HumanDuration;
+use sentinel_core::id::{Digest, IncidentId, PolicyName, Target};
+use url::Url;
+
+use super::incidents::second;
+use super::output::{Failure, harmless, print, print_as};
+use super::{Output, client};
+use crate::api::{
+    IncidentView, PauseBody, Pauses, PlanBody, PlanView, ReasonBody, ResumeBody, Said, ScopeBody,
+};
+
+/// Which daemon.
+#[derive(Debug, Args)]
+pub(super) struct DaemonArgs {
+    /// The daemon, for example `http://127.0.0.1:9095`; without it, the one that listens at the
+    /// configuration's `listen`.
+    #[arg(long, env = "SENTINEL_URL", value_name = "URL")]
+    url: Option<Url>,
+}
+
+/// Who asks.
+#[derive(Debug, Args)]
+pub(super) struct ByArgs {
+    /// Who you are; it goes on record.
+    #[arg(long, env = "USER", value_name = "NAME", hide_env_values = true)]
+    by: String,
+}
+
+/// What a pause holds back.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct ScopeArgs {
+    /// Everything.
+    #[arg(long)]
+    all: bool,
+    /// One policy.
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<PolicyName>,
+    /// One target, such as `docker://local/nginx`.
+    #[arg(long, value_name = "TARGET")]
+    target: Option<Target>,
+}
+
+impl From<ScopeArgs> for ScopeBody {
+    fn from(args: ScopeArgs) -> Self {
+        Self {
+            all: args.all,
+            policy: args.policy,
+            target: args.target,
+        }
+    }
+}
+
+pub(super) fn pause(
+    config: &Path,
+    daemon: DaemonArgs,
+    scope: ScopeArgs,
+    duration: Option<HumanDuration>,
+    by: ByArgs,
+    reason: String,
+) -> Result<(), Failure> {
+    let body = PauseBody {
+        scope: scope.into(),
+        duration,
+        by: by.by,
+        reason,
+    };
+    let base = client::base(config, daemon.url)?;
+    said(&client::post(&base, "api/v1/pauses", &body)?)
+}
+
+pub(super) fn resume(
+    config: &Path,
+    daemon: DaemonArgs,
+    scope: ScopeArgs,
+    by: ByArgs,
+) -> Result<(), Failure> {
+    let body = ResumeBody {
+        scope: scope.into(),
+        by: by.by,
+    };
+    let base = client::base(config, daemon.url)?;
+    said(&client::post(&base, "api/v1/resume", &body)?)
+}
+
+pub(super) fn pauses(config: &Path, daemon: DaemonArgs, output: Output) -> Result<(), Failure> {
+    let base = client::base(config, daemon.url)?;
+    let pauses: Pauses = client::get(&base, "api/v1/pauses", &[])?;
+    print_as(output, &pauses, || pauses_text(&pauses))
+}
+
+fn pauses_text(pauses: &Pauses) -> String {
+    let mut out = String::new();
+    for pause in &pauses.pauses {
+        let until = pause
+            .until
+            .map_or_else(|| "it is resumed".to_owned(), second);
+        // Writing to a String cannot fail.
+        let _ok = writeln!(
+            out,
+            "{} is paused until {until}: {} ({}, since {})\n  release it with `sentinel resume {}`",
+            harmless(&pause.scope.to_string()),
+            harmless(&pause.reason),
+            harmless(&pause.by),
+            second(pause.since),
+            flag(&pause.scope)
+        );
+    }
+    for storm in &pauses.storms {
+        let _ok = writeln!(
+            out,
+            "policy {} is in a storm since {}",
+            storm.policy,
+            second(storm.since)
+        );
+    }
+    if out.is_empty() {
+        out.push_str("nothing is paused\n");
+    }
+    out
+}
+
+fn flag(scope: &Scope) -> String {
+    match scope {
+        Scope::All => "--all".to_owned(),
+        Scope::Policy(policy) => format!("--policy {policy}"),
+        Scope::Target(target) => format!("--target {}", harmless(&target.to_string())),
+    }
+}
+
+pub(super) fn approve(
+    config: &Path,
+    daemon: DaemonArgs,
+    id: IncidentId,
+    plan: Option<&str>,
+    by: ByArgs,
+) -> Result<(), Failure> {
+    let base = client::base(config, daemon.url)?;
+    let waiting = waiting(&base, id)?;
+    let plan = match plan {
+        Some(given) => named(id, given, &waiting)?,
+        None => confirm(id, &waiting)?,
+    };
+    let body = PlanBody {
+        plan,
+        by: by.by,
+        reason: String::new(),
+    };
+    said(&client::post(
+        &base,
+        &format!("api/v1/incidents/{id}/approve"),
+        &body,
+    )?)
+}
+
+pub(super) fn deny(
+    config: &Path,
+    daemon: DaemonArgs,
+    id: IncidentId,
+    by: ByArgs,
+    reason: String,
+) -> Result<(), Failure> {
+    let base = client::base(config, daemon.url)?;
+    let body = PlanBody {
+        plan: waiting(&base, id)?.digest,
+        by: by.by,
+        reason,
+    };
+    said(&client::post(
+        &base,
+        &format!("api/v1/incidents/{id}/deny"),
+        &body,
+    )?)
+}
+
+pub(super) fn cancel(
+    config: &Path,
+    daemon: DaemonArgs,
+    id: IncidentId,
+    by: ByArgs,
+    reason: String,
+) -> Result<(), Failure> {
+    let base = client::base(config, daemon.url)?;
+    let body = ReasonBody { by: by.by, reason };
+    said(&client::post(
+        &base,
+        &format!("api/v1/incidents/{id}/cancel"),
+        &body,
+    )?)
+}
+
+/// The plan that an incident waits with.
+fn waiting(base: &Url, id: IncidentId) -> Result<PlanView, Failure> {
+    let view: IncidentView = client::get(base, &format!("api/v1/incidents/{id}"), &[])?;
+    view.plan.ok_or_else(|| {
+        let carried_out = if view
+            .events
+            .iter()
+            .any(|event| event.get("kind").and_then(|kind| kind.as_str()) == Some("approved"))
+        {
+            ", its plan has been approved already"
+        } else {
+            ""
+        };
+        Failure::given(format!(
+            "incident {id} waits for no approval: it is {}{carried_out}",
+            view.row.state
+        ))
+    })
+}
+
+/// The plan, if it is the one that was named by its digest or the digest's beginning.
+fn named(id: IncidentId, given: &str, waiting: &PlanView) -> Result<Digest, Failure> {
+    let hex = given.strip_prefix("sha256:").unwrap_or(given);
+    if hex.len() < 8 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::given(format!(
+            "`{}` names no plan: expected at least 8 hexadecimal digits",
+            harmless(given)
+        )));
+    }
+    if waiting.digest.hex().starts_with(&hex.to_lowercase()) {
+        Ok(waiting.digest)
+    } else {
+        Err(Failure::given(format!(
+            "the plan has changed: incident {id} waits with plan {}",
+            waiting.digest.short()
+        ))
+        .hint(format!("look at it with `sentinel incidents show {id}`")))
+    }
+}
+
+/// Shows the plan, and asks.
+fn confirm(id: IncidentId, waiting: &PlanView) -> Result<Digest, Failure> {
+    let mut text = format!("plan {} of incident {id}:\n", waiting.digest.short());
+    for (number, effect) in waiting.effects.iter().enumerate() {
+        // Writing to a String cannot fail.
+        let _ok = writeln!(text, "{:>4}. {}", number + 1, harmless(effect));
+    }
+    print(&text)?;
+    if !io::stdin().is_terminal() {
+        return Err(Failure::given("nobody is there to confirm the plan")
+            .hint(format!("name the plan: --plan {}", waiting.digest.short())));
+    }
+    print("Carry it out? Only `yes` will do: ")?;
+    io::stdout().flush().unwrap_or_default();
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::given(error.to_string()))?;
+    if answer.trim() == "yes" {
+        Ok(waiting.digest)
+    } else {
+        Err(Failure::given("not approved"))
+    }
+}
+
+fn said(said: &Said) -> Result<(), Failure> {
+    print(&format!("{}\n", harmless(&said.message)))
+}

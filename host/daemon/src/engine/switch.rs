@@ -1,0 +1,76 @@
+//! The stop switch and the limits on effects, as the gate asks for them: the newest
+//! state, at once.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use sentinel_core::capability::Request;
+use sentinel_core::control::Controls;
+use sentinel_core::event::{Resource, StopCause};
+use sentinel_core::guard::limits::EffectWindows;
+use sentinel_core::id::{PolicyName, RunId, Target};
+use sentinel_sandbox::gate::{EffectGuard, Halted};
+
+use crate::clock::Clock;
+
+/// What every effect of every run has to pass.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    clock: Arc<Clock>,
+    controls: ArcSwap<Controls>,
+    effects: Mutex<EffectWindows>,
+}
+
+impl Switch {
+    /// A switch with what was before the start.
+    pub(crate) fn new(clock: Arc<Clock>, controls: Controls, effects: EffectWindows) -> Self {
+        Self {
+            clock,
+            controls: ArcSwap::from_pointee(controls),
+            effects: Mutex::new(effects),
+        }
+    }
+
+    /// The stop switch is as this says from now on.
+    pub(super) fn set(&self, controls: &Controls) {
+        self.controls.store(Arc::new(controls.clone()));
+    }
+
+    /// The stop switch and the storms, as they are now.
+    pub(crate) fn controls(&self) -> Arc<Controls> {
+        self.controls.load_full()
+    }
+
+    /// What the limits on effects have seen.
+    pub(super) fn effects(&self) -> MutexGuard<'_, EffectWindows> {
+        self.effects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The switch, for one run.
+#[derive(Debug)]
+pub(super) struct RunSwitch {
+    pub(super) switch: Arc<Switch>,
+    pub(super) policy: PolicyName,
+    pub(super) target: Target,
+}
+
+impl EffectGuard for RunSwitch {
+    fn admit(&self, _run: RunId, request: &Request, _on: Option<&Resource>) -> Result<(), Halted> {
+        let now = self.switch.clock.now();
+        let controls = self.switch.controls.load();
+        if let Some(pause) = controls.paused(&self.policy, &self.target, now) {
+            return Err(Halted {
+                cause: StopCause::Paused,
+                message: pause.to_string(),
+            });
+        }
+        self.switch
+            .effects()
+            .admit(&self.target, request.name(), now)
+            .map_err(|full| Halted {
+                cause: StopCause::Rate,
+                message: full.reason,
+            })
+    }
+}

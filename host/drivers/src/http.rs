@@ -1,0 +1,497 @@
+//! HTTP on behalf of plugins.
+//!
+//! What a plugin may ask for is the gate's to decide, by the URL. That says nothing of
+//! where the host's name leads, which others decide, so the addresses are looked at
+//! here, by the resolver that the connection itself uses: what was looked at is what is
+//! connected to, and a name that changes in between changes nothing. A name must not
+//! lead to this machine or to the link that it is on, where the metadata of clouds is
+//! served. An address that is granted as such is meant.
+//!
+//! Secrets are filled into headers, and taken out again wherever an answer repeats them.
+//! They are sent to the origin that was asked for and to no other that it redirects to.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{
+    AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION, PROXY_AUTHORIZATION,
+};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, StatusCode};
+use sentinel_core::capability::CapabilityError;
+use sentinel_core::http::{HttpBody, HttpHeader, HttpMethod, HttpRequest, HttpResponse, HttpUrl};
+use sentinel_sandbox::driver::{HttpDriver, MayFollow};
+
+use crate::client::{self, chain};
+
+/// How much of a body crosses in either direction.
+const BODY_LIMIT: usize = 512 << 10;
+
+/// How much a request's headers may hold together.
+const HEADER_LIMIT: usize = 64 << 10;
+
+/// How long a request may take that does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long making the connection may take of that.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many redirects are followed.
+const REDIRECTS: usize = 5;
+
+/// What stands where an answer repeated a secret.
+const TAKEN_OUT: &str = "[secret]";
+
+/// Headers that say how a message is carried or to whom: they are the client's.
+const OURS: [&str; 10] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+];
+
+/// What is wrong with a secret in the configuration, or with the machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HttpConfigError {
+    /// The name cannot stand behind `secret://`.
+    #[error("secret name {0:?} is not letters, digits, '_', '.' and '-'")]
+    Name(String),
+    /// The value cannot stand in a header.
+    #[error("secret {0} is empty, or holds a line break or another control character")]
+    Value(String),
+    /// The client could not be made.
+    #[error("no HTTP client: {0}")]
+    Client(String),
+}
+
+/// What is never shown.
+#[derive(Clone)]
+struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(TAKEN_OUT)
+    }
+}
+
+/// Sends requests for plugins.
+#[derive(Debug)]
+pub struct Http {
+    client: Client,
+    secrets: BTreeMap<String, Secret>,
+}
+
+impl Http {
+    /// Takes the secrets by name.
+    pub fn new(secrets: BTreeMap<String, String>) -> Result<Self, HttpConfigError> {
+        Self::with_lookup(secrets, &(Arc::new(SystemLookup) as Arc<dyn Lookup>))
+    }
+
+    fn with_lookup(
+        secrets: BTreeMap<String, String>,
+        lookup: &Arc<dyn Lookup>,
+    ) -> Result<Self, HttpConfigError> {
+        let secrets = secrets
+            .into_iter()
+            .map(|(name, value)| {
+                let named = !name.is_empty()
+                    && name
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+                if !named {
+                    return Err(HttpConfigError::Name(name));
+                }
+                if value.is_empty() || HeaderValue::from_str(&value).is_err() {
+                    return Err(HttpConfigError::Value(name));
+                }
+                Ok((name, Secret(value)))
+            })
+            .collect::<Result<_, _>>()?;
+        let client = client::build(|| {
+            client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                // Each request looks up and connects anew, so that none goes out on a
+                // connection that is about to break.
+                .pool_max_idle_per_host(0)
+                .redirect(Policy::none())
+                .referer(false)
+                .dns_resolver(Checked(Arc::clone(lookup)))
+        })
+        .map_err(|error| HttpConfigError::Client(chain(&error)))?;
+        Ok(Self { client, secrets })
+    }
+
+    async fn exchange(
+        &self,
+        request: &HttpRequest,
+        may_follow: &MayFollow,
+    ) -> Result<HttpResponse, CapabilityError> {
+        let mut hop = self.first_hop(request)?;
+        for followed in 0.. {
+            let sent = self
+                .client
+                .request(method(hop.method), hop.url.as_url().clone())
+                .headers(hop.headers.clone())
+                .body(hop.body.clone())
+                .send();
+            let answer = sent.await.map_err(|error| explain(error, request.method))?;
+            match hop.redirected(&answer) {
+                Some(next) if followed < REDIRECTS && may_follow(next.method, &next.url) => {
+                    hop = next;
+                }
+                _ => return hop.take(answer, request.method).await,
+            }
+        }
+        Err(CapabilityError::Failed("redirects without end".to_owned()))
+    }
+
+    fn first_hop(&self, request: &HttpRequest) -> Result<Hop<'_>, CapabilityError> {
+        let invalid = |text: String| CapabilityError::Invalid(text);
+        if request.body.0.len() > BODY_LIMIT {
+            return Err(invalid(format!(
+                "the body is larger than {} KiB",
+                BODY_LIMIT >> 10
+            )));
+        }
+        let size: usize = request
+            .headers
+            .iter()
+            .map(|header| header.name.len() + header.value.len())
+            .sum();
+        if size > HEADER_LIMIT {
+            return Err(invalid(format!(
+                "the headers are larger than {} KiB",
+                HEADER_LIMIT >> 10
+            )));
+        }
+        let mut headers = HeaderMap::new();
+        let mut secrets = Vec::new();
+        for header in &request.headers {
+            let name = HeaderName::from_bytes(header.name.as_bytes())
+                .map_err(|_| invalid(format!("{} is no header name", shown(&header.name))))?;
+            if OURS.contains(&name.as_str()) {
+                return Err(invalid(format!("the header {name} is the host's to set")));
+            }
+            if header.misplaces_secret() {
+                return Err(invalid(format!(
+                    "the header {name} names a secret among other text; a secret is the whole value"
+                )));
+            }
+            let value = match header.secret() {
+                Some(secret) => {
+                    let secret = self.secrets.get(secret).ok_or_else(|| {
+                        invalid(format!("no secret {} is configured", shown(secret)))
+                    })?;
+                    secrets.push(secret.0.as_str());
+                    secret.0.as_str()
+                }
+                None => header.value.as_str(),
+            };
+            let mut value = HeaderValue::from_str(value).map_err(|_| {
+                invalid(format!(
+                    "the header {name} holds a line break or another control character"
+                ))
+            })?;
+            value.set_sensitive(header.secret().is_some());
+            headers.append(name, value);
+        }
+        // The longest first, so that none is taken out of the middle of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Ok(Hop {
+            method: request.method,
+            url: request.url.clone(),
+            headers,
+            body: request.body.0.clone(),
+            secrets,
+        })
+    }
+}
+
+#[async_trait]
+impl HttpDriver for Http {
+    async fn send(
+        &self,
+        request: &HttpRequest,
+        may_follow: &MayFollow,
+        timeout: Duration,
+    ) -> Result<HttpResponse, CapabilityError> {
+        let asked = request
+            .timeout_ms
+            .map_or(DEFAULT_TIMEOUT, Duration::from_millis);
+        let bound = asked.min(timeout);
+        match tokio::time::timeout(bound, self.exchange(request, may_follow)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(CapabilityError::TimedOut(format!(
+                "no whole answer within {bound:?}{}",
+                doubt(request.method)
+            ))),
+        }
+    }
+}
+
+/// One request as it goes out.
+#[derive(Debug)]
+struct Hop<'a> {
+    method: HttpMethod,
+    url: HttpUrl,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    /// The secrets that any hop so far has sent.
+    secrets: Vec<&'a str>,
+}
+
+impl Hop<'_> {
+    /// The next request, if the answer is a redirect to where one can be sent.
+    fn redirected(&self, answer: &reqwest::Response) -> Option<Self> {
+        let keeps_method = match answer.status() {
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+            StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => self.method != HttpMethod::Post,
+            StatusCode::SEE_OTHER => self.method == HttpMethod::Head,
+            _ => return None,
+        };
+        let location = answer.headers().get(LOCATION)?.to_str().ok()?;
+        let url = self.url.join(location).ok()?;
+        let mut headers = self.headers.clone();
+        if url.as_url().origin() != self.url.as_url().origin() {
+            let private: Vec<HeaderName> = headers
+                .iter()
+                .filter(|(name, value)| {
+                    value.is_sensitive()
+                        || [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name)
+                })
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in private {
+                headers.remove(name);
+            }
+        }
+        let (method, body) = if keeps_method {
+            (self.method, self.body.clone())
+        } else {
+            headers.remove(reqwest::header::CONTENT_TYPE);
+            (HttpMethod::Get, Vec::new())
+        };
+        Some(Self {
+            method,
+            url,
+            headers,
+            body,
+            secrets: self.secrets.clone(),
+        })
+    }
+
+    /// The answer as the plugin sees it.
+    async fn take(
+        &self,
+        mut answer: reqwest::Response,
+        asked: HttpMethod,
+    ) -> Result<HttpResponse, CapabilityError> {
+        let status = answer.status().as_u16();
+        let headers = answer
+            .headers()
+            .iter()
+            .map(|(name, value)| HttpHeader {
+                name: name.as_str().to_owned(),
+                value: self.without_secrets(&String::from_utf8_lossy(value.as_bytes())),
+            })
+            .collect();
+        let longest = self.secrets.first().map_or(0, |secret| secret.len());
+        let mut body = Vec::new();
+        let mut truncated = false;
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| explain(error, asked))?
+        {
+            body.extend_from_slice(&chunk);
+            if body.len() > BODY_LIMIT + longest {
+                truncated = true;
+                break;
+            }
+        }
+        for secret in &self.secrets {
+            body = replaced(&body, secret.as_bytes());
+        }
+        if truncated {
+            // The beginning of a secret may be the end of what was read.
+            body.truncate(body.len().saturating_sub(longest));
+        }
+        truncated |= body.len() > BODY_LIMIT;
+        body.truncate(BODY_LIMIT);
+        Ok(HttpResponse {
+            status,
+            headers,
+            body: HttpBody(body),
+            truncated,
+        })
+    }
+
+    fn without_secrets(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| {
+            text.replace(secret, TAKEN_OUT)
+        })
+    }
+}
+
+/// `bytes` with every `secret` taken out.
+fn replaced(bytes: &[u8], secret: &[u8]) -> Vec<u8> {
+    let mut clean = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, after)) = rest.split_first() {
+        if let Some(after) = rest.strip_prefix(secret) {
+            clean.extend_from_slice(TAKEN_OUT.as_bytes());
+            rest = after;
+        } else {
+            clean.push(*first);
+            rest = after;
+        }
+    }
+    clean
+}
+
+fn method(method: HttpMethod) -> Method {
+    match method {
+        HttpMethod::Get => Method::GET,
+        HttpMethod::Head => Method::HEAD,
+        HttpMethod::Options => Method::OPTIONS,
+        HttpMethod::Post => Method::POST,
+        HttpMethod::Put => Method::PUT,
+        HttpMethod::Patch => Method::PATCH,
+        HttpMethod::Delete => Method::DELETE,
+    }
+}
+
+/// What a missing answer means.
+fn doubt(method: HttpMethod) -> &'static str {
+    if method.is_effect() {
+        "; it may have been done all the same"
+    } else {
+        ""
+    }
+}
+
+fn explain(error: reqwest::Error, asked: HttpMethod) -> CapabilityError {
+    let error = error.without_url();
+    let refused = std::iter::successors(error.source(), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<Forbidden>());
+    if let Some(refused) = refused {
+        return CapabilityError::Denied(refused.to_string());
+    }
+    let text = chain(&error);
+    if error.is_builder() {
+        CapabilityError::Invalid(text)
+    } else if asked.is_effect() && !error.is_connect() {
+        CapabilityError::TimedOut(format!("the connection broke: {text}{}", doubt(asked)))
+    } else {
+        CapabilityError::Unavailable(text)
+    }
+}
+
+/// What a plugin gave, fit for a message about it.
+fn shown(text: &str) -> String {
+    let short: String = text.chars().take(128).collect();
+    format!("{short:?}")
+}
+
+/// A name leads only to where no name may lead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{host} leads to {address}, which a name must not lead to: this machine, its link, or no one \
+     host; if it is meant, grant the address itself"
+)]
+struct Forbidden {
+    host: String,
+    address: IpAddr,
+}
+
+/// Finds the addresses of a name.
+trait Lookup: Send + Sync {
+    fn lookup(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>>;
+}
+
+/// As the machine is set up.
+struct SystemLookup;
+
+impl Lookup for SystemLookup {
+    fn lookup(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((host, 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// Gives a connection only addresses that it may be made to.
+struct Checked(Arc<dyn Lookup>);
+
+impl Resolve for Checked {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_owned();
+        let found = self.0.lookup(host.clone());
+        Box::pin(async move {
+            let found = found.await?;
+            let (allowed, refused): (Vec<IpAddr>, Vec<IpAddr>) = found
+                .into_iter()
+                .partition(|address| may_lead_to(&host, *address));
+            match refused.first() {
+                Some(address) if allowed.is_empty() => Err(Box::new(Forbidden {
+                    host,
+                    address: *address,
+                })
+                    as Box<dyn StdError + Send + Sync>),
+                _ => {
+                    let addresses = allowed.into_iter().map(|ip| SocketAddr::new(ip, 0));
+                    Ok(Box::new(addresses) as Addrs)
+                }
+            }
+        })
+    }
+}
+
+/// Whether a name may lead to an address.
+fn may_lead_to(host: &str, address: IpAddr) -> bool {
+    let host = host.trim_end_matches('.');
+    let is_local = host == "localhost" || host.ends_with(".localhost");
+    match address.to_canonical() {
+        address if address.is_loopback() => is_local,
+        IpAddr::V4(v4) => {
+            !(v4.octets().first() == Some(&0)
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast())
+        }
+        IpAddr::V6(v6) => {
+            let within = translated(v6);
+            !(v6.is_unspecified()
+                || v6.is_unicast_link_local()
+                || v6.is_multicast()
+                || within.is_some_and(|v4| !may_lead_to(host, v4)))
+        }
+    }
+}
+
+/// The IPv4 address that a translator (NAT64, `64:ff9b::/96`) would turn this into.
+fn translated(v6: Ipv6Addr) -> Option<IpAddr> {
+    match v6.octets() {
+        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => {
+            Some(IpAddr::from([a, b, c, d]))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! What is kept of a container before the first effect: a restart destroys the traces of
+//! what was wrong.
+
+use std::time::Duration;
+
+use sentinel_core::capability::{CapabilityError, ContainerDetails, DockerCall, Request, Response};
+use sentinel_core::event::Resource;
+use sentinel_core::id::Target;
+
+use crate::driver::DockerDriver;
+use crate::log::clean;
+
+/// How long the look may take. It must not hold up the remedy.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many bytes of the container's output are kept: the last ones.
+const LOG_BYTES: usize = 64 * 1024;
+
+/// What to look at before the first effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvidencePlan {
+    /// How many of the container's last log lines are kept; none, if 0.
+    pub lines: u32,
+    /// The incident's target. It is looked at when the effect itself names no container;
+    /// an effect that does is about that one.
+    pub target: Target,
+}
+
+/// What was seen before the first effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// The container, as the effect found it; none when it could not be looked at.
+    pub container: Option<Box<ContainerDetails>>,
+    /// The end of its output, without what would steer a terminal.
+    pub log: String,
+    /// What could not be had, and why.
+    pub problem: Option<String>,
+}
+
+impl Evidence {
+    pub(crate) fn missing(problem: impl Into<String>) -> Self {
+        Self {
+            container: None,
+            log: String::new(),
+            problem: Some(problem.into()),
+        }
+    }
+}
+
+/// Looks at the container that `request` acts on. It is the engine that looks, so no
+/// grant is asked; nothing that goes wrong here is in the way of the effect.
+pub(crate) async fn capture(
+    docker: &dyn DockerDriver,
+    plan: &EvidencePlan,
+    request: &Request,
+    on: Option<&Resource>,
+) -> Evidence {
+    let look = look(docker, plan, request, on);
+    tokio::time::timeout(TIMEOUT, look)
+        .await
+        .unwrap_or_else(|_| Evidence::missing(format!("Docker did not answer within {TIMEOUT:?}")))
+}
+
+async fn look(
+    docker: &dyn DockerDriver,
+    plan: &EvidencePlan,
+    request: &Request,
+    on: Option<&Resource>,
+) -> Evidence {
+    let (host, container) = if let (Request::Docker(asked), Some(on)) = (request, on) {
+        (asked.host.as_str(), on.id.clone())
+    } else {
+        let target = &plan.target;
+        if target.kind() != "docker" {
+            return Evidence::missing(format!("the target {target} is no container"));
+        }
+        match docker.resolve(target.host(), target.name()).await {
+            Ok(found) => (target.host(), found.id),
+            Err(error) => return Evidence::missing(error.to_string()),
+        }
+    };
+    let inspect = DockerCall::Inspect {
+        container: container.clone(),
+    };
+    let logs = DockerCall::Logs {
+        container,
+        lines: plan.lines,
+    };
+    let (details, log) = tokio::join!(docker.call(host, &inspect, TIMEOUT), async {
+        if plan.lines == 0 {
+            Ok(Response::Text(String::new()))
+        } else {
+            docker.call(host, &logs, TIMEOUT).await
+        }
+    });
+    let mut problems = Vec::new();
+    let mut had = |name: &str, result: Result<Response, CapabilityError>| match result {
+        Ok(response) => Some(response),
+        Err(error) => {
+            problems.push(format!("{name}: {error}"));
+            None
+        }
+    };
+    let container = match had("inspect", details) {
+        Some(Response::Container(details)) => Some(details),
+        _ => None,
+    };
+    let log = match had("logs", log) {
+        Some(Response::Text(text)) => ending(&text),
+        _ => String::new(),
+    };
+    Evidence {
+        container,
+        log,
+        problem: (!problems.is_empty()).then(|| problems.join("; ")),
+    }
+}
+
+/// The end of `text`, from the start of a line, on at most [`LOG_BYTES`] bytes.
+fn ending(text: &str) -> String {
+    let mut from = text.len().saturating_sub(LOG_BYTES);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    let kept = text.get(from..).unwrap_or_default();
+    let kept = match kept.split_once('\n') {
+        Some((_, whole)) if from > 0 => whole,
+        _ => kept,
+    };
+    // Replacing a control character may lengthen the text: cut once more.
+    let cleaned = clean(&kept.replace("\r\n", "\n"), LOG_BYTES);
+    if cleaned.len() <= LOG_BYTES {
+        cleaned
+    } else {
+        ending(&cleaned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_and_whole() {
+        assert_eq!(ending("one\ntwo\n"), "one\ntwo\n");
+        let line = "é".repeat(50) + "\n";
+        let text = line.repeat(1_000);
+        let kept = ending(&text);
+        assert!(kept.len() <= LOG_BYTES && kept.len() > LOG_BYTES - 2 * line.len());
+        assert!(kept.lines().all(|kept| kept == line.trim_end()));
+        // One endless line has no start to go back to.
+        assert_eq!(ending(&"x".repeat(LOG_BYTES + 5)).len(), LOG_BYTES);
+    }
+
+    #[test]
+    fn nothing_steers_a_terminal_and_the_bound_holds() {
+        assert_eq!(ending("a\u{1b}[2Jb\r\n"), "a\u{fffd}[2Jb\n");
+        let kept = ending(&"\u{1b}\n".repeat(LOG_BYTES));
+        assert!(kept.len() <= LOG_BYTES);
+        assert!(kept.lines().all(|line| line == "\u{fffd}"));
+    }
+}
