@@ -220,6 +220,15 @@ impl Checker {
         (self.tracks.len(), self.effects.len())
     }
 
+    /// The daemon's clock was set by so many seconds. What has lasted for a while has lasted
+    /// no less when it was set back.
+    pub fn clock_set(&mut self, by: i64) {
+        let back = Duration::from_secs(by.min(0).unsigned_abs());
+        for began in self.switches.storms.values_mut() {
+            *began = earlier(*began, back);
+        }
+    }
+
     /// Alerts were committed.
     pub fn accepted(&mut self, accepted: &[Accepted]) {
         for one in accepted {

@@ -492,6 +492,7 @@ impl<'a> World<'a> {
             What::DiskFull { lasts } => self.disk_full_until = self.now + micros(lasts),
             What::Clock { by } => {
                 self.offset += by * SECOND;
+                self.checker.clock_set(by);
                 self.wake();
             }
             What::Policies { set } => self.policies = policy_set(set),

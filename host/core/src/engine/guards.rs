@@ -103,7 +103,7 @@ impl Engine {
             let mut opened = history
                 .opened_since(&key.0, &key.1, since)
                 .unwrap_or_else(&mut failed);
-            opened.extend(self.fresh.opened.get(&key).into_iter().flatten());
+            opened.extend(self.opened_now(&key).map(|incident| incident.opened_at));
             opened
         });
         let runs = guards.rate.map_or_else(Vec::new, |rate| {

@@ -69,8 +69,8 @@ pub struct Engine {
 #[derive(Debug, Default)]
 struct Fresh {
     standings: HashMap<(PolicyName, Target), Standing>,
-    // When incidents opened.
-    opened: HashMap<(PolicyName, Target), Vec<Timestamp>>,
+    // Those that opened; they are in memory to the end of the turn.
+    opened: HashMap<(PolicyName, Target), Vec<IncidentId>>,
     runs: HashMap<PolicyName, Vec<Timestamp>>,
 }
 
@@ -428,10 +428,9 @@ impl Engine {
         let (policy, target) = (&matched.plan.policy, &matched.target);
         // One that opened and ended in this very turn is not in the journal yet.
         let ended_now = self
-            .by_target
-            .get(&(policy.clone(), target.clone()))
-            .and_then(|id| self.incidents.get(id))
-            .filter(|incident| incident.saw(&episode))
+            .opened_now(&(policy.clone(), target.clone()))
+            .rev()
+            .find(|incident| incident.saw(&episode))
             .map(IncidentRow::from);
         let known = match ended_now {
             Some(row) => Ok(Some(row)),
@@ -448,6 +447,17 @@ impl Engine {
                 News::Repeat
             }
         }
+    }
+
+    /// The incidents of a policy on a target that opened in this turn.
+    fn opened_now(
+        &self,
+        key: &(PolicyName, Target),
+    ) -> impl DoubleEndedIterator<Item = &Incident> {
+        let ids = self.fresh.opened.get(key);
+        ids.into_iter()
+            .flatten()
+            .filter_map(|id| self.incidents.get(id))
     }
 
     fn open(
@@ -476,7 +486,7 @@ impl Engine {
             .notes
             .push(Note::Opened(Box::new(incident.clone())));
         let key = (incident.plan.policy.clone(), incident.target.clone());
-        self.fresh.opened.entry(key).or_default().push(context.now);
+        self.fresh.opened.entry(key).or_default().push(id);
         self.index(&incident);
         self.incidents.insert(id, incident);
         let episode = accepted.alert.episode();
