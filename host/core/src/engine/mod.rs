@@ -450,10 +450,7 @@ impl Engine {
     }
 
     /// The incidents of a policy on a target that opened in this turn.
-    fn opened_now(
-        &self,
-        key: &(PolicyName, Target),
-    ) -> impl DoubleEndedIterator<Item = &Incident> {
+    fn opened_now(&self, key: &(PolicyName, Target)) -> impl DoubleEndedIterator<Item = &Incident> {
         let ids = self.fresh.opened.get(key);
         ids.into_iter()
             .flatten()

@@ -31,8 +31,8 @@ fn main() -> ExitCode {
         || {},
         |done| {
             if done % 10_000 == 0 {
-                let rate = done as f64 / begun.elapsed().as_secs_f64();
-                println!("{done} of {seeds} seeds, {rate:.0} a second");
+                let rate = done * 1000 / begun.elapsed().as_millis().max(1) as u64;
+                println!("{done} of {seeds} seeds, {rate} a second");
             }
         },
     );
