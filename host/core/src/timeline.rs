@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::alert::Alert;
 use crate::capability::{CapabilityError, ContainerDetails, Response};
 use crate::event::{CallResult, Event, EventBody, Resource, RunMode, RunResult};
+use crate::id::RunId;
 use crate::incident::{FoldError, Incident, Phase, Rung};
 
 /// One line of a timeline: an event, or a change of phase that an event brought about.
@@ -38,6 +40,59 @@ pub fn timeline(events: &[Event]) -> Result<(Incident, Vec<Entry>), FoldError> {
         }
     }
     Ok((incident, entries))
+}
+
+/// What a person has to know who is told of an incident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Briefing {
+    /// Why a person has to look.
+    pub reason: String,
+    /// What happened so far, a line each.
+    pub timeline: String,
+}
+
+/// How many bytes of a timeline a briefing has at the most: its end.
+const BRIEFING: usize = 32 * 1024;
+
+/// What the run that tells a person is told: what `events` say up to its start. The same
+/// whenever it is asked, so that the run can be played again. None for any other run.
+pub fn briefing(events: &[Event], run: RunId) -> Result<Option<Briefing>, FoldError> {
+    let start = events.iter().position(|event| {
+        matches!(&event.body, EventBody::RunStarted { run: started, step: 0, .. } if *started == run)
+    });
+    let Some(before) = start.and_then(|start| events.get(..start)) else {
+        return Ok(None);
+    };
+    let (incident, entries) = timeline(before)?;
+    let Phase::Escalating { reason, .. } = incident.phase else {
+        return Ok(None);
+    };
+    let lines: Vec<_> = entries
+        .iter()
+        .flat_map(|entry| {
+            let first = format!("{} {}: {}", entry.at, entry.kind, entry.text);
+            let more = entry.lines.iter().map(|line| format!("  {line}"));
+            std::iter::once(first).chain(more)
+        })
+        .collect();
+    let text = lines.join("\n");
+    let mut from = text.len().saturating_sub(BRIEFING);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    Ok(Some(Briefing {
+        reason,
+        timeline: text.get(from..).unwrap_or_default().to_owned(),
+    }))
+}
+
+impl Briefing {
+    /// Writes it into the alert that the plugin is given, as annotations.
+    pub fn annotate(self, alert: &mut Alert) {
+        let annotations = &mut alert.annotations;
+        annotations.insert("sentinel_reason".to_owned(), self.reason);
+        annotations.insert("sentinel_timeline".to_owned(), self.timeline);
+    }
 }
 
 fn phase_entry(phase: &Phase, at: Timestamp) -> Option<Entry> {

@@ -13,15 +13,16 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use sentinel_core::alert::{Alert, AlertStatus, Episode, Fingerprint, Labels};
 use sentinel_core::capability::{DockerCall, DockerRequest, Request};
-use sentinel_core::event::{Event, EventBody, FailureClass, Guard, RunResult, StopCause};
+use sentinel_core::event::{Event, EventBody, FailureClass, Guard, RunMode, RunResult, StopCause};
 use sentinel_core::grant::Grants;
 use sentinel_core::guard::settings::Guards;
 use sentinel_core::id::{Digest, IncidentId, RunId};
 use sentinel_core::incident::{
-    Approval, Command, End, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Plan, PlannedStep,
-    PlannedVerify, Rung, VerifyCheck, When, later,
+    Approval, Command, End, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Plan,
+    PlannedEscalation, PlannedStep, PlannedVerify, Rung, VerifyCheck, When, later,
 };
 use sentinel_core::policy::Mode;
+use sentinel_core::timeline::briefing;
 
 fn moment(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -368,6 +369,48 @@ fn an_interrupted_run_is_attempted_again_only_if_the_policy_says_so() {
     let run = shell.start_run();
     shell.apply(EventBody::RunInterrupted { run });
     assert_eq!(shell.end(), Some(End::Escalated));
+}
+
+#[test]
+fn who_is_told_is_told_what_happened_before() {
+    let mut plan = plan(&[1], http(), OnInterrupt::Escalate);
+    plan.escalate = Some(PlannedEscalation {
+        plugin: "notify".parse().unwrap(),
+        params: serde_json::Map::new(),
+        timeout: Duration::from_secs(10),
+        attempts: 1,
+    });
+    let mut shell = Shell::new(plan);
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.end_run(run, failed(FailureClass::Denied));
+    assert!(matches!(shell.incident.phase, Phase::Escalating { .. }));
+    let telling = RunId {
+        incident: shell.incident.id,
+        number: 2,
+    };
+    shell.apply(EventBody::RunStarted {
+        run: telling,
+        step: 0,
+        attempt: 1,
+        mode: RunMode::Live,
+        plugin: "notify".parse().unwrap(),
+        version: "1.0.0".to_owned(),
+        digest: Digest::of(b"notify"),
+    });
+    let told = briefing(&shell.events, telling).unwrap().unwrap();
+    assert_eq!(told.reason, "no");
+    assert!(told.timeline.contains("opened"), "{}", told.timeline);
+    assert!(
+        told.timeline.contains("run 7.1 failed (denied): no"),
+        "{}",
+        told.timeline
+    );
+    // The same afterwards, so that the run can be played again.
+    shell.end_run(telling, changed());
+    assert_eq!(shell.end(), Some(End::Escalated));
+    assert_eq!(briefing(&shell.events, telling).unwrap().unwrap(), told);
+    assert_eq!(briefing(&shell.events, run).unwrap(), None);
 }
 
 /// What a random shell does next.

@@ -132,8 +132,6 @@ pub struct Order {
     /// How many log lines to keep before the first effect; none when there is evidence
     /// already.
     pub evidence: Option<u32>,
-    /// Why a person has to look, in step 0.
-    pub reason: Option<String>,
 }
 
 /// A verification, ready to start.

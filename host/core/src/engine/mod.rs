@@ -862,10 +862,6 @@ impl Engine {
             let step = incident.step(rung.step)?;
             (step.params.clone(), step.timeout, step.on_interrupt)
         };
-        let reason = match &incident.phase {
-            Phase::Escalating { reason, .. } => Some(reason.clone()),
-            _ => None,
-        };
         Some(Order {
             run,
             rung,
@@ -887,7 +883,6 @@ impl Engine {
             },
             evidence: (!incident.evidence && rung.step > 0 && incident.plan.evidence > 0)
                 .then_some(incident.plan.evidence),
-            reason,
         })
     }
 

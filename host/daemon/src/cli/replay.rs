@@ -198,12 +198,17 @@ impl Player {
             let step = incident.step(recording.step).ok_or_else(missing)?;
             (step.params.clone(), step.timeout)
         };
+        let mut alert = (*incident.alert).clone();
+        let briefing = timeline::briefing(events, recording.run);
+        if let Some(briefing) = briefing.map_err(|error| Failure::given(error.to_string()))? {
+            briefing.annotate(&mut alert);
+        }
         let input = IncidentInput {
             incident: incident.id,
             run: recording.run,
             policy: incident.plan.policy.clone(),
             target: incident.target.clone(),
-            alert: (*incident.alert).clone(),
+            alert,
             step: recording.step,
             attempt: recording.attempt,
             params,

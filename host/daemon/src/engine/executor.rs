@@ -8,6 +8,7 @@ use sentinel_core::engine::{Input, Order};
 use sentinel_core::event::{FailureClass, RunMode, RunResult};
 use sentinel_core::id::{Digest, PluginName, RunId};
 use sentinel_core::recording::Recording;
+use sentinel_core::timeline;
 use sentinel_journal::{Journal, Reader};
 use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver};
 use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateLimits, GateMode, Halt};
@@ -180,7 +181,15 @@ impl Executor {
             record,
             on_interrupt: order.on_interrupt,
         });
-        let input = input(&order);
+        let input = match self.input(&order) {
+            Ok(input) => input,
+            Err(message) => {
+                return RunResult::Failed {
+                    class: FailureClass::Retryable,
+                    message,
+                };
+            }
+        };
         let limits = RunLimits {
             timeout: order.timeout,
             ..self.limits
@@ -202,16 +211,27 @@ impl Executor {
     }
 }
 
-/// What a run is told.
-fn input(order: &Order) -> IncidentInput {
-    IncidentInput {
-        incident: order.run.incident,
-        run: order.run,
-        policy: order.policy.clone(),
-        target: order.target.clone(),
-        alert: (*order.alert).clone(),
-        step: order.rung.step,
-        attempt: order.rung.attempt,
-        params: order.params.clone(),
+impl Executor {
+    /// What a run is told. One that tells a person is told what happened so far.
+    fn input(&self, order: &Order) -> Result<IncidentInput, String> {
+        let mut alert = (*order.alert).clone();
+        if order.rung.step == 0 {
+            let events = self.reader.events(order.run.incident);
+            let events = events.map_err(|error| error.to_string())?;
+            let briefing = timeline::briefing(&events, order.run);
+            if let Some(briefing) = briefing.map_err(|error| error.to_string())? {
+                briefing.annotate(&mut alert);
+            }
+        }
+        Ok(IncidentInput {
+            incident: order.run.incident,
+            run: order.run,
+            policy: order.policy.clone(),
+            target: order.target.clone(),
+            alert,
+            step: order.rung.step,
+            attempt: order.rung.attempt,
+            params: order.params.clone(),
+        })
     }
 }
