@@ -93,8 +93,12 @@ impl EffectWindows {
             limits,
             ..Self::default()
         };
-        for effect in past {
-            windows.count(&effect.target, &effect.action, effect.at);
+        // None of them is forgotten here: where the clock was set back the last ones are in
+        // the future, and say nothing about what is inside a window now.
+        if let Some(oldest) = past.first() {
+            for effect in past {
+                windows.count(&effect.target, &effect.action, effect.at, oldest.at);
+            }
         }
         windows
     }
@@ -118,29 +122,29 @@ impl EffectWindows {
         {
             room(slide, *window, now, action)?;
         }
-        self.count(target, action, now);
+        self.count(target, action, now, now);
         Ok(())
     }
 
-    /// Counts an effect that began.
-    fn count(&mut self, target: &Target, action: &str, at: Timestamp) {
+    /// Counts an effect that began `at`, and forgets what is in no window any more at `now`.
+    fn count(&mut self, target: &Target, action: &str, at: Timestamp, now: Timestamp) {
         if let Some(window) = self.limits.total {
-            self.total.forget(window, at);
+            self.total.forget(window, now);
             self.total.push(at);
         }
         if let Some(window) = self.limits.per_target {
             let slide = self.targets.entry(target.clone()).or_default();
-            slide.forget(window, at);
+            slide.forget(window, now);
             slide.push(at);
             if self.targets.len() > 10_000 {
-                let horizon = earlier(at, window.per);
+                let horizon = earlier(now, window.per);
                 self.targets
                     .retain(|_, slide| slide.0.back().is_some_and(|last| *last > horizon));
             }
         }
         if let Some(window) = self.limits.per_action.get(action) {
             let slide = self.actions.entry(action.to_owned()).or_default();
-            slide.forget(*window, at);
+            slide.forget(*window, now);
             slide.push(at);
         }
     }
@@ -234,6 +238,22 @@ mod tests {
             Err(at(600))
         );
         assert_eq!(windows.admit(&target("db"), "docker.start", at(60)), Ok(()));
+    }
+
+    #[test]
+    fn a_restart_after_the_clock_was_set_back_makes_no_room() {
+        let limits = EffectLimits {
+            total: Some(window(2, 60)),
+            ..EffectLimits::default()
+        };
+        let effect = |second| PastEffect {
+            at: at(second),
+            target: target("web"),
+            action: "docker.stop".to_owned(),
+        };
+        // One before the clock was set back by a thousand seconds, and one after.
+        let windows = EffectWindows::new(limits, &[effect(5), effect(1000)]);
+        assert!(windows.check(&target("web"), at(10)).is_err());
     }
 
     #[test]
