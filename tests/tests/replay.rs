@@ -67,7 +67,7 @@ async fn what_cannot_be_played_is_said() {
     let hostile = sentinel_tests::built("SENTINEL_HOSTILE", "target/plugins/hostile");
     let other = hostile.join("hostile.wasm").display().to_string();
     let wrong: [(&[&str], i32, &str); 6] = [
-        (&[], 2, "--last"),
+        (&[], 2, "<RUN>"),
         (&["1.1", "--last", "3"], 2, "cannot be used"),
         (&["nonsense"], 2, "run id"),
         (&["9.1"], 1, "no incident 9"),
