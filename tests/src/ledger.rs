@@ -110,7 +110,7 @@ impl Ledger {
                     text(&incident["policy"]),
                     text(&incident["target"]),
                     text(fingerprint),
-                    moment(starts_at),
+                    identifying(moment(starts_at)),
                 ));
             };
             for event in events(incident) {
@@ -128,16 +128,12 @@ impl Ledger {
         let mut lost = Vec::new();
         for accepted in &self.accepted {
             let starts_at: Timestamp = accepted.alert.starts_at.parse().expect("a time");
-            // As fine as Alertmanager's own API tells it; what is finer is no part of an
-            // alert's identity.
-            let starts_at =
-                Timestamp::from_millisecond(starts_at.as_millisecond()).expect("a time");
             for policy in &accepted.policies {
                 let key = (
                     (*policy).to_owned(),
                     accepted.target.clone(),
                     accepted.alert.fingerprint.clone(),
-                    starts_at,
+                    identifying(starts_at),
                 );
                 if known.binary_search(&key).is_err() {
                     lost.push(Violation::Lost {
@@ -259,6 +255,12 @@ fn number(incident: &Value) -> u64 {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A start as fine as Alertmanager's own API tells it: what is finer is no part of an
+/// alert's identity.
+fn identifying(starts_at: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(starts_at.as_millisecond()).expect("a time")
 }
 
 fn moment(value: &Value) -> Timestamp {
