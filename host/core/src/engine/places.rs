@@ -80,6 +80,8 @@ impl Places {
         };
         let priority = Priority::of(&incident.alert);
         let key = (policy.clone(), plugin.clone());
+        // It may wait in another queue, for another plugin.
+        self.leave(incident.id);
         let queue = self.waiting.entry(key.clone()).or_default();
         queue.order.insert((priority, incident.id));
         queue.concurrency = concurrency(incident);
