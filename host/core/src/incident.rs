@@ -506,7 +506,7 @@ pub struct Incident {
     pub interruptions: u32,
     /// How often a firing notification was repeated.
     pub repeats: u32,
-    /// When the last effect began; none when nothing outside was touched.
+    /// When the last effect of its steps began; none when nothing was done about the target.
     pub acted_at: Option<Timestamp>,
     /// When the last run ended; what the cooldown counts from.
     pub last_run_at: Option<Timestamp>,
@@ -626,7 +626,10 @@ impl Incident {
                 repeat,
             } => self.alert_seen(episode, *status, *repeat, at),
             EventBody::EffectBegan { .. } => {
-                self.acted_at = Some(at);
+                // Telling a person does nothing about the target.
+                if !matches!(self.phase, Phase::Escalating { .. }) {
+                    self.acted_at = Some(at);
+                }
                 Vec::new()
             }
             EventBody::EvidenceCaptured { .. } => {
