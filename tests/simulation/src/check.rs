@@ -83,6 +83,7 @@ pub mod invariant {
     pub const APPROVAL: &str = "what needs approval has it";
     pub const SHADOW: &str = "a shadow never acts";
     pub const RESOLVED: &str = "a resolved alert starts no run";
+    pub const WORDS: &str = "`healed` is what was acted on or verified, `cleared` what was not acted on";
     pub const OVER: &str = "nothing is done for an incident that is over";
     pub const INTERRUPTIONS: &str = "a run that takes the daemon down does so a few times at most";
     pub const REPLAY: &str = "the state is the fold of the events";
@@ -122,6 +123,8 @@ struct Track {
     last_run_at: Option<Timestamp>,
     plan: Option<Approvable>,
     interruptions: u32,
+    // Whether an effect of one of its steps began.
+    acted: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -322,8 +325,22 @@ impl Checker {
             return Ok(());
         };
         track.take(event)?;
+        let looked = matches!(track.folded.phase, Phase::Verifying { .. });
         track.folded.apply(event);
-        Ok(())
+        let acted = track.acted;
+        let told = |end: End| format!("incident {id} is {}, acted: {acted}", end.as_str());
+        match track.folded.phase {
+            Phase::Ended { end, .. } if over || end != End::Healed && end != End::Cleared => Ok(()),
+            Phase::Ended { end, .. } => ensure(
+                acted || looked || end == End::Cleared,
+                invariant::WORDS,
+                || told(end),
+            )
+            .and_then(|()| {
+                ensure(!acted || end == End::Healed, invariant::WORDS, || told(end))
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn opened(
@@ -393,6 +410,7 @@ impl Checker {
             last_run_at: None,
             plan: None,
             interruptions: 0,
+            acted: false,
         };
         self.tracks.insert(event.incident, track);
         Ok(())
@@ -1103,6 +1121,7 @@ impl Track {
             EventBody::RunInterrupted { run } => self.ended(run.number, None, at),
             EventBody::EffectBegan { run, call, .. } => {
                 let known = self.runs.get_mut(&run.number);
+                self.acted |= known.as_ref().is_some_and(|known| known.step > 0);
                 let known = known.map(|known| known.calls.entry(*call).or_default());
                 ensure(
                     known.is_some_and(|call| !call.ended),

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::{Account, Scenario, Story, Violation, play};
+
+/// How long a seed may take before it is said that it does, in seconds: an engine that
+/// never comes out of a turn shows in nothing else.
+const LONG: u32 = 30;
 
 /// What a soak found.
 #[derive(Debug, Default)]
@@ -30,9 +35,12 @@ pub fn soak(
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(seeds.start);
     let stop = AtomicBool::new(false);
+    let working = AtomicUsize::new(threads);
     let found = Mutex::new(Found::default());
+    // What each thread is at.
+    let at: Vec<_> = (0..threads).map(|_| AtomicU64::new(u64::MAX)).collect();
     thread::scope(|scope| {
-        for _ in 0..threads {
+        for at in &at {
             scope.spawn(|| {
                 prepare();
                 loop {
@@ -40,6 +48,7 @@ pub fn soak(
                     if seed >= seeds.end || stop.load(Ordering::Relaxed) {
                         break;
                     }
+                    at.store(seed, Ordering::Relaxed);
                     let played = play(&Scenario::of(seed), &mut Story::default());
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     found.seeds += 1;
@@ -60,8 +69,29 @@ pub fn soak(
                     drop(found);
                     progress(done);
                 }
+                working.fetch_sub(1, Ordering::Relaxed);
             });
         }
+        watch(&at, &working);
     });
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says of every seed that takes long that it does, until nobody works any more.
+fn watch(at: &[AtomicU64], working: &AtomicUsize) {
+    const LOOK: Duration = Duration::from_millis(50);
+    let mut seen: Vec<_> = at.iter().map(|_| (u64::MAX, 0)).collect();
+    while working.load(Ordering::Relaxed) > 0 {
+        thread::sleep(LOOK);
+        for (at, (seed, looks)) in at.iter().zip(&mut seen) {
+            let now = at.load(Ordering::Relaxed);
+            if now != *seed {
+                (*seed, *looks) = (now, 0);
+            }
+            *looks += 1;
+            if LOOK * *looks == Duration::from_secs(LONG.into()) && now != u64::MAX {
+                eprintln!("seed {now} has taken {LONG} s and goes on");
+            }
+        }
+    }
 }

@@ -259,7 +259,8 @@ impl<'a> World<'a> {
             format!("the faults stop; the senders {:?}", self.scenario.ending)
         });
         self.stop_faults();
-        let horizon = self.now + 4 * micros(LONGEST_TTL) + 3 * 3600 * SECOND;
+        // What waits for room comes after what waits for its time.
+        let horizon = self.now + 32 * micros(LONGEST_TTL);
         self.play_until(horizon, true)?;
         self.at_the_end()
     }
