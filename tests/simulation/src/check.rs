@@ -83,7 +83,8 @@ pub mod invariant {
     pub const APPROVAL: &str = "what needs approval has it";
     pub const SHADOW: &str = "a shadow never acts";
     pub const RESOLVED: &str = "a resolved alert starts no run";
-    pub const WORDS: &str = "`healed` is what was acted on or verified, `cleared` what was not acted on";
+    pub const WORDS: &str =
+        "`healed` is what was acted on or verified, `cleared` what was not acted on";
     pub const OVER: &str = "nothing is done for an incident that is over";
     pub const INTERRUPTIONS: &str = "a run that takes the daemon down does so a few times at most";
     pub const REPLAY: &str = "the state is the fold of the events";
@@ -336,9 +337,7 @@ impl Checker {
                 invariant::WORDS,
                 || told(end),
             )
-            .and_then(|()| {
-                ensure(!acted || end == End::Healed, invariant::WORDS, || told(end))
-            }),
+            .and_then(|()| ensure(!acted || end == End::Healed, invariant::WORDS, || told(end))),
             _ => Ok(()),
         }
     }
