@@ -32,6 +32,7 @@ use crate::event::{
 use crate::grant::Grants;
 use crate::guard::settings::Guards;
 use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
+use crate::mutation::{Mutation, active};
 use crate::policy::{DEFAULT_TTL, Mode};
 use crate::recording::plan_digest;
 
@@ -436,7 +437,7 @@ pub const LATE: Duration = Duration::from_secs(120);
 /// Whether a firing notification at `at` is a late one of an episode that ended at `end`.
 #[must_use]
 pub fn is_late(end: Timestamp, at: Timestamp) -> bool {
-    at < later(end, LATE)
+    at < later(end, LATE) && !active(Mutation::LateBelieved)
 }
 
 /// Which alert, whatever its episode.
@@ -756,6 +757,7 @@ impl Incident {
             self.phase,
             Phase::Held { .. } | Phase::BackingOff { .. } | Phase::Watching
         ) && later(self.last_word_at, self.plan.ttl) <= now
+            && !active(Mutation::LivesForEver)
     }
 
     /// Whether it is over.
@@ -778,7 +780,7 @@ impl Incident {
             | Phase::Verifying { .. } => true,
             // Between two rungs. A run that only told a person has no part in this.
             Phase::Pending(_) | Phase::Held { .. } | Phase::BackingOff { .. } => {
-                self.last_run_at.is_some()
+                self.last_run_at.is_some() && !active(Mutation::LockGivenUpBetweenRungs)
             }
             Phase::Escalating { back, .. } => back.is_some() && self.last_run_at.is_some(),
             Phase::Watching | Phase::Ended { .. } => false,
@@ -868,9 +870,14 @@ impl Incident {
     pub fn run_mode(&self, rung: Rung) -> RunMode {
         match self.plan.mode {
             Mode::Auto => RunMode::Live,
-            Mode::Approve if self.approved.is_some_and(|(approved, _)| approved == rung) => {
+            Mode::Approve
+                if self.approved.is_some_and(|(approved, _)| {
+                    approved == rung || active(Mutation::ApprovalForEveryRung)
+                }) =>
+            {
                 RunMode::Apply
             }
+            Mode::Shadow if rung.attempt > 1 && active(Mutation::ShadowActs) => RunMode::Live,
             Mode::Approve | Mode::Shadow | Mode::Off => RunMode::Dry,
         }
     }
@@ -985,6 +992,11 @@ impl Incident {
             return Vec::new();
         }
         match &self.phase {
+            Phase::Held { .. } | Phase::BackingOff { .. }
+                if active(Mutation::ResolvedWhileWaiting) =>
+            {
+                Vec::new()
+            }
             Phase::Pending(_)
             | Phase::Held { .. }
             | Phase::Starting { .. }
@@ -1036,7 +1048,11 @@ impl Incident {
                 }
                 self.enter(Phase::Held(hold))
             }
-            EventBody::GuardsPassed if self.resolved() => self.end_resolved(at),
+            EventBody::GuardsPassed
+                if self.resolved() && !active(Mutation::ResolvedWhileWaiting) =>
+            {
+                self.end_resolved(at)
+            }
             EventBody::GuardsPassed => {
                 let mode = self
                     .suspended
@@ -1081,7 +1097,7 @@ impl Incident {
             ) => {
                 self.runs = self.runs.max(run.number);
                 self.suspended = None;
-                if *mode == RunMode::Dry {
+                if *mode == RunMode::Dry && !active(Mutation::PlanKeptAcrossRuns) {
                     self.planned.clear();
                 }
                 self.enter(Phase::Running {
@@ -1108,7 +1124,7 @@ impl Incident {
                     run: Some(current), ..
                 },
             ) if *run == current => {
-                self.interruptions += 1;
+                self.interruptions += u32::from(!active(Mutation::InterruptionsForgotten));
                 Vec::new()
             }
             (
@@ -1279,7 +1295,8 @@ impl Incident {
         };
         match body {
             EventBody::Approved { plan, by } if *plan == waiting => {
-                if self.requested_by() != Some(by) && !approved_by.contains(by) {
+                let again = approved_by.contains(by) && !active(Mutation::SamePersonTwice);
+                if self.requested_by() != Some(by) && !again {
                     approved_by.push(by.clone());
                 }
                 if approved_by.len() >= self.plan.approval.people as usize {
@@ -1410,7 +1427,7 @@ impl Incident {
     /// Every run begins here: a resolved alert never starts one, and a step waits for
     /// its time.
     fn start(&mut self, rung: Rung, at: Timestamp) -> Vec<Command> {
-        if self.resolved() {
+        if self.resolved() && !active(Mutation::ResolvedWhileWaiting) {
             return self.end_resolved(at);
         }
         let opens = self

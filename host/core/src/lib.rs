@@ -20,6 +20,7 @@ pub mod http;
 pub mod id;
 pub mod incident;
 pub mod matcher;
+pub mod mutation;
 pub mod policy;
 pub mod record;
 pub mod recording;

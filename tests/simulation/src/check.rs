@@ -167,6 +167,8 @@ struct Effect {
     at: Timestamp,
     // Never before the one before it, whatever the clock said.
     in_order: Timestamp,
+    // Whatever the clock said.
+    really: Timestamp,
     target: Target,
     action: &'static str,
 }
@@ -197,6 +199,7 @@ pub struct Checker {
     switches_then: Vec<Switches>,
     runs: Vec<(Timestamp, PolicyName)>,
     effects: Vec<Effect>,
+    now: Timestamp,
     acting: BTreeMap<Target, (IncidentId, BTreeSet<IncidentId>)>,
     notifications: BTreeMap<(String, String), Vec<Notification>>,
     // When the end of each episode was told, and where that stood in the inbox.
@@ -213,6 +216,7 @@ impl Checker {
             switches_then: Vec::new(),
             runs: Vec::new(),
             effects: Vec::new(),
+            now: Timestamp::UNIX_EPOCH,
             acting: BTreeMap::new(),
             notifications: BTreeMap::new(),
             resolved: BTreeMap::new(),
@@ -243,8 +247,10 @@ impl Checker {
         }
     }
 
-    /// A run's recorder committed an event.
-    pub fn noted(&mut self, event: &Event) -> Checked {
+    /// A run's recorder committed an event; `now` is the time, whatever the daemon's clock
+    /// says.
+    pub fn noted(&mut self, event: &Event, now: Timestamp) -> Checked {
+        self.now = now;
         self.switches_then = vec![self.switches.clone()];
         self.event(event, None)
     }
@@ -704,7 +710,7 @@ impl Checker {
 
     /// Whether one more run is within what may run at once.
     fn room(&self, id: IncidentId, step: u32, plugin: &PluginName) -> Checked {
-        let crowd = self.crowd(id, step, plugin);
+        let crowd = self.crowd(id, step, plugin, false);
         ensure(crowd.is_none(), invariant::CONCURRENCY, || {
             format!(
                 "a run of incident {id} starts beside {}",
@@ -713,8 +719,16 @@ impl Checker {
         })
     }
 
-    /// What there is too much of for a run of an incident.
-    fn crowd(&self, id: IncidentId, step: u32, plugin: &PluginName) -> Option<String> {
+    /// What there is too much of for a run of an incident. A run that tells a person starts
+    /// whatever its policy may do at once, so it may make the policy's runs one too many; but
+    /// while it is under way (`telling`) the others wait for it.
+    fn crowd(
+        &self,
+        id: IncidentId,
+        step: u32,
+        plugin: &PluginName,
+        telling: bool,
+    ) -> Option<String> {
         let incident = &self.tracks[&id].folded;
         let live: Vec<_> = self
             .tracks
@@ -728,8 +742,12 @@ impl Checker {
             Priority::Normal | Priority::Low => (places - places / 4) as usize,
         };
         let of_plugin = live.iter().filter(|(_, run)| run.plugin == *plugin).count();
-        let same_policy = |track: &Track| track.folded.plan.policy == incident.plan.policy;
-        let of_policy = live.iter().filter(|(track, _)| same_policy(track)).count();
+        let of_policy = live
+            .iter()
+            .filter(|(track, run)| {
+                track.folded.plan.policy == incident.plan.policy && (telling || run.step > 0)
+            })
+            .count();
         if live.len() >= share(self.settings.places) {
             Some(format!("{} others", live.len()))
         } else if of_plugin >= share(self.settings.plugin_places) {
@@ -793,6 +811,7 @@ impl Checker {
         self.effects.push(Effect {
             at,
             in_order: at.max(last),
+            really: self.now,
             target: target.clone(),
             action,
         });
@@ -808,33 +827,23 @@ impl Checker {
                 target.is_none_or(|target| effect.target == *target)
                     && action.is_none_or(|action| effect.action == action)
             };
-            // Where the clock was set, moments and order disagree, and a limit may go by
-            // either.
-            let by_clock = self
-                .effects
-                .iter()
-                .filter(counted)
-                .filter(|effect| effect.at > earlier(at, window.per))
-                .count();
-            let in_order = at.max(last);
-            let by_order = self
-                .effects
-                .iter()
-                .filter(counted)
-                .filter(|effect| effect.in_order > earlier(in_order, window.per))
-                .count();
-            ensure(
-                by_clock.min(by_order) <= window.max as usize,
-                invariant::EFFECTS,
-                || {
-                    format!(
-                        "{} effects in {:?}, {} may be (target {target:?}, action {action:?})",
-                        by_clock.min(by_order),
-                        window.per,
-                        window.max
-                    )
-                },
-            )?;
+            // Where the clock was set, its moments, their order and the time disagree, and a
+            // limit may go by any of them.
+            let inside = |moment: fn(&Effect) -> Timestamp| {
+                let since = self.effects.last().map(moment).unwrap_or_default();
+                let since = earlier(since, window.per);
+                let effects = self.effects.iter().filter(counted);
+                effects.filter(|effect| moment(effect) > since).count()
+            };
+            let count = inside(|effect| effect.at)
+                .min(inside(|effect| effect.in_order))
+                .min(inside(|effect| effect.really));
+            ensure(count <= window.max as usize, invariant::EFFECTS, || {
+                format!(
+                    "{count} effects in {:?}, {} may be (target {target:?}, action {action:?})",
+                    window.per, window.max
+                )
+            })?;
         }
         Ok(())
     }
@@ -1005,9 +1014,9 @@ impl Checker {
             let reason = match guard {
                 Guard::Pause => self.switches.paused(incident, now),
                 Guard::TargetLock => self.holder(&incident.target, incident.id).is_some(),
-                Guard::Concurrency => incident
-                    .plugin(rung.step)
-                    .is_some_and(|plugin| self.crowd(incident.id, rung.step, plugin).is_some()),
+                Guard::Concurrency => incident.plugin(rung.step).is_some_and(|plugin| {
+                    self.crowd(incident.id, rung.step, plugin, true).is_some()
+                }),
                 // The others have their time, which a clock that is set back moves away.
                 _ => until.is_none_or(|until| now < until),
             };

@@ -686,6 +686,20 @@ impl<'a> World<'a> {
                     by: by.clone(),
                 })
                 .collect(),
+            Act::Approve if number % 5 == 1 => {
+                // At the last moment.
+                let until = open.iter().find_map(|incident| match &incident.phase {
+                    Phase::AwaitingApproval { until, .. } => Some(*until),
+                    _ => None,
+                });
+                if let Some(until) = until {
+                    let early = (number >> 32) as i64 % 20;
+                    let at = until.as_microsecond() - self.offset - early * MILLIS;
+                    let draw = number.wrapping_add(1);
+                    self.at(at.max(self.now + 1), Task::Act { act, draw });
+                }
+                return Ok(());
+            }
             Act::Approve => waiting()
                 .map(|(incident, plan)| Operator::Approve {
                     incident,
@@ -958,10 +972,17 @@ impl<'a> World<'a> {
             self.story
                 .tell(self.now, || format!("committed: {:?}", control.body));
         }
-        let ids: BTreeSet<_> = append.events.iter().map(|event| event.incident).collect();
-        for id in ids {
+        let mut to_come: BTreeMap<_, usize> = BTreeMap::new();
+        for event in &append.events {
+            *to_come.entry(event.incident).or_default() += 1;
+        }
+        for event in &append.events {
+            let id = event.incident;
+            let to_come = to_come.entry(id).or_default();
+            *to_come -= 1;
             if let Some(kept) = self.journal.incident(id) {
-                self.story.tell_events(self.now, id, &kept.events);
+                let upto = kept.events.len() - *to_come;
+                self.story.tell_events(self.now, id, &kept.events[..upto]);
             }
         }
     }
@@ -1189,7 +1210,7 @@ impl<'a> World<'a> {
         {
             self.story.tell_events(self.now, run.incident, &kept.events);
         }
-        self.checker.noted(&event)?;
+        self.checker.noted(&event, moment(self.now))?;
         if let Some(daemon) = &mut self.daemon {
             *daemon.unknown.entry(run.incident).or_default() += 1;
         }

@@ -6,6 +6,7 @@ use crate::event::{EventBody, Guard};
 use crate::guard::{self, GuardView, Verdict};
 use crate::id::IncidentId;
 use crate::incident::{Command, Hold, Incident, Phase};
+use crate::mutation::{Mutation, active};
 use crate::policy::Mode;
 use crate::record::earlier;
 
@@ -38,7 +39,7 @@ impl Engine {
             Verdict::Pass => {
                 // Counted here and not when it starts: others are asked before that. One
                 // that goes on was counted when it began.
-                if incident.suspended.is_none() {
+                if incident.suspended.is_none() && !active(Mutation::RateCountedLate) {
                     let policy = incident.plan.policy.clone();
                     self.fresh.runs.entry(policy).or_default().push(context.now);
                 }

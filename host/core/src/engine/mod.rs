@@ -41,6 +41,7 @@ use crate::id::{Digest, IncidentId, PolicyName, RunId, Target};
 use crate::incident::{
     AlertKey, Command, End, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Rung, VerifyCheck,
 };
+use crate::mutation::{Mutation, active};
 use crate::record::{Accepted, HistoryError, IncidentRow, Recovered, Standing};
 
 /// The engine's state; see the module.
@@ -188,6 +189,7 @@ impl Engine {
             .controls
             .storms()
             .map(|(name, _)| name.clone())
+            .filter(|_| !active(Mutation::StormForgottenAtStart))
             .collect();
         for policy in storms {
             self.fleets.exceeded(&policy, context.now);
@@ -315,7 +317,7 @@ impl Engine {
     fn alert(&mut self, work: &mut Work, context: &Context<'_>, accepted: Accepted) {
         match accepted.alert.status {
             AlertStatus::Firing => {
-                if !self.fires(work, context, &accepted) {
+                if !self.fires(work, context, &accepted) && !active(Mutation::DoneThoughDeferred) {
                     // Some of its policies may have had room and dealt with it.
                     work.turn.deferred.push(Accepted {
                         repeat: true,
@@ -434,7 +436,9 @@ impl Engine {
             .map(IncidentRow::from);
         let known = match ended_now {
             Some(row) => Ok(Some(row)),
-            None if accepted.repeat => history.incident_of(&episode, policy, target),
+            None if accepted.repeat && !active(Mutation::RepeatsReopen) => {
+                history.incident_of(&episode, policy, target)
+            }
             None => Ok(None),
         };
         match (history.resolved_at(&episode), known) {
@@ -625,6 +629,7 @@ impl Engine {
             if incident.due().is_none_or(|due| due > now) {
                 // The state has moved on since the timer was set.
                 let due = incident.due().map(|due| (due, id));
+                let due = due.filter(|_| !active(Mutation::TimerDropped));
                 self.timers.extend(due);
                 continue;
             }

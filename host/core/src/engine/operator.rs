@@ -7,6 +7,7 @@ use crate::control::{ControlBody, Scope};
 use crate::event::{EventBody, StopCause};
 use crate::id::{Digest, IncidentId};
 use crate::incident::{Command, Phase};
+use crate::mutation::{Mutation, active};
 
 /// What an operator wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +213,7 @@ impl Engine {
         if incident.requested_by() == Some(by.as_str()) {
             return Err(OperatorError::Requester(by));
         }
-        if approved_by.contains(&by) {
+        if approved_by.contains(&by) && !active(Mutation::SamePersonTwice) {
             return Err(OperatorError::Twice(by));
         }
         let missing =
@@ -235,7 +236,9 @@ impl Engine {
     ) -> Result<Vec<String>, OperatorError> {
         let incident = self.incidents.get(&id).ok_or(OperatorError::NotOpen(id))?;
         match &incident.phase {
-            Phase::AwaitingApproval { until, .. } if *until <= now => {
+            Phase::AwaitingApproval { until, .. }
+                if *until <= now && !active(Mutation::ExpiredPlanApproved) =>
+            {
                 Err(OperatorError::Expired(*until))
             }
             Phase::AwaitingApproval { plan: waiting, .. } if *waiting != plan => {

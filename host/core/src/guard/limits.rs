@@ -9,6 +9,7 @@ use super::settings::Window;
 use crate::duration::HumanDuration;
 use crate::id::Target;
 use crate::incident::later;
+use crate::mutation::{Mutation, active};
 use crate::record::{PastEffect, earlier};
 
 /// How many effects there may be in which windows.
@@ -69,7 +70,7 @@ impl Slide {
 
     /// When there is room; none when there is now.
     fn full_until(&self, window: Window, now: Timestamp) -> Option<Timestamp> {
-        let max = window.max as usize;
+        let max = window.max as usize + usize::from(active(Mutation::WindowHoldsOneMore));
         let horizon = earlier(now, window.per);
         let inside = self.0.iter().filter(|at| **at > horizon).count();
         // Room comes when the one leaves that makes it `max - 1`.
@@ -95,7 +96,9 @@ impl EffectWindows {
         };
         // None of them is forgotten here: where the clock was set back the last ones are in
         // the future, and say nothing about what is inside a window now.
-        if let Some(oldest) = past.first() {
+        if let Some(oldest) = past.first()
+            && !active(Mutation::EffectsForgottenAtStart)
+        {
             for effect in past {
                 windows.count(&effect.target, &effect.action, effect.at, oldest.at);
             }

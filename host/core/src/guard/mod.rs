@@ -19,6 +19,7 @@ use crate::duration::HumanDuration;
 use crate::event::Guard;
 use crate::id::{IncidentId, PluginName};
 use crate::incident::{Incident, later};
+use crate::mutation::{Mutation, active};
 use crate::record::Standing;
 
 /// What the guards look at beside the incident itself.
@@ -122,7 +123,10 @@ pub fn ask(guard: Guard, incident: &Incident, view: &GuardView<'_>, now: Timesta
         reason,
     };
     let verdict = match guard {
-        Guard::Pause => view.pause.map(|pause| held(pause.until, pause.to_string())),
+        Guard::Pause => view
+            .pause
+            .filter(|_| incident.suspended.is_none() || !active(Mutation::PauseForgetsSuspended))
+            .map(|pause| held(pause.until, pause.to_string())),
         Guard::Maintenance => {
             let windows = guards.maintenance.iter().chain(view.maintenance);
             let until = windows.filter_map(|window| window.until(now)).max();
@@ -131,7 +135,12 @@ pub fn ask(guard: Guard, incident: &Incident, view: &GuardView<'_>, now: Timesta
         Guard::Breaker => breaker(guards.breaker, guards.flapping, view, now)
             .map(|(until, reason)| held(Some(until), reason)),
         Guard::Cooldown => view.standing.last_run_at.and_then(|last| {
-            let until = later(last, guards.cooldown);
+            let from = if active(Mutation::CooldownFromAlert) {
+                incident.alert.starts_at
+            } else {
+                last
+            };
+            let until = later(from, guards.cooldown);
             let reason = format!("policy {policy} acted on {} at {last}", incident.target);
             (now < until).then(|| held(Some(until), reason))
         }),
@@ -198,6 +207,7 @@ fn breaker(
     let failures = view.standing.failures;
     if let Some(failed_at) = view.standing.failed_at
         && failures >= breaker.failures
+        && !(active(Mutation::BreakerOpensOnce) && failures > breaker.failures)
     {
         let until = later(failed_at, breaker.open_for);
         if now < until {
