@@ -60,8 +60,8 @@ for part in "$@"; do
     build) build ;;
     docker) docker_engine ;;
     ansible) need ansible-core:ansible-playbook ;;
-    # A clock that can be set, and a disk that can fail.
-    tests) need faketime:faketime e2fsprogs:mkfs.ext4 ;;
+    # A clock that can be set, a disk that can fail, and signatures.
+    tests) need faketime:faketime e2fsprogs:mkfs.ext4 minisign:minisign ;;
     *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
     esac
 done

@@ -36,10 +36,11 @@ pub enum Import {
 impl Import {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
-        DockerAction::ALL
-            .into_iter()
-            .map(Self::Docker)
-            .chain([Self::Ansible, Self::Http, Self::Memory])
+        DockerAction::ALL.into_iter().map(Self::Docker).chain([
+            Self::Ansible,
+            Self::Http,
+            Self::Memory,
+        ])
     }
 
     /// The import that is displayed as `name`.

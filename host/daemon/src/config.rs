@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use minisign_verify::PublicKey;
 use sentinel_core::capability::DockerAction;
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowError};
@@ -31,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) docker_hosts: BTreeMap<String, String>,
     /// How playbooks are run.
     pub(crate) ansible: AnsibleConfig,
+    /// When another version of a plugin may serve.
+    pub(crate) plugins: PluginsConfig,
     /// What is bounded.
     pub(crate) limits: Limits,
     /// When no policy does anything.
@@ -52,6 +55,58 @@ pub(crate) struct AnsibleConfig {
     pub(crate) inventory: Option<PathBuf>,
     /// The program.
     pub(crate) program: PathBuf,
+}
+
+/// When another version of a plugin may serve, and what becomes of the one before it.
+#[derive(Debug, Clone)]
+pub(crate) struct PluginsConfig {
+    /// What a plugin without a good signature may do.
+    pub(crate) signatures: Signatures,
+    /// Whose signatures are good: minisign's public keys.
+    pub(crate) keys: Vec<PublicKey>,
+    /// How many recorded runs a new version has to repeat before it serves.
+    pub(crate) replay: u32,
+    /// How a new version is watched.
+    pub(crate) probation: ProbationConfig,
+    /// How long runs of a version may go on after another has taken its place.
+    pub(crate) drain: Duration,
+}
+
+/// What a plugin without a good signature may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Signatures {
+    /// Serve: signatures are not looked at.
+    #[default]
+    Off,
+    /// Serve, with a warning.
+    Warn,
+    /// Nothing.
+    Enforce,
+}
+
+impl FromStr for Signatures {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "off" => Ok(Self::Off),
+            "warn" => Ok(Self::Warn),
+            "enforce" => Ok(Self::Enforce),
+            _ => Err("expected off, warn or enforce".to_owned()),
+        }
+    }
+}
+
+/// How a new version of a plugin is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProbationConfig {
+    /// For so many runs.
+    pub(crate) runs: u32,
+    /// And for no longer than that.
+    pub(crate) within: Duration,
+    /// After so many in which it broke down, the version before it serves again; never, if 0.
+    pub(crate) faults: u32,
 }
 
 /// What is bounded.
@@ -292,6 +347,7 @@ struct File {
     policies_dir: Option<PathBuf>,
     docker: DockerSection,
     ansible: AnsibleSection,
+    plugins: PluginsSection,
     limits: LimitsSection,
     maintenance: Vec<MaintenanceTime>,
     alertmanager: AlertmanagerSection,
@@ -311,6 +367,61 @@ struct AnsibleSection {
     playbooks_dir: Option<PathBuf>,
     inventory: Option<PathBuf>,
     program: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PluginsSection {
+    signatures: Option<Signatures>,
+    keys: Vec<String>,
+    replay: Option<u32>,
+    probation: ProbationSection,
+    drain: Option<HumanDuration>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ProbationSection {
+    runs: Option<u32>,
+    within: Option<HumanDuration>,
+    faults: Option<u32>,
+}
+
+impl PluginsSection {
+    fn resolve(self) -> Result<PluginsConfig, ConfigError> {
+        let keys = self
+            .keys
+            .iter()
+            .map(|key| {
+                PublicKey::from_base64(key.trim()).map_err(|error| {
+                    ConfigError::Value(format!(
+                        "plugins.keys has `{key}`, which is no public key of minisign ({error}): expected its last line, such as RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+                    ))
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let signatures = self.signatures.unwrap_or_default();
+        if signatures != Signatures::Off && keys.is_empty() {
+            return Err(ConfigError::Value(
+                "plugins.signatures is on, and plugins.keys names no key: no plugin could serve"
+                    .to_owned(),
+            ));
+        }
+        let probation = self.probation;
+        Ok(PluginsConfig {
+            signatures,
+            keys,
+            replay: self.replay.unwrap_or(0),
+            probation: ProbationConfig {
+                runs: probation.runs.unwrap_or(20),
+                within: probation
+                    .within
+                    .map_or(Duration::from_hours(1), Duration::from),
+                faults: probation.faults.unwrap_or(3),
+            },
+            drain: self.drain.map_or(Duration::from_mins(5), Duration::from),
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -466,6 +577,9 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_DATA_DIR" => data_dir,
         "SENTINEL_PLUGINS_DIR" => plugins_dir,
         "SENTINEL_POLICIES_DIR" => policies_dir,
+        "SENTINEL_PLUGINS_SIGNATURES" => plugins.signatures,
+        "SENTINEL_PLUGINS_REPLAY" => plugins.replay,
+        "SENTINEL_PLUGINS_DRAIN" => plugins.drain,
         "SENTINEL_ANSIBLE_PLAYBOOKS_DIR" => ansible.playbooks_dir,
         "SENTINEL_ANSIBLE_INVENTORY" => ansible.inventory,
         "SENTINEL_ANSIBLE_PROGRAM" => ansible.program,
@@ -564,6 +678,7 @@ impl File {
                     .map(|inventory| folder.join(inventory)),
                 program: program(folder, self.ansible.program),
             },
+            plugins: self.plugins.resolve()?,
             limits: Limits {
                 intake: IntakeLimits {
                     body: intake.body.unwrap_or(Bytes(32 << 20)),

@@ -15,6 +15,7 @@ mod policy_test;
 mod reference;
 mod replay;
 mod serve;
+mod versions;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -268,6 +269,26 @@ enum PluginCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// List a running daemon's plugins, the versions of each, and what does not serve.
+    List(versions::ListArgs),
+    /// Put a plugin into a running daemon, if it can serve.
+    ///
+    /// It is checked as one that is found in the folder: its signature where signatures are asked
+    /// for, what it imports, whether it starts, its params against every policy that uses it, and the
+    /// last recorded runs where `plugins.replay` says so. Only then it is written to `plugins_dir`, and
+    /// serves; runs in flight finish on the version that they began with.
+    #[command(after_help = EXIT_CODES)]
+    Install(versions::InstallArgs),
+    /// Take a plugin out of a running daemon, if no policy needs it. Its versions are kept.
+    Remove(versions::RemoveArgs),
+    /// Let an older version of a plugin serve again.
+    ///
+    /// What serves now does not serve again before `sentinel plugin accept` or `install --accept` says
+    /// so, also when it is still in the folder.
+    #[command(name = "rollback", after_help = EXIT_CODES)]
+    RollBack(versions::RollBackArgs),
+    /// Let a version serve although recorded runs differ, or although it was rolled back.
+    Accept(versions::AcceptArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -365,6 +386,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Plugin(PluginCommand::Inspect { file, output }) => {
             plugin::inspect(&file, output.output)
         }
+        Command::Plugin(PluginCommand::List(args)) => versions::list(&config, args),
+        Command::Plugin(PluginCommand::Install(args)) => versions::install(&config, args),
+        Command::Plugin(PluginCommand::Remove(args)) => versions::remove(&config, args),
+        Command::Plugin(PluginCommand::RollBack(args)) => versions::roll_back(&config, args),
+        Command::Plugin(PluginCommand::Accept(args)) => versions::accept(&config, args),
         Command::Policy(PolicyCommand::Test {
             files,
             only,
