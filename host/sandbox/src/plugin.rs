@@ -21,6 +21,7 @@ use crate::engine::Sandbox;
 use crate::guest::{Guest, Role, Source, Stop};
 use crate::log::{RunLog, clean};
 use crate::run::{self, RunFailure};
+use crate::wrap;
 
 /// How many bytes of a plugin's summary are kept.
 const SUMMARY_BYTES: usize = 1024;
@@ -51,11 +52,24 @@ pub enum LoadError {
         /// The first characters, as far as they are text.
         begins: String,
     },
-    /// It is WebAssembly of the wrong kind.
+    /// It is a core module that does not say which world it was written for.
     #[error(
-        "a core module, not a component: build for wasm32-wasip2, or make a component of it with `wasm-tools component new`"
+        "a core module without the contract's type (it has no `component-type` section): link in what `wit-bindgen` made of the `wit` folder (for C its `…_component_type.o`), or build a component, as for wasm32-wasip2"
     )]
     CoreModule,
+    /// It is a core module with a `main`.
+    #[error(
+        "a program with a `main` (it exports `_start`): build a library, with `-mexec-model=reactor` in C and `-buildmode=c-shared` in Go"
+    )]
+    Program,
+    /// It is a core module that no component can be made of.
+    #[error(
+        "a core module that cannot be made a component: {reason}; build it for wasm32-wasip1 with bindings of the `wit` folder"
+    )]
+    Unwrappable {
+        /// Why.
+        reason: String,
+    },
     /// It cannot be read.
     #[error("damaged or cut short: {reason} (at byte {offset}); build or copy it again")]
     Damaged {
@@ -174,6 +188,15 @@ pub enum LoadError {
     Internal(String),
 }
 
+impl LoadError {
+    pub(crate) fn damaged(error: wasmparser::BinaryReaderError) -> Self {
+        Self::Damaged {
+            reason: error.message().to_owned(),
+            offset: error.offset(),
+        }
+    }
+}
+
 /// A plugin that was compiled, started and asked what it is.
 pub struct Plugin {
     /// Which bytes it is.
@@ -268,9 +291,10 @@ impl Sandbox {
             // Held to the end, also of a compilation that nobody waits for any more: it
             // cannot be interrupted.
             let _turn = turn;
-            let imports = contract::inspect(&bytes, max_memory)?;
+            let component = wrap::component(&bytes)?;
+            let imports = contract::inspect(&component, max_memory)?;
             let component = pool
-                .install(|| Component::new(&engine, &bytes))
+                .install(|| Component::new(&engine, &component))
                 .map_err(|error| LoadError::Compile {
                     reason: run::one_line(&error),
                 })?;

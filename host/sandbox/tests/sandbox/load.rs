@@ -144,7 +144,7 @@ async fn a_text() {
 }
 
 #[tokio::test]
-async fn a_core_module() {
+async fn a_core_module_that_does_not_say_its_world() {
     let (error, text) = refused(wat::parse_str("(module)").unwrap()).await;
     assert!(matches!(error, LoadError::CoreModule));
     assert!(text.contains("build for wasm32-wasip2"), "{text}");
