@@ -52,13 +52,19 @@ impl Anatomy {
         };
         let component = wrap::component(bytes)?;
         let asks_for = contract::inspect(&component, max_memory)?;
-        let outside = contract::Surface::read(&component).map_err(LoadError::damaged)?;
+        let outside =
+            contract::Surface::read(&component).map_err(|error| LoadError::damaged(&error))?;
         Ok(Self {
             form,
             asks_for,
             initial_memory: outside.largest_memory,
             largest_table: outside.largest_table,
-            imports: outside.imports,
+            // Types that the world itself names come without an interface.
+            imports: outside
+                .imports
+                .into_iter()
+                .filter(|name| name.contains(':'))
+                .collect(),
         })
     }
 }

@@ -8,6 +8,7 @@ use sentinel_core::grant::Import;
 use wasmparser::component_types::ComponentEntityType;
 use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmtime::component::Component;
 
 use crate::guest::{MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::plugin::LoadError;
@@ -78,16 +79,33 @@ pub(crate) fn inspect(bytes: &[u8], max_memory: usize) -> Result<BTreeSet<Import
     if Parser::is_core_wasm(bytes) {
         return Err(LoadError::CoreModule);
     }
-    let surface = Surface::read(bytes).map_err(LoadError::damaged)?;
+    let surface = Surface::read(bytes).map_err(|error| LoadError::damaged(&error))?;
     // Every proposal is let in here: which of them a plugin may use is for the engine to
     // say, when it compiles.
     let types = Validator::new_with_features(WasmFeatures::all())
         .validate_all(bytes)
-        .map_err(LoadError::damaged)?;
+        .map_err(|error| LoadError::damaged(&error))?;
     surface.check_exports(types.as_ref())?;
     let imports = surface.check_imports(types.as_ref())?;
     surface.check_size(max_memory)?;
     Ok(imports)
+}
+
+/// Whether the pool has what an instance of `component` needs. What a component declares was
+/// looked at before it was compiled; it may make several instances of one module.
+pub(crate) fn check_resources(component: &Component, max_memory: usize) -> Result<(), LoadError> {
+    // None where it imports core modules, which the contract does not have.
+    let Some(needs) = component.resources_required() else {
+        return Ok(());
+    };
+    Surface {
+        memories: needs.num_memories,
+        tables: needs.num_tables,
+        largest_memory: needs.max_initial_memory_size.unwrap_or(0),
+        largest_table: needs.max_initial_table_size.unwrap_or(0),
+        ..Surface::default()
+    }
+    .check_size(max_memory)
 }
 
 /// The outside of a component.

@@ -189,7 +189,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    pub(crate) fn damaged(error: wasmparser::BinaryReaderError) -> Self {
+    pub(crate) fn damaged(error: &wasmparser::BinaryReaderError) -> Self {
         Self::Damaged {
             reason: error.message().to_owned(),
             offset: error.offset(),
@@ -298,6 +298,7 @@ impl Sandbox {
                 .map_err(|error| LoadError::Compile {
                     reason: run::one_line(&error),
                 })?;
+            contract::check_resources(&component, max_memory)?;
             let pre = linker
                 .instantiate_pre(&component)
                 .map_err(|error| mismatch(&error))?;

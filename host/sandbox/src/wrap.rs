@@ -27,7 +27,7 @@ pub(crate) fn component(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     if !Parser::is_core_wasm(bytes) {
         return Ok(Cow::Borrowed(bytes));
     }
-    let module = Module::read(bytes).map_err(LoadError::damaged)?;
+    let module = Module::read(bytes).map_err(|error| LoadError::damaged(&error))?;
     if module.is_program {
         return Err(LoadError::Program);
     }
