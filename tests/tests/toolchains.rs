@@ -33,8 +33,8 @@ const EXAMPLES: [(&str, &str, &[&str]); 4] = [
         &["docker.logs", "docker.restart", "docker.recreate"],
     ),
     (
-        "js-dependents",
-        "restart-dependents",
+        "js-reconnect",
+        "reconnect",
         &["docker.list", "docker.inspect", "docker.restart"],
     ),
     ("c-reload", "reload", &["docker.inspect", "docker.kill"]),
@@ -84,7 +84,7 @@ fn copy(from: &Path, to: &Path) {
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() && !MADE.contains(&name) {
             copy(&path, &to.join(name));
-        } else if path.is_file() && !name.ends_with(".wasm") {
+        } else if path.is_file() && path.extension().is_none_or(|ending| ending != "wasm") {
             fs::copy(&path, to.join(name)).unwrap();
         }
     }
@@ -143,7 +143,7 @@ policies:
     match: ['alertname="Replaced"']
     target: 'docker://local/{{ labels.container }}'
     mode: auto
-    steps: [{ plugin: restart-dependents }]
+    steps: [{ plugin: reconnect }]
     verify: { docker: running, within: 20s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [list, inspect, restart] }

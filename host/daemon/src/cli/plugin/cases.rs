@@ -97,14 +97,13 @@ impl GivenAlert {
 
 /// What the policy would act on where nobody says: the container that the alert names.
 pub(super) fn target(given: Option<&str>, alert: &Alert) -> Result<Target, String> {
-    let uri = match given {
-        Some(uri) => uri.to_owned(),
-        None => {
-            let name = alert.labels.get("container").ok_or(
-                "`target` is missing, and the alert has no label `container` to take it from: expected KIND://HOST/NAME, such as docker://local/nginx",
-            )?;
-            format!("docker://local/{name}")
-        }
+    let uri = if let Some(uri) = given {
+        uri.to_owned()
+    } else {
+        let name = alert.labels.get("container").ok_or(
+            "`target` is missing, and the alert has no label `container` to take it from: expected KIND://HOST/NAME, such as docker://local/nginx",
+        )?;
+        format!("docker://local/{name}")
     };
     uri.parse().map_err(|error| format!("target: {error}"))
 }

@@ -1,6 +1,11 @@
 //! The contract that this binary carries, so that a plugin's project needs no registry: the
 //! WIT files, narrowed to what a plugin uses, and the bindings for C.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "an arena is asked for what its own ids name"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use wit_bindgen_core::Files;

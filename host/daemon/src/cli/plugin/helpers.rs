@@ -57,7 +57,7 @@ pub(super) fn write(project: &Project) -> Result<(), Failure> {
     let bindings = folder.join("bindings");
     let uses = &project.manifest.uses;
     let narrowed = || {
-        let wit = contract::narrowed(uses).map_err(in_manifest)?;
+        let wit = contract::narrowed(uses).map_err(|problem| in_manifest(&problem))?;
         put(&folder.join("wit/plugin.wit"), wit.as_bytes())
     };
     match project.manifest.lang {
@@ -82,7 +82,9 @@ pub(super) fn write(project: &Project) -> Result<(), Failure> {
             put(&bindings.join("sentinel.js"), JS.as_bytes())
         }
         Language::C => {
-            for (name, bytes) in contract::c_bindings(uses).map_err(in_manifest)? {
+            for (name, bytes) in
+                contract::c_bindings(uses).map_err(|problem| in_manifest(&problem))?
+            {
                 put(&bindings.join(name), &bytes)?;
             }
             put(&bindings.join("sentinel.h"), C.as_bytes())
@@ -101,7 +103,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         })
 }
 
-fn in_manifest(problem: String) -> Failure {
+fn in_manifest(problem: &str) -> Failure {
     Failure::given(format!("plugin.yaml: {problem}"))
 }
 

@@ -97,7 +97,7 @@ struct Ran {
 struct Call {
     number: u32,
     what: What,
-    call: String,
+    asked: String,
     request: Request,
     #[serde(skip_serializing_if = "Option::is_none")]
     on: Option<String>,
@@ -404,7 +404,7 @@ impl Account {
         self.lock().calls.push(Call {
             number,
             what,
-            call: shown(request),
+            asked: shown(request),
             request: request.clone(),
             on: on.map(|on| on.name.clone()),
             result: result.clone(),
@@ -532,7 +532,7 @@ fn text(ran: &Ran) -> String {
             out,
             "{:>4}  {what:<11} {}{}",
             call.number,
-            harmless(&call.call),
+            harmless(&call.asked),
             harmless(&came)
         );
     }

@@ -81,10 +81,10 @@ pub(super) fn run(args: &TestArgs) -> Result<(), Failure> {
 /// Builds and tests, again and again.
 fn watch(args: &TestArgs) -> Result<(), Failure> {
     let sandbox = sandbox()?;
-    let (changed, changes) = std::sync::mpsc::channel();
+    let (tell, changes) = std::sync::mpsc::channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // The receiver is gone only when this ends.
-        let _gone = changed.send(event);
+        let _gone = tell.send(event);
     })
     .map_err(|error| Failure::software(format!("nothing can be watched: {error}")))?;
     let folder = args

@@ -22,7 +22,7 @@ function settle(target, patience) {
 }
 
 export const { describe, remediate } = plugin({
-  name: 'restart-dependents',
+  name: 'reconnect',
   version: '0.1.0',
   summary: 'Restarts the containers that say they depend on the target, one after another.',
   params: {
