@@ -228,11 +228,8 @@ fn find(project: &Project, name: &str) -> Option<PathBuf> {
     ];
     let path = std::env::var_os("PATH").unwrap_or_default();
     folders.extend(std::env::split_paths(&path));
-    let cache = crate::cli::variable("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(Path::new(&crate::cli::variable("HOME")?).join(".cache")));
-    if let Some(cache) = cache {
-        let toolchains = cache.join("infra-sentinel/toolchains");
+    if let Some(cache) = cache() {
+        let toolchains = cache.join("toolchains");
         folders.push(toolchains.join("python/bin"));
         folders.push(toolchains.join("js/node_modules/.bin"));
     }
@@ -240,6 +237,14 @@ fn find(project: &Project, name: &str) -> Option<PathBuf> {
         .into_iter()
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())
+}
+
+/// Where what can be made again is kept between two calls.
+pub(super) fn cache() -> Option<PathBuf> {
+    let cache = crate::cli::variable("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(Path::new(&crate::cli::variable("HOME")?).join(".cache")))?;
+    Some(cache.join("infra-sentinel"))
 }
 
 #[expect(

@@ -20,12 +20,12 @@ use std::sync::Arc;
 use clap::Subcommand;
 use sentinel_core::grant::Import;
 use sentinel_core::id::PluginName;
+use sentinel_sandbox::code::CodeStore;
 use sentinel_sandbox::{Plugin, RunLimits, Sandbox, SandboxConfig};
 use tokio::runtime::Runtime;
 
-use super::EXIT_CODES;
-use super::OutputArgs;
 use super::output::Failure;
+use super::{EXIT_CODES, OutputArgs, compile};
 use project::Language;
 
 #[derive(Debug, Subcommand)]
@@ -143,11 +143,21 @@ fn max_memory() -> usize {
     RunLimits::default().memory
 }
 
-/// The sandbox that a daemon has which is configured to nothing else.
+/// The sandbox that a daemon has which is configured to nothing else. What it compiles it
+/// keeps in the user's cache, so that what has not changed need not be compiled again.
 fn sandbox() -> Result<Arc<Sandbox>, Failure> {
-    Sandbox::new(SandboxConfig::default())
-        .map(Arc::new)
-        .map_err(|error| Failure::software(error.to_string()))
+    let cache = build::cache().map(|cache| cache.join("code"));
+    let store = cache.and_then(|folder| {
+        std::fs::create_dir_all(folder.parent()?).ok()?;
+        CodeStore::open(&folder, &folder.with_extension("key")).ok()
+    });
+    Sandbox::new(SandboxConfig {
+        compiler: compile::compiler(),
+        store,
+        ..SandboxConfig::default()
+    })
+    .map(Arc::new)
+    .map_err(|error| Failure::software(error.to_string()))
 }
 
 fn runtime() -> Result<Runtime, Failure> {
