@@ -75,6 +75,12 @@ impl Container {
         )
     }
 
+    /// Starts nginx with a label of Docker's.
+    #[must_use]
+    pub fn labelled(base: &str, label: &str) -> Self {
+        Self::run(base, &["--label", label])
+    }
+
     fn run(base: &str, options: &[&str]) -> Self {
         Self::run_command(base, options, &[])
     }

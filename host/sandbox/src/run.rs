@@ -307,7 +307,7 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    fn failed(failure: RunFailure) -> Self {
+    pub(crate) fn failed(failure: RunFailure) -> Self {
         Self {
             result: Err(failure),
             cpu: Duration::ZERO,
@@ -587,7 +587,7 @@ fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &Run
             Stop::Unrecorded(problem) => RunFailure::Unrecorded {
                 message: problem.to_string(),
             },
-            Stop::Replayed => RunFailure::Internal {
+            Stop::Replayed | Stop::OffScript => RunFailure::Internal {
                 message: stop.to_string(),
             },
         };

@@ -15,7 +15,6 @@ mod policy_test;
 mod reference;
 mod replay;
 mod serve;
-mod versions;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,9 +77,9 @@ enum Command {
     /// Look at incidents.
     #[command(subcommand)]
     Incidents(IncidentsCommand),
-    /// Look at plugins.
+    /// Make, build, test and look at plugins.
     #[command(subcommand)]
-    Plugin(PluginCommand),
+    Plugin(plugin::PluginCommand),
     /// Test policies, and look at what they did.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -258,40 +257,6 @@ struct FromArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum PluginCommand {
-    /// Show what a plugin says of itself, and what it asks for.
-    ///
-    /// The file is loaded and probed as the daemon does it, under the default limits; it can touch
-    /// nothing.
-    Inspect {
-        /// The component, a `.wasm` file.
-        file: PathBuf,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-    /// List a running daemon's plugins, the versions of each, and what does not serve.
-    List(versions::ListArgs),
-    /// Put a plugin into a running daemon, if it can serve.
-    ///
-    /// It is checked as one that is found in the folder: its signature where signatures are asked
-    /// for, what it imports, whether it starts, its params against every policy that uses it, and the
-    /// last recorded runs where `plugins.replay` says so. Only then it is written to `plugins_dir`, and
-    /// serves; runs in flight finish on the version that they began with.
-    #[command(after_help = EXIT_CODES)]
-    Install(versions::InstallArgs),
-    /// Take a plugin out of a running daemon, if no policy needs it. Its versions are kept.
-    Remove(versions::RemoveArgs),
-    /// Let an older version of a plugin serve again.
-    ///
-    /// What serves now does not serve again before `sentinel plugin accept` or `install --accept` says
-    /// so, also when it is still in the folder.
-    #[command(name = "rollback", after_help = EXIT_CODES)]
-    RollBack(versions::RollBackArgs),
-    /// Let a version serve although recorded runs differ, or although it was rolled back.
-    Accept(versions::AcceptArgs),
-}
-
-#[derive(Debug, Subcommand)]
 enum PolicyCommand {
     /// Run unit tests of policies: alerts in, decisions expected.
     ///
@@ -383,14 +348,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Incidents(IncidentsCommand::Show { id, from, output }) => {
             incidents::show(&config, from.url.as_ref(), id, output.output)
         }
-        Command::Plugin(PluginCommand::Inspect { file, output }) => {
-            plugin::inspect(&file, output.output)
-        }
-        Command::Plugin(PluginCommand::List(args)) => versions::list(&config, args),
-        Command::Plugin(PluginCommand::Install(args)) => versions::install(&config, args),
-        Command::Plugin(PluginCommand::Remove(args)) => versions::remove(&config, args),
-        Command::Plugin(PluginCommand::RollBack(args)) => versions::roll_back(&config, args),
-        Command::Plugin(PluginCommand::Accept(args)) => versions::accept(&config, args),
+        Command::Plugin(command) => plugin::dispatch(&config, command),
         Command::Policy(PolicyCommand::Test {
             files,
             only,

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use sentinel_core::id::{Digest, PluginName};
 
-use super::incidents::second;
-use super::operate::{ByArgs, DaemonArgs, said};
-use super::output::{Failure, harmless, print_as};
-use super::{OutputArgs, client};
+use crate::cli::incidents::second;
+use crate::cli::operate::{ByArgs, DaemonArgs, said};
+use crate::cli::output::{Failure, harmless, print_as};
+use crate::cli::{OutputArgs, client};
 use crate::api::{AcceptBody, InstallQuery, PluginList, RollBackBody};
 
 /// `sentinel plugin list`.
