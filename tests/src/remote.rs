@@ -87,7 +87,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let pid = Pid::from_raw(self.child.id().cast_signed());
         // It may have ended by itself.
-        drop(kill(pid, Signal::SIGTERM));
+        kill(pid, Signal::SIGTERM).ok();
         let begun = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if begun.elapsed() > Duration::from_secs(20) {

@@ -25,7 +25,7 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
     let config = Config::read(config, &super::variable)?;
     sentinel_drivers::docker::Docker::new(config.docker_hosts.clone())
         .map_err(|error| Failure::given(error.to_string()))?;
-    let sandbox = app::sandbox(&config)?;
+    let sandbox = app::sandbox(&config, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
