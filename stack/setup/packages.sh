@@ -63,7 +63,7 @@ for part in "$@"; do
     # A clock that can be set, a disk that can fail, other machines to reach, and a journal to clean.
     tests)
         need faketime:faketime e2fsprogs:mkfs.ext4 openssh-client:ssh openssh-server:/usr/sbin/sshd openssl:openssl \
-            systemd:journalctl
+            systemd:journalctl iproute2:ip
         ;;
     *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
     esac

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -200,11 +201,45 @@ impl Authority {
     }
 }
 
-/// A second Docker Engine, which has no network for its containers.
+/// A network bridge of its own, which is removed with it.
+#[derive(Debug)]
+struct Bridge {
+    name: String,
+}
+
+impl Bridge {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sntl{}-{number}", std::process::id());
+        run("ip", &["link", "add", &name, "type", "bridge"]);
+        let bridge = Self { name };
+        // Out of a range that is kept for tests, and no one's network.
+        let third = (std::process::id().wrapping_add(number)) % 256;
+        let address = format!("198.18.{third}.1/24");
+        run("ip", &["addr", "add", &address, "dev", &bridge.name]);
+        bridge
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // Whatever comes of it: a test that fails already must not end all of them.
+        Command::new("ip")
+            .args(["link", "del", &self.name])
+            .output()
+            .ok();
+    }
+}
+
+/// A second Docker Engine. Give its containers no network: nothing leads anywhere from it.
 #[derive(Debug)]
 pub struct Engine {
-    // Dropped in this order: the engine ends before its files go.
+    // Dropped in this order: the engine ends before what it uses goes.
     _server: Server,
+    // Without a bridge of its own an engine uses, or with `--bridge=none` removes, the one
+    // that the machine's own engine has for its containers.
+    _bridge: Bridge,
     folder: TempDir,
     /// Where it listens for TLS.
     pub address: SocketAddr,
@@ -222,9 +257,15 @@ impl Engine {
         authority.sign("server", "serverAuth");
         authority.sign("client", "clientAuth");
         let address = free_address();
+        let bridge = Bridge::new();
         let mut command = Command::new("dockerd");
         command
-            .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+            .args([
+                "--bridge",
+                &bridge.name,
+                "--iptables=false",
+                "--ip6tables=false",
+            ])
             .args(["--ip-forward=false", "--ip-masq=false", "--tlsverify"])
             // Apart from those of the machine's own engine, should they share a containerd.
             .args(["--containerd-namespace=sentinel-test"])
@@ -247,6 +288,7 @@ impl Engine {
         });
         let engine = Self {
             _server: server,
+            _bridge: bridge,
             folder,
             address,
             authority,
@@ -287,9 +329,19 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         // Else its processes outlive it.
-        let running = self.docker(&["ps", "-aq"]);
-        for container in running.lines() {
-            self.docker(&["rm", "-f", container]);
+        let url = format!("unix://{}", self.socket().display());
+        let docker = |args: &[&str]| {
+            let output = Command::new("docker")
+                .args(["-H", &url])
+                .args(args)
+                .output();
+            output.map_or_else(
+                |_| String::new(),
+                |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+            )
+        };
+        for container in docker(&["ps", "-aq"]).lines() {
+            docker(&["rm", "-f", container]);
         }
     }
 }

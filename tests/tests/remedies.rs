@@ -51,6 +51,22 @@ fn effects(incident: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Waits for the plan of incident 1; its digest.
+async fn planned(daemon: &Daemon) -> String {
+    daemon
+        .wait_state(1, Duration::from_secs(20), |incident| {
+            let digest = incident["plan"]["digest"].as_str()?;
+            (incident["state"] == "awaiting-approval").then(|| digest.to_owned())
+        })
+        .await
+}
+
+fn approve(daemon: &Daemon, plan: &str) {
+    let mut command = daemon.command(&["approve", "1", "--plan", plan]);
+    let approved = said(command.env("USER", "ann"));
+    assert_eq!(approved.code, 0, "{}", approved.err);
+}
+
 /// What the run said in the end.
 fn last_word(incident: &Value) -> String {
     incident["events"]
@@ -396,14 +412,9 @@ mod dependents {
         let policies = daemon_policies().replace("mode: auto", "mode: approve");
         let daemon = Daemon::start(&["restart-dependents"], &policies).await;
         daemon.deliver(&[down(&vpn.name)]).await;
-        daemon
-            .wait_state(1, Duration::from_secs(20), |incident| {
-                (incident["state"] == "awaiting-approval").then_some(())
-            })
-            .await;
+        let plan = planned(&daemon).await;
         let before = web.started_at();
-        let approved = said(&mut daemon.command(&["approve", "1", "--by", "ann"]));
-        assert_eq!(approved.code, 0, "{}", approved.err);
+        approve(&daemon, &plan);
         let incident = healed(&daemon, 1).await;
         assert_eq!(count(&incident, "effect-began"), 2, "{incident:#}");
         assert_ne!(web.started_at(), before);
@@ -549,14 +560,9 @@ mod scaling {
         let daemon = Daemon::start(&["scale"], &policies).await;
         let alert = down(&first.name);
         daemon.deliver(std::slice::from_ref(&alert)).await;
-        daemon
-            .wait_state(1, Duration::from_secs(20), |incident| {
-                (incident["state"] == "awaiting-approval").then_some(())
-            })
-            .await;
+        let plan = planned(&daemon).await;
         assert_eq!(replicas(&stem).len(), 1, "nothing is done before");
-        let approved = said(&mut daemon.command(&["approve", "1", "--by", "ann"]));
-        assert_eq!(approved.code, 0, "{}", approved.err);
+        approve(&daemon, &plan);
         sentinel_tests::eventually("a second one", Duration::from_secs(20), || async {
             (replicas(&stem).len() == 2).then_some(())
         })
@@ -589,13 +595,26 @@ mod disk {
             .unwrap();
         let began = now.as_micros() - u128::from(days) * 86_400_000_000;
         let name = format!("system@{:032x}-{number:016x}-{began:016x}.journal", 7);
-        file(&folder.join("00000000000000000000000000000007").join(&name), 9_000_000, 0);
+        file(
+            &folder.join("00000000000000000000000000000007").join(&name),
+            9_000_000,
+            0,
+        );
         name
     }
 
     /// Everything that is left in the folder.
     fn left(folder: &Path) -> Vec<String> {
-        let found = run("find", &[&folder.display().to_string(), "-type", "f", "-printf", "%f\n"]);
+        let found = run(
+            "find",
+            &[
+                &folder.display().to_string(),
+                "-type",
+                "f",
+                "-printf",
+                "%f\n",
+            ],
+        );
         let mut names: Vec<String> = found
             .lines()
             .filter(|name| *name != "lock")
@@ -686,7 +705,15 @@ policies:
         let name = unique("image");
         let script = "head -c 2000000 /dev/zero > /big";
         engine.docker(&[
-            "run", "--name", &name, "--network", "none", "--entrypoint", "sh", "nginx:1.26.3", "-c",
+            "run",
+            "--name",
+            &name,
+            "--network",
+            "none",
+            "--entrypoint",
+            "sh",
+            "nginx:1.26.3",
+            "-c",
             script,
         ]);
         let image = engine.docker(&["commit", &name]);
@@ -708,9 +735,15 @@ policies:
         };
         let images = || engine.docker(&["images", "-aq", "--no-trunc"]);
         let said = clean(24, &[]);
-        assert!(said.contains("images 0,") && images().contains(&image), "{said}");
+        assert!(
+            said.contains("images 0,") && images().contains(&image),
+            "{said}"
+        );
         let said = clean(0, &["--check"]);
-        assert!(said.contains("would free up to") && images().contains(&image), "{said}");
+        assert!(
+            said.contains("would free up to") && images().contains(&image),
+            "{said}"
+        );
         assert!(!said.contains("images 0,"), "{said}");
         let said = clean(0, &[]);
         assert!(said.contains("images 2000"), "{said}");

@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use sentinel_plugin::docker::{Container, Details, Health, State};
+use sentinel_plugin::docker::{Details, Health, State};
 use sentinel_plugin::params::Span;
 use sentinel_plugin::{Failure, Incident, Outcome, Remediation, info};
 use serde::Deserialize;
@@ -79,8 +79,7 @@ impl Remediation for Replace {
         let id = container.recreate(params.timeout)?;
         let short = id.get(..12).unwrap_or(&id);
         info!("replaced {container} by {short}, and waiting until it works");
-        let made = Container::new(&container.host, &id);
-        let after = made
+        let after = container
             .wait_until_up(params.wait, params.steady)
             .map_err(|failure| {
                 failure.map_reason(|why| {

@@ -141,14 +141,12 @@ struct Work<'a> {
 impl Work<'_> {
     /// Does it, and waits until the container works; its details then.
     fn apply(&mut self, details: Details, remedy: Remedy) -> Result<Details, Failure> {
-        let mut container = Container::new(&self.host, &details.id);
+        let container = Container::new(&self.host, &details.name);
         match remedy {
             Remedy::Leave => return Ok(details),
             Remedy::Start => container.start()?,
             Remedy::Restart => container.restart(self.params.timeout)?,
-            Remedy::Recreate => {
-                container.name = container.recreate(self.params.timeout)?;
-            }
+            Remedy::Recreate => drop(container.recreate(self.params.timeout)?),
         }
         let what = format!("{} {}", remedy.past(), details.name);
         info!("{what}, which was {}", details.describe());

@@ -102,15 +102,15 @@ impl<'a> Service<'a> {
         Ok(replicas)
     }
 
-    fn container(&self, id: &str) -> Container {
-        Container::new(&self.host, id)
+    fn container(&self, name: &str) -> Container {
+        Container::new(&self.host, name)
     }
 
     /// Starts one that is stopped, or makes one; its name.
     fn add(&self, replicas: &[Replica]) -> Result<String, Failure> {
         let (wait, steady) = (self.params.wait, self.params.steady);
         if let Some(stopped) = replicas.iter().find(|replica| !replica.is_up) {
-            let container = self.container(&stopped.id);
+            let container = self.container(&stopped.name);
             container.start()?;
             container.wait_until_up(wait, steady)?;
             return Ok(stopped.name.clone());
@@ -132,11 +132,10 @@ impl<'a> Service<'a> {
             .unwrap_or_default()
             + 1;
         let name = next_name(like, number)?;
-        let id = self
-            .container(&like.id)
+        self.container(&like.name)
             .duplicate(&name, [(NUMBER, number.to_string().as_str())])?;
         info!("made {name} like {}, and waiting until it works", like.name);
-        let made = self.container(&id);
+        let made = self.container(&name);
         if let Err(failure) = made.wait_until_up(wait, steady) {
             let end = match made.remove(self.params.timeout) {
                 Ok(()) => "it was removed again".to_owned(),
@@ -155,7 +154,7 @@ impl<'a> Service<'a> {
         let Some(last) = last else {
             return Err(Failure::permanent(format!("{self} has no container left")));
         };
-        self.container(&last.id).remove(self.params.timeout)?;
+        self.container(&last.name).remove(self.params.timeout)?;
         Ok(last.name.clone())
     }
 }

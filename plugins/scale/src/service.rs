@@ -13,7 +13,6 @@ pub(crate) const ONE_OFF: &str = "com.docker.compose.oneoff";
 /// One container of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Replica {
-    pub(crate) id: String,
     pub(crate) name: String,
     /// Compose's number, from 1; 0 when it has none.
     pub(crate) number: u32,
@@ -26,7 +25,6 @@ pub(crate) struct Replica {
 impl Replica {
     pub(crate) fn of(details: &Details) -> Self {
         Self {
-            id: details.id.clone(),
             name: details.name.clone(),
             number: details
                 .label(NUMBER)
@@ -86,7 +84,6 @@ mod tests {
 
     fn replica(name: &str, number: u32) -> Replica {
         Replica {
-            id: name.to_owned(),
             name: name.to_owned(),
             number,
             is_up: true,
