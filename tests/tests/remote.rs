@@ -95,7 +95,10 @@ async fn containers_of_an_engine_behind_tls_are_healed() {
     );
 
     let before = engine.docker(&["inspect", "-f", "{{.State.StartedAt}}", &name]);
-    for (id, host, reason) in [(2, "forged", "UnknownIssuer"), (3, "unknown", "ertificate")] {
+    for (id, host, reason) in [
+        (2, "forged", "invalid peer certificate"),
+        (3, "unknown", "ertificate"),
+    ] {
         daemon.deliver(&[down(host, &name)]).await;
         assert_eq!(daemon.wait_end(id).await, "escalated");
         let incident = daemon.incident(id).await;
@@ -352,7 +355,7 @@ policies:
     machine.container.exec(&[
         "sh",
         "-c",
-        "head -c 5000 /dev/zero > /var/log/old.1 && touch -d '9 days ago' /var/log/old.1 && \
+        "rm -f /var/cache/apt/archives/*.deb && head -c 5000 /dev/zero > /var/log/old.1 && touch -d '9 days ago' /var/log/old.1 && \
          head -c 7000 /dev/zero > /var/cache/apt/archives/x_1_amd64.deb",
     ]);
     let alert = Alert::firing("DiskFull", &[("machine", "web1")]);
