@@ -509,7 +509,7 @@ mod scaling {
         let daemon = Daemon::start(&["scale"], &policies("-1")).await;
         let incident = scale(&daemon, 1, &down(&first.name)).await;
         assert_eq!(incident["end"], "healed", "{incident:#}");
-        assert_eq!(replicas(&stem), [first.name.clone()]);
+        assert_eq!(replicas(&stem), [first.name.as_str()]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -532,7 +532,7 @@ mod scaling {
             last_word(&incident).contains("removed again"),
             "{incident:#}"
         );
-        assert_eq!(replicas(&stem), [first.name.clone()]);
+        assert_eq!(replicas(&stem), [first.name.as_str()]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -547,7 +547,7 @@ mod scaling {
         assert_eq!(daemon.wait_end(1).await, "escalated");
         let incident = daemon.incident(1).await;
         assert!(last_word(&incident).contains("not granted"), "{incident:#}");
-        assert_eq!(replicas(&stem), [first.name.clone()]);
+        assert_eq!(replicas(&stem), [first.name.as_str()]);
     }
 
     #[tokio::test(flavor = "multi_thread")]

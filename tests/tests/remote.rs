@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sentinel_tests::containers::{Container, docker, docker_ok, unique};
 use sentinel_tests::daemon::{Daemon, count, said};
 use sentinel_tests::payload::Alert;
-use sentinel_tests::remote::{Authority, Engine, SshServer, ssh_key};
+use sentinel_tests::remote::{Authority, Engine, SshServer, run, ssh_key};
 use serde_json::Value;
 
 const IMAGE: &str = "nginx:1.26.3";
@@ -131,6 +131,8 @@ async fn containers_behind_ssh_are_healed_and_unknown_machines_are_not_asked() {
         ("stranger", &stranger),
         ("elsewhere", &elsewhere),
     ]);
+    let folder = tempfile::tempdir().unwrap();
+    daemon.set("TMPDIR", &folder.path().display().to_string());
     daemon.serve().await;
     daemon.deliver(&[down("web2", &container.name)]).await;
     healed(&daemon, 1).await;
@@ -148,15 +150,14 @@ async fn containers_behind_ssh_are_healed_and_unknown_machines_are_not_asked() {
         assert_eq!(count(&incident, "run-started"), 2, "worth another attempt");
     }
 
-    // The connection is lost, and the next call makes another one.
+    // The connections are lost, and the next call makes another one.
     docker_ok(&["kill", &container.name]);
-    drop(server);
-    let again = SshServer::start();
-    let web2 = again.config(socket, &again.path("known_hosts"));
-    daemon.terminate();
-    daemon.wait();
-    daemon.write_config(&config(&[("web2", &web2)]));
-    daemon.serve().await;
+    let place = folder.path().display().to_string();
+    let connections = run("find", &[&place, "-type", "s", "-name", "master*"]);
+    assert!(!connections.is_empty());
+    for connection in connections.lines() {
+        run("ssh", &["-S", connection, "-O", "exit", "anybody"]);
+    }
     daemon
         .deliver(&[down("web2", &container.name).again()])
         .await;

@@ -152,6 +152,18 @@ impl Docker {
         self.tasks.wait().await;
     }
 
+    /// Does what makes a container to its end, whatever becomes of who asked for it.
+    async fn make(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<String, CapabilityError>> + Send + 'static,
+    ) -> Result<Response, CapabilityError> {
+        let ended = self.tasks.spawn(work).await;
+        let id = ended
+            .map_err(|error| CapabilityError::Failed(format!("{what} ended early: {error}")))??;
+        Ok(Response::Created(id))
+    }
+
     fn host(&self, name: &str) -> Result<&Arc<Host>, CapabilityError> {
         self.hosts.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.hosts().collect();
@@ -270,10 +282,7 @@ impl DockerDriver for Docker {
                     Grace::of(*grace_ms),
                     timeout,
                 );
-                let id = self.tasks.spawn(work).await.map_err(|error| {
-                    CapabilityError::Failed(format!("recreate ended early: {error}"))
-                })??;
-                Ok(Response::Created(id))
+                self.make("recreate", Box::pin(work)).await
             }
             DockerCall::Duplicate {
                 container,
@@ -288,27 +297,12 @@ impl DockerDriver for Docker {
                     labels.clone(),
                     timeout,
                 );
-                let id = self.tasks.spawn(work).await.map_err(|error| {
-                    CapabilityError::Failed(format!("duplicate ended early: {error}"))
-                })??;
-                Ok(Response::Created(id))
+                self.make("duplicate", Box::pin(work)).await
             }
             DockerCall::Remove {
                 container,
                 grace_ms,
-            } => {
-                let client = host.client(timeout).await?;
-                let maker = Maker {
-                    host,
-                    client: &client,
-                    timeout,
-                };
-                maker.stop(container, Grace::of(*grace_ms)).await?;
-                // By force, because Docker takes a container that it failed to stop whole
-                // no other way.
-                maker.remove(container, true).await?;
-                Ok(Response::Done)
-            }
+            } => remove(host, container, Grace::of(*grace_ms), timeout).await,
         }
     }
 
@@ -387,6 +381,24 @@ async fn inspect(
     details::details(found)
         .map(|details| Response::Container(Box::new(details)))
         .ok_or_else(|| host.nonsense("inspect"))
+}
+
+async fn remove(
+    host: &Host,
+    container: &str,
+    grace: Grace,
+    timeout: Duration,
+) -> Result<Response, CapabilityError> {
+    let client = host.client(timeout).await?;
+    let maker = Maker {
+        host,
+        client: &client,
+        timeout,
+    };
+    maker.stop(container, grace).await?;
+    // By force, because Docker takes a container that it failed to stop whole no other way.
+    maker.remove(container, true).await?;
+    Ok(Response::Done)
 }
 
 /// The time between SIGTERM and SIGKILL, in the whole seconds that Docker counts in.

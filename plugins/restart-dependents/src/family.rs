@@ -158,7 +158,7 @@ fn dependency(dependent: &[Label], on: &[Label]) -> Option<Follows> {
         .split(',')
         .map(|dependency| dependency.split(':'))
         .find_map(|mut parts| (parts.next()? == service).then_some(parts))
-        .map(|parts| match parts.last() {
+        .map(|mut parts| match parts.next_back() {
             Some("true") => Follows::Asked,
             _ => Follows::NotAsked,
         })

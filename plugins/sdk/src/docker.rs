@@ -144,8 +144,7 @@ impl Container {
             match details.up() {
                 Up::Yes => return Ok(details),
                 Up::SoFar => {
-                    let (started, since) =
-                        steady_since.get_or_insert_with(|| (details.started_at, now));
+                    let (started, since) = steady_since.get_or_insert((details.started_at, now));
                     if *started != details.started_at {
                         steady_since = Some((details.started_at, now));
                     } else if now.saturating_sub(*since) >= steady {

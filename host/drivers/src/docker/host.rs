@@ -56,7 +56,7 @@ enum Endpoint {
     Unix(PathBuf),
     Tcp(String),
     Tls(String, Arc<ClientConfig>),
-    Ssh(Tunnel),
+    Ssh(Box<Tunnel>),
 }
 
 impl Endpoint {
@@ -85,7 +85,7 @@ impl Endpoint {
         }
         if let Some(address) = url.strip_prefix("ssh://") {
             let tunnel = Tunnel::parse(address, ssh.unwrap_or_default()).map_err(wrong)?;
-            return Ok(Self::Ssh(tunnel));
+            return Ok(Self::Ssh(Box::new(tunnel)));
         }
         if ssh.is_some() {
             return Err(wrong("takes no `ssh`, which is for ssh:// alone"));
@@ -172,7 +172,9 @@ struct Client {
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host").field("name", &self.name).finish()
+        f.debug_struct("Host")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -212,7 +212,7 @@ struct Swap<'a> {
 
 impl Swap<'_> {
     async fn run(&self, old: &ContainerInspectResponse) -> Result<String, CapabilityError> {
-        let new_id = match self.make(old).await {
+        let new_id = match Box::pin(self.make(old)).await {
             Ok(new_id) => new_id,
             Err(error) if self.halted => {
                 let end = match self.maker.start(&self.old_id).await {

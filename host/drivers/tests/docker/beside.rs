@@ -56,8 +56,10 @@ async fn a_duplicate_is_like_the_first_and_runs() {
         body.env = Some(vec!["A=1".to_owned()]);
         let labels = body.labels.get_or_insert_default();
         labels.insert("number".to_owned(), "1".to_owned());
-        let mut port = PortBinding::default();
-        port.host_ip = Some("127.0.0.1".to_owned());
+        let port = PortBinding {
+            host_ip: Some("127.0.0.1".to_owned()),
+            host_port: None,
+        };
         body.exposed_ports = Some(vec!["80/tcp".to_owned()]);
         body.host_config = Some(HostConfig {
             port_bindings: Some(HashMap::from([("80/tcp".to_owned(), Some(vec![port]))])),

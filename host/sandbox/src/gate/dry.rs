@@ -150,8 +150,8 @@ impl Rehearsal {
                 found.name
             )));
         }
-        found.id = state.id(host, &found.id).to_owned();
-        Ok(found)
+        let id = state.id(host, &found.id).to_owned();
+        Ok(ContainerIdentity { id, ..found })
     }
 
     /// What to ask Docker so that [`show`](Self::show) can answer `call`: a container that
