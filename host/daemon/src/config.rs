@@ -2,6 +2,7 @@
 //! top of it. Read once, into types that hold only what is valid.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,10 @@ use minisign_verify::PublicKey;
 use sentinel_core::capability::DockerAction;
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowError};
+use sentinel_drivers::docker::{DockerHost, SshFiles, TlsFiles};
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use url::Url;
 
 use crate::telemetry;
@@ -29,7 +33,7 @@ pub(crate) struct Config {
     /// Where policies are found.
     pub(crate) policies_dir: PathBuf,
     /// Docker hosts by name.
-    pub(crate) docker_hosts: BTreeMap<String, String>,
+    pub(crate) docker_hosts: BTreeMap<String, DockerHost>,
     /// How playbooks are run.
     pub(crate) ansible: AnsibleConfig,
     /// When another version of a plugin may serve.
@@ -358,7 +362,96 @@ struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct DockerSection {
-    hosts: Option<BTreeMap<String, String>>,
+    hosts: Option<BTreeMap<String, HostEntry>>,
+}
+
+/// A Docker host: a URL, or a URL with what is needed to reach it.
+#[derive(Debug)]
+struct HostEntry(HostSection);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostSection {
+    url: String,
+    tls: Option<TlsSection>,
+    ssh: Option<SshSection>,
+    #[serde(default)]
+    insecure: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsSection {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SshSection {
+    identity: Option<PathBuf>,
+    known_hosts: Option<PathBuf>,
+}
+
+impl FromStr for HostEntry {
+    type Err = Infallible;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        Ok(Self(HostSection {
+            url: url.to_owned(),
+            tls: None,
+            ssh: None,
+            insecure: false,
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for HostEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // By hand, for an untagged enum would say of no mistake what it is.
+        struct EntryVisitor;
+
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = HostEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL such as unix:///var/run/docker.sock, or `url` with `tls`, `ssh` or `insecure`")
+            }
+
+            fn visit_str<E: de::Error>(self, url: &str) -> Result<HostEntry, E> {
+                let Ok(entry) = url.parse();
+                Ok(entry)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HostEntry, A::Error> {
+                HostSection::deserialize(MapAccessDeserializer::new(map)).map(HostEntry)
+            }
+        }
+
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+impl HostEntry {
+    fn resolve(self, folder: &Path) -> DockerHost {
+        let Self(section) = self;
+        let tls = section.tls.map(|tls| TlsFiles {
+            ca: folder.join(tls.ca),
+            cert: folder.join(tls.cert),
+            key: folder.join(tls.key),
+        });
+        let ssh = section.ssh.map(|ssh| SshFiles {
+            identity: ssh.identity.map(|file| folder.join(file)),
+            known_hosts: ssh.known_hosts.map(|file| folder.join(file)),
+        });
+        DockerHost {
+            url: section.url,
+            tls,
+            ssh,
+            insecure: section.insecure,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -667,9 +760,16 @@ impl File {
             data_dir: path(self.data_dir, "data"),
             plugins_dir: path(self.plugins_dir, "plugins"),
             policies_dir: path(self.policies_dir, "policies"),
-            docker_hosts: self.docker.hosts.unwrap_or_else(|| {
-                BTreeMap::from([("local".to_owned(), "unix:///var/run/docker.sock".to_owned())])
-            }),
+            docker_hosts: match self.docker.hosts {
+                Some(hosts) => hosts
+                    .into_iter()
+                    .map(|(name, entry)| (name, entry.resolve(folder)))
+                    .collect(),
+                None => BTreeMap::from([(
+                    "local".to_owned(),
+                    "unix:///var/run/docker.sock".to_owned().into(),
+                )]),
+            },
             ansible: AnsibleConfig {
                 playbooks_dir: path(self.ansible.playbooks_dir, "playbooks"),
                 inventory: self
