@@ -372,13 +372,12 @@ impl Sandbox {
                 .store
                 .as_ref()
                 .and_then(|store| store.get(&digest, &engine, &config));
-            let source = match kept {
-                Some(kept) => Source::Kept(kept),
-                None => {
-                    let component = wrap::component(&bytes)?;
-                    let imports = contract::inspect(&component, config.max_memory)?;
-                    Source::New(imports, component.into_owned())
-                }
+            let source = if let Some(kept) = kept {
+                Source::Kept(kept)
+            } else {
+                let component = wrap::component(&bytes)?;
+                let imports = contract::inspect(&component, config.max_memory)?;
+                Source::New(imports, component.into_owned())
             };
             Ok((digest, source))
         })

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use sentinel_core::id::{Digest, PluginName};
 
+use crate::api::{AcceptBody, InstallQuery, PluginList, RollBackBody};
 use crate::cli::incidents::second;
 use crate::cli::operate::{ByArgs, DaemonArgs, said};
 use crate::cli::output::{Failure, harmless, print_as};
 use crate::cli::{OutputArgs, client};
-use crate::api::{AcceptBody, InstallQuery, PluginList, RollBackBody};
 
 /// `sentinel plugin list`.
 #[derive(Debug, Args)]
-pub(super) struct ListArgs {
+pub(in crate::cli) struct ListArgs {
     #[command(flatten)]
     daemon: DaemonArgs,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub(super) struct ListArgs {
 
 /// `sentinel plugin install`.
 #[derive(Debug, Args)]
-pub(super) struct InstallArgs {
+pub(in crate::cli) struct InstallArgs {
     /// The plugin, a `.wasm` file. A signature is taken from the file beside it whose name has
     /// `.minisig` at its end.
     file: PathBuf,
@@ -42,7 +42,7 @@ pub(super) struct InstallArgs {
 
 /// `sentinel plugin remove`.
 #[derive(Debug, Args)]
-pub(super) struct RemoveArgs {
+pub(in crate::cli) struct RemoveArgs {
     /// The plugin.
     name: PluginName,
     #[command(flatten)]
@@ -53,7 +53,7 @@ pub(super) struct RemoveArgs {
 
 /// `sentinel plugin rollback`.
 #[derive(Debug, Args)]
-pub(super) struct RollBackArgs {
+pub(in crate::cli) struct RollBackArgs {
     /// The plugin.
     name: PluginName,
     /// The version to go back to (`sentinel plugin list` has them); by default the one before what
@@ -71,7 +71,7 @@ pub(super) struct RollBackArgs {
 
 /// `sentinel plugin accept`.
 #[derive(Debug, Args)]
-pub(super) struct AcceptArgs {
+pub(in crate::cli) struct AcceptArgs {
     /// The version, `sha256:` and 64 hexadecimal digits.
     digest: Digest,
     #[command(flatten)]
