@@ -11,10 +11,12 @@ use jiff::Timestamp;
 use sentinel_core::control::Controls;
 use sentinel_core::engine::Settings;
 use sentinel_core::guard::limits::{EffectLimits, EffectWindows};
+use sentinel_core::policy::Environment;
 use sentinel_core::record::{History as _, HistoryError, earlier};
 use sentinel_drivers::alertmanager::AlertmanagerClient;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
+use sentinel_drivers::http::{Http, HttpConfigError};
 use sentinel_drivers::probe::HttpProbe;
 use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
 use sentinel_sandbox::{RunLimits, Sandbox, SandboxConfig};
@@ -29,6 +31,7 @@ use crate::config::{Config, Limits};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
 use crate::reconcile::Reconciler;
+use crate::secrets::{self, SecretError};
 use crate::serving::{Folders, Loader, NothingServes, Problem, Problems, Reloader, Serving};
 use crate::telemetry::metrics::Metrics;
 
@@ -55,6 +58,12 @@ pub(crate) enum StartError {
     /// The Docker hosts of the configuration.
     #[error(transparent)]
     Docker(#[from] DockerConfigError),
+    /// A secret of the configuration.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The HTTP client of plugins.
+    #[error(transparent)]
+    Http(#[from] HttpConfigError),
     /// A folder of the configuration.
     #[error("the folder {path} (`{key}`) cannot be listed: {source}")]
     Folder {
@@ -181,6 +190,26 @@ pub(crate) fn ansible(config: &Config) -> Ansible {
     })
 }
 
+/// The secrets and the HTTP client that a configuration asks for.
+fn http(config: &Config) -> Result<Http, StartError> {
+    let (secrets, errors) = secrets::read(&config.secrets, &crate::cli::variable);
+    for warning in secrets.warnings {
+        tracing::warn!("{warning}");
+    }
+    match errors.into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(Http::new(secrets.values)?),
+    }
+}
+
+/// What policies are read against.
+pub(crate) fn environment(config: &Config) -> Environment {
+    Environment {
+        docker_hosts: config.docker_hosts.keys().cloned().collect(),
+        secrets: Some(config.secrets.keys().cloned().collect()),
+    }
+}
+
 /// What turns a configuration's folders into something that can serve.
 pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
     Loader {
@@ -190,9 +219,7 @@ pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
             policies: config.policies_dir.clone(),
             playbooks: config.ansible.playbooks_dir.clone(),
         },
-        environment: sentinel_core::policy::Environment {
-            docker_hosts: config.docker_hosts.keys().cloned().collect(),
-        },
+        environment: environment(config),
     }
 }
 
@@ -207,6 +234,7 @@ struct Base {
     listener: TcpListener,
     docker: Arc<Docker>,
     ansible: Arc<Ansible>,
+    http: Arc<Http>,
     sandbox: Arc<Sandbox>,
 }
 
@@ -255,6 +283,7 @@ impl Base {
             listener,
             docker: Arc::new(Docker::new(config.docker_hosts.clone())?),
             ansible: Arc::new(ansible),
+            http: Arc::new(http(config)?),
             sandbox: sandbox(config)?,
         })
     }
@@ -282,6 +311,7 @@ fn driver(
             sandbox: base.sandbox.clone(),
             docker: base.docker.clone(),
             ansible: base.ansible.clone(),
+            http: base.http.clone(),
             journal: base.journal.clone(),
             reader: base.reader.clone(),
             serving: reloader.serving.clone(),

@@ -10,6 +10,7 @@ mod config;
 mod engine;
 mod intake;
 mod reconcile;
+mod secrets;
 mod serving;
 mod telemetry;
 

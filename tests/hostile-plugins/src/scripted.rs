@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sentinel_plugin::ansible::Playbook;
 use sentinel_plugin::docker::{self, Container, Filter, Health};
+use sentinel_plugin::http;
 use sentinel_plugin::{
     CapabilityError, Failure, Incident, Outcome, Remediation, clock, info, random,
 };
@@ -105,6 +106,16 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
             let recap = Playbook::new(about).var("third", 1.0 / 3.0).run()?;
             format!("exit code {}", recap.exit_code)
         }
+        "get" => answer(&http::Request::get(about))?,
+        "post" => answer(&http::Request::post(about).body("what is posted"))?,
+        // With a header that the host fills in.
+        "post-secret" => answer(
+            &http::Request::post(about)
+                .header("authorization", "secret://key")
+                .body("what is posted"),
+        )?,
+        "post-large" => answer(&http::Request::post(about).body(vec![b'x'; (512 << 10) + 1]))?,
+        "brew" => answer(&http::Request::new("BREW", about))?,
         // Looks until the container is healthy, at most a hundred times.
         "await" => {
             let mut looks = 1;
@@ -169,6 +180,12 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
         },
         _ => panic!("the script has `{word}`"),
     })
+}
+
+fn answer(request: &http::Request) -> Result<String, CapabilityError> {
+    let response = request.send()?;
+    let text: String = response.text().chars().take(200).collect();
+    Ok(format!("{} {text}", response.status))
 }
 
 fn tell(details: &docker::Details) -> String {

@@ -10,7 +10,7 @@ use sentinel_core::id::{Digest, PluginName, RunId};
 use sentinel_core::recording::Recording;
 use sentinel_core::timeline;
 use sentinel_journal::{Journal, Reader};
-use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver};
+use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver, HttpDriver};
 use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateLimits, GateMode, Halt};
 use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,7 @@ pub(crate) struct Executor {
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) docker: Arc<dyn DockerDriver>,
     pub(crate) ansible: Arc<dyn AnsibleDriver>,
+    pub(crate) http: Arc<dyn HttpDriver>,
     pub(crate) journal: Arc<Journal>,
     /// Records of runs that go on are read with it.
     pub(crate) reader: Arc<Reader>,
@@ -160,6 +161,7 @@ impl Executor {
             recorder: recorder.clone(),
             docker: self.docker.clone(),
             ansible: self.ansible.clone(),
+            http: self.http.clone(),
             io: tokio::runtime::Handle::current(),
             effects: self.effects.clone(),
             limits: GateLimits::default(),
@@ -172,6 +174,7 @@ impl Executor {
                 switch: self.switch.clone(),
                 policy: order.policy.clone(),
                 target: order.target.clone(),
+                step: order.rung.step,
             }),
             halt,
             evidence: order.evidence.map(|lines| EvidencePlan {

@@ -9,6 +9,7 @@ use sentinel_core::capability::{
     Response,
 };
 use sentinel_core::event::Resource;
+use sentinel_core::http::{HttpBody, HttpResponse};
 
 use super::plan::stand_in;
 
@@ -59,6 +60,15 @@ impl Rehearsal {
                     tasks: Vec::new(),
                     output: format!("dry run: {} was not run", asked.playbook),
                     duration_ms: 0,
+                }));
+            }
+            // What a server would have said is not known: that all is well, and no more.
+            Request::Http(_) => {
+                return Response::Http(Box::new(HttpResponse {
+                    status: 200,
+                    headers: Vec::new(),
+                    body: HttpBody::default(),
+                    truncated: false,
                 }));
             }
         };
