@@ -34,6 +34,23 @@ pub enum Import {
     Memory,
 }
 
+impl Import {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        DockerAction::ALL.into_iter().map(Self::Docker).chain([
+            Self::Ansible,
+            Self::Http,
+            Self::Memory,
+        ])
+    }
+
+    /// The import that is displayed as `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|import| import.to_string() == name)
+    }
+}
+
 impl fmt::Display for Import {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

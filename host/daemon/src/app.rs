@@ -19,6 +19,7 @@ use sentinel_drivers::docker::{Docker, DockerConfigError};
 use sentinel_drivers::http::{Http, HttpConfigError};
 use sentinel_drivers::probe::HttpProbe;
 use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
+use sentinel_sandbox::code::CodeStore;
 use sentinel_sandbox::{RunLimits, Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
+use crate::cli::compile;
 use crate::clock::Clock;
 use crate::config::{Config, Limits};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
@@ -169,15 +171,31 @@ fn memory(limits: &Limits) -> usize {
     usize::try_from(limits.plugin.memory.0).unwrap_or(usize::MAX)
 }
 
-/// The sandbox that a configuration asks for.
-pub(crate) fn sandbox(config: &Config) -> Result<Arc<Sandbox>, StartError> {
+/// The sandbox that a configuration asks for. Keeps no machine code without a `store`.
+pub(crate) fn sandbox(
+    config: &Config,
+    store: Option<CodeStore>,
+) -> Result<Arc<Sandbox>, StartError> {
     let sandbox = Sandbox::new(SandboxConfig {
         max_runs: config.limits.plugin.runs,
         max_memory: memory(&config.limits),
+        compiler: compile::compiler(),
+        store,
         ..SandboxConfig::default()
     })
     .map_err(|error| StartError::Sandbox(error.to_string()))?;
     Ok(Arc::new(sandbox))
+}
+
+/// Where machine code is kept, in the data folder. Without it each start compiles, which is
+/// no reason not to start.
+fn code_store(config: &Config) -> Option<CodeStore> {
+    let folder = config.data_dir.join("code");
+    CodeStore::open(&folder, &config.data_dir.join("code.key"))
+        .inspect_err(|error| {
+            tracing::warn!(%error, folder = %folder.display(), "machine code cannot be kept: each start compiles the plugins");
+        })
+        .ok()
 }
 
 /// The Ansible that a configuration asks for. Touches nothing.
@@ -284,7 +302,7 @@ impl Base {
             docker: Arc::new(Docker::new(config.docker_hosts.clone())?),
             ansible: Arc::new(ansible),
             http: Arc::new(http(config)?),
-            sandbox: sandbox(config)?,
+            sandbox: sandbox(config, code_store(config))?,
         })
     }
 }

@@ -20,13 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
     RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use jiff::Timestamp;
 use sentinel_core::alert::Labels;
-use sentinel_core::capability::{CapabilityError, DockerCall, Response};
+use sentinel_core::capability::{CapabilityError, ContainerDetails, DockerCall, Response};
 use sentinel_sandbox::driver::{ContainerIdentity, DockerDriver, Settled};
 use tokio_util::task::TaskTracker;
 
@@ -129,15 +130,20 @@ impl DockerDriver for Docker {
     ) -> Result<ContainerIdentity, CapabilityError> {
         let host = self.host(host)?;
         check_name(container)?;
-        let client = host.client(LOOKUP_TIMEOUT).await?;
-        let found = host
-            .answer(
-                Ask::observation("inspect"),
-                LOOKUP_TIMEOUT,
-                client.inspect_container(container, None::<InspectContainerOptions>),
-            )
-            .await?;
-        details::identity(found).ok_or_else(|| host.nonsense("inspect"))
+        let found = look_up(host, container, LOOKUP_TIMEOUT).await?;
+        details::identity(&found).ok_or_else(|| host.nonsense("inspect"))
+    }
+
+    async fn find(
+        &self,
+        host: &str,
+        container: &str,
+    ) -> Result<(ContainerIdentity, Option<Box<ContainerDetails>>), CapabilityError> {
+        let host = self.host(host)?;
+        check_name(container)?;
+        let found = look_up(host, container, LOOKUP_TIMEOUT).await?;
+        let identity = details::identity(&found).ok_or_else(|| host.nonsense("inspect"))?;
+        Ok((identity, details::details(found).map(Box::new)))
     }
 
     async fn call(
@@ -277,19 +283,27 @@ async fn list(
     Ok(Response::Containers(containers))
 }
 
+/// Docker's own account of a container.
+async fn look_up(
+    host: &Host,
+    container: &str,
+    timeout: Duration,
+) -> Result<ContainerInspectResponse, CapabilityError> {
+    let client = host.client(timeout).await?;
+    host.answer(
+        Ask::observation("inspect"),
+        timeout,
+        client.inspect_container(container, None::<InspectContainerOptions>),
+    )
+    .await
+}
+
 async fn inspect(
     host: &Host,
     container: &str,
     timeout: Duration,
 ) -> Result<Response, CapabilityError> {
-    let client = host.client(timeout).await?;
-    let found = host
-        .answer(
-            Ask::observation("inspect"),
-            timeout,
-            client.inspect_container(container, None::<InspectContainerOptions>),
-        )
-        .await?;
+    let found = look_up(host, container, timeout).await?;
     details::details(found)
         .map(|details| Response::Container(Box::new(details)))
         .ok_or_else(|| host.nonsense("inspect"))

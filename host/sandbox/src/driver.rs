@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sentinel_core::alert::Labels;
 use sentinel_core::capability::{
-    AnsibleRequest, CapabilityError, DockerCall, PlaybookReport, Response,
+    AnsibleRequest, CapabilityError, ContainerDetails, DockerCall, PlaybookReport, Response,
 };
 use sentinel_core::http::{HttpMethod, HttpRequest, HttpResponse, HttpUrl};
 
@@ -44,6 +44,16 @@ pub trait DockerDriver: Send + Sync {
         host: &str,
         container: &str,
     ) -> Result<ContainerIdentity, CapabilityError>;
+
+    /// Like [`Self::resolve`], with what `inspect` would say of the container, where the
+    /// same answer of Docker holds both.
+    async fn find(
+        &self,
+        host: &str,
+        container: &str,
+    ) -> Result<(ContainerIdentity, Option<Box<ContainerDetails>>), CapabilityError> {
+        Ok((self.resolve(host, container).await?, None))
+    }
 
     /// Carries out `call`, whose container is a full id that `resolve` gave.
     /// `timeout` bounds each answer of Docker, not counting a call's own grace.

@@ -16,6 +16,7 @@ use wasmtime::{
     WasmBacktraceDetails, WasmFeatures,
 };
 
+use crate::code::{CodeStore, Compiler};
 use crate::guest::{self, Guest, MAX_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::plugin::LoadError;
 use crate::run::RunLimits;
@@ -32,7 +33,7 @@ const WARM_TABLE: usize = 64 * 1024;
 const WARM_STACK: usize = 64 * 1024;
 
 /// How the sandbox is set up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SandboxConfig {
     /// How many threads guests run on; by default as many as there are processors.
     pub threads: NonZeroUsize,
@@ -47,6 +48,10 @@ pub struct SandboxConfig {
     pub compile_timeout: Duration,
     /// What a plugin may use to describe itself when it is loaded.
     pub describe: RunLimits,
+    /// Who compiles plugins.
+    pub compiler: Compiler,
+    /// Where machine code is kept; without one every load compiles.
+    pub store: Option<CodeStore>,
 }
 
 impl Default for SandboxConfig {
@@ -62,6 +67,8 @@ impl Default for SandboxConfig {
                 cpu: Duration::from_secs(2),
                 ..RunLimits::default()
             },
+            compiler: Compiler::default(),
+            store: None,
         }
     }
 }
@@ -202,7 +209,7 @@ impl Drop for Sandbox {
     }
 }
 
-fn lower_priority() {
+pub(crate) fn lower_priority() {
     // Linux keeps a priority for each thread; none stands for the calling one.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "a thread for plugins keeps its priority");
@@ -220,6 +227,11 @@ fn engine(config: &SandboxConfig) -> Result<Engine, SandboxError> {
         settings.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         Engine::new(&settings).map_err(SandboxError::Engine)
     })
+}
+
+/// An engine that compiles for [`engine`], and runs nothing.
+pub(crate) fn compiling(config: &SandboxConfig) -> wasmtime::Result<Engine> {
+    Engine::new(&settings(config))
 }
 
 fn settings(config: &SandboxConfig) -> Config {

@@ -34,7 +34,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::Rng as _;
-use sentinel_core::capability::{CapabilityError, DockerCall, DockerRequest, Request, Response};
+use sentinel_core::capability::{
+    CapabilityError, ContainerDetails, DockerCall, DockerRequest, Request, Response,
+};
 use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource, RunMode, StopCause};
 use sentinel_core::grant::Grants;
 use sentinel_core::http::{HttpMethod, HttpPlace, HttpUrl};
@@ -157,6 +159,19 @@ pub enum PassError {
     Unrecorded(#[from] RecordError),
 }
 
+/// A container that a call is about.
+struct Found {
+    identity: ContainerIdentity,
+    /// What `inspect` says of it, if the look that found it has told.
+    details: Option<Box<ContainerDetails>>,
+}
+
+impl Found {
+    fn parts(self) -> (Resource, Option<Box<ContainerDetails>>) {
+        (self.identity.into(), self.details)
+    }
+}
+
 /// The gate of one run. Clones are the same gate.
 #[derive(Clone)]
 pub struct Gate {
@@ -233,9 +248,9 @@ impl Gate {
             };
         }
         match shared.admit(&request).await {
-            Ok(on) if !request.is_effect() => shared.observation(call, request, on).await,
-            Ok(on) => {
-                let on = on.map(Resource::from);
+            Ok(found) if !request.is_effect() => shared.observation(call, request, found).await,
+            Ok(found) => {
+                let (on, details) = found.map(Found::parts).unzip();
                 if let Some(rehearsal) = &shared.rehearsal {
                     return shared.planned(rehearsal, call, request, on).await;
                 }
@@ -243,7 +258,8 @@ impl Gate {
                     plan.admit(&request, on.as_ref())
                         .map_err(|deviated| shared.halt(deviated))?;
                 }
-                shared.effect(call, request, on).await
+                let details = details.flatten();
+                shared.effect(call, request, on, details).await
             }
             Err(error) => {
                 shared.flush_clock();
@@ -474,17 +490,14 @@ impl Shared {
     }
 
     /// Steps 2 to 4: everything that is decided on every call.
-    async fn admit(&self, request: &Request) -> Result<Option<ContainerIdentity>, CapabilityError> {
+    async fn admit(&self, request: &Request) -> Result<Option<Found>, CapabilityError> {
         let found = self.granted(request).await?;
         self.may_act(request)?;
         Ok(found)
     }
 
     /// Steps 2 and 3.
-    async fn granted(
-        &self,
-        request: &Request,
-    ) -> Result<Option<ContainerIdentity>, CapabilityError> {
+    async fn granted(&self, request: &Request) -> Result<Option<Found>, CapabilityError> {
         let grants = &self.context.grants;
         match request {
             Request::Docker(asked) => {
@@ -493,8 +506,9 @@ impl Shared {
                 let Some(container) = asked.call.container() else {
                     return Ok(None);
                 };
-                let found = self.resolve(&asked.host, container).await?;
-                grants.allows_docker(&asked.host, action, &found.name, &found.labels)?;
+                let found = self.find(&asked.host, container).await?;
+                let Found { identity: on, .. } = &found;
+                grants.allows_docker(&asked.host, action, &on.name, &on.labels)?;
                 Ok(Some(found))
             }
             Request::Ansible(asked) => {
@@ -543,11 +557,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn resolve(
-        &self,
-        host: &str,
-        container: &str,
-    ) -> Result<ContainerIdentity, CapabilityError> {
+    async fn find(&self, host: &str, container: &str) -> Result<Found, CapabilityError> {
         let docker = Arc::clone(&self.context.docker);
         let container = match &self.rehearsal {
             Some(rehearsal) => rehearsal.real(host, container),
@@ -555,9 +565,9 @@ impl Shared {
         };
         let asked = host.to_owned();
         let timeout = self.docker_timeout();
-        let mut found = self
+        let (mut identity, mut details) = self
             .look(async move {
-                tokio::time::timeout(timeout, docker.resolve(&asked, &container))
+                tokio::time::timeout(timeout, docker.find(&asked, &container))
                     .await
                     .unwrap_or_else(|_| {
                         Err(CapabilityError::TimedOut(format!(
@@ -567,26 +577,42 @@ impl Shared {
             })
             .await?;
         if let Some(rehearsal) = &self.rehearsal {
-            found.id = rehearsal.id(host, found.id);
+            identity.id = rehearsal.id(host, identity.id);
+            // They are not what the run is to see.
+            details = None;
         }
-        Ok(found)
+        Ok(Found { identity, details })
     }
 
     async fn observation(
         self: &Arc<Self>,
         call: u32,
         request: Request,
-        on: Option<ContainerIdentity>,
+        found: Option<Found>,
     ) -> Result<CallResult, PassError> {
-        let timeout = match &request {
-            Request::Http(_) => self.remaining(),
-            Request::Docker(_) | Request::Ansible(_) => self.docker_timeout(),
+        let result = match (&request, found) {
+            // Docker has said it already.
+            (
+                Request::Docker(DockerRequest {
+                    call: DockerCall::Inspect { .. },
+                    ..
+                }),
+                Some(Found {
+                    details: Some(details),
+                    ..
+                }),
+            ) => Ok(Response::Container(details)),
+            (_, found) => {
+                let timeout = match &request {
+                    Request::Http(_) => self.remaining(),
+                    Request::Docker(_) | Request::Ansible(_) => self.docker_timeout(),
+                };
+                let on = found.map(|found| found.identity.id);
+                let (shared, asked) = (Arc::clone(self), request.clone());
+                self.look(async move { shared.observe(&asked, on, timeout).await })
+                    .await
+            }
         };
-        let on = on.map(|on| on.id);
-        let (shared, asked) = (Arc::clone(self), request.clone());
-        let result = self
-            .look(async move { shared.observe(&asked, on, timeout).await })
-            .await;
         self.answered(&result);
         self.flush_clock();
         let context = &self.context;
@@ -656,11 +682,14 @@ impl Shared {
         call: u32,
         request: Request,
         on: Option<Resource>,
+        details: Option<Box<ContainerDetails>>,
     ) -> Result<CallResult, PassError> {
         let evidence = match &request {
             // Nothing on the target is touched by it.
             Request::Http(_) => None,
-            Request::Docker(_) | Request::Ansible(_) => self.evidence(&request, on.as_ref()).await,
+            Request::Docker(_) | Request::Ansible(_) => {
+                self.evidence(&request, on.as_ref(), details).await
+            }
         };
         // From here on, a halt waits for the effect, or the effect sees the halt.
         let under_way = self.under_way.token();
@@ -755,7 +784,12 @@ impl Shared {
     }
 
     /// Step 6: what is to be recorded before the first effect.
-    async fn evidence(&self, request: &Request, on: Option<&Resource>) -> Option<Evidence> {
+    async fn evidence(
+        &self,
+        request: &Request,
+        on: Option<&Resource>,
+        details: Option<Box<ContainerDetails>>,
+    ) -> Option<Evidence> {
         let context = &self.context;
         let plan = context.evidence.clone()?;
         if context.halt.halted().is_some() || !self.first.swap(false, Ordering::Relaxed) {
@@ -764,7 +798,7 @@ impl Shared {
         let docker = Arc::clone(&context.docker);
         let (request, on) = (request.clone(), on.cloned());
         let look = async move {
-            Ok(evidence::capture(docker.as_ref(), &plan, &request, on.as_ref()).await)
+            Ok(evidence::capture(docker.as_ref(), &plan, &request, on.as_ref(), details).await)
         };
         let captured = self.look(look).await;
         Some(captured.unwrap_or_else(|error| Evidence::missing(error.to_string())))
@@ -810,7 +844,10 @@ impl Shared {
             std::future::pending::<()>().await;
         }
         match self.granted(&request).await {
-            Ok(on) => self.effect(call, request, on.map(Resource::from)).await,
+            Ok(found) => {
+                let (on, details) = found.map(Found::parts).unzip();
+                self.effect(call, request, on, details.flatten()).await
+            }
             // It began, so it needs an end: it cannot be begun again.
             Err(error) => {
                 let result = Err(error);

@@ -10,15 +10,15 @@ use sentinel_core::event::LogLevel;
 use sentinel_core::grant::Import;
 use sentinel_core::id::{Digest, NameError, PluginName};
 use serde_json::Value;
-use wasmtime::component::Component;
 
 pub use sentinel_core::policy::ParamError;
 
 use crate::bindings::RemediationPre;
 use crate::bindings::sentinel::plugin::types::Description;
+use crate::code::{self, Kept, Told};
 use crate::contract;
 use crate::engine::Sandbox;
-use crate::guest::{Guest, Role, Source, Stop};
+use crate::guest::{self, Guest, Role, Stop};
 use crate::log::{RunLog, clean};
 use crate::run::{self, RunFailure};
 
@@ -134,6 +134,20 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
+    /// The compiler's process did not come to its own end.
+    #[error(
+        "it cannot be compiled: the compiler ended with {how}{}; it may have {} MiB of memory: make the plugin smaller",
+        if said.is_empty() { String::new() } else { format!(" ({said})") },
+        memory >> 20
+    )]
+    CompilerEnded {
+        /// How, in the system's words.
+        how: String,
+        /// What it may take, in bytes.
+        memory: u64,
+        /// What it said last.
+        said: String,
+    },
     /// The compiler took too long.
     #[error(
         "it was not compiled within {}: make it smaller",
@@ -241,6 +255,52 @@ struct Compiled {
     pre: RemediationPre<Guest>,
 }
 
+/// What is known of a plugin's bytes.
+enum Source {
+    /// Made and described before, and kept.
+    Kept(Kept),
+    /// Not seen before: what it asks for, and its bytes.
+    New(BTreeSet<Import>, Vec<u8>),
+}
+
+/// Machine code.
+enum Code {
+    /// It was kept.
+    Kept(Kept),
+    /// It was just made.
+    New(Vec<u8>),
+}
+
+impl Code {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Kept(kept) => kept.code(),
+            Self::New(code) => code,
+        }
+    }
+}
+
+impl From<&Told> for Description {
+    fn from(told: &Told) -> Self {
+        Self {
+            name: told.name.clone(),
+            version: told.version.clone(),
+            summary: told.summary.clone(),
+            params_schema: told.params_schema.clone(),
+        }
+    }
+}
+
+fn told_of(compiled: &Compiled, description: &Description) -> Told {
+    Told {
+        imports: compiled.imports.iter().map(ToString::to_string).collect(),
+        name: description.name.clone(),
+        version: description.version.clone(),
+        summary: description.summary.clone(),
+        params_schema: description.params_schema.clone(),
+    }
+}
+
 impl Sandbox {
     /// Checks, compiles and starts a plugin, and asks it what it is. Plugins are
     /// compiled one at a time, on threads of their own.
@@ -252,42 +312,107 @@ impl Sandbox {
                 limit,
             });
         }
-        let compiled = self.compile(bytes).await?;
-        let description = self.describe(&compiled.pre).await?;
+        let (digest, source) = self.look(bytes).await?;
+        let (imports, code, told) = match source {
+            Source::Kept(kept) => {
+                // Names of imports that this version does not know are no names of its.
+                let imports = kept.told.imports.iter();
+                let imports = imports.filter_map(|name| Import::named(name)).collect();
+                (imports, Code::Kept(kept), true)
+            }
+            Source::New(imports, bytes) => (imports, Code::New(self.compile(bytes).await?), false),
+        };
+        let (compiled, code) = self.link(digest, imports, code).await?;
+        let description = match &code {
+            Code::Kept(kept) => Description::from(&kept.told),
+            Code::New(_) => self.describe(&compiled.pre).await?,
+        };
+        if let Code::New(code) = code
+            && let Some(store) = self.config().store.clone()
+        {
+            let told = told_of(&compiled, &description);
+            let (engine, config) = (self.engine(), self.config().clone());
+            let keep = move || store.put(&digest, &engine, &config, &told, &code);
+            self.blocking(keep).await?;
+        }
         let plugin = Arc::new(finish(compiled, description)?);
-        tracing::debug!(%plugin, imports = ?plugin.imports, "a plugin was loaded");
+        tracing::debug!(%plugin, imports = ?plugin.imports, kept = told, "a plugin was loaded");
         Ok(plugin)
     }
 
-    async fn compile(&self, bytes: Vec<u8>) -> Result<Compiled, LoadError> {
+    /// What is kept of the plugin, or else what it asks for.
+    async fn look(&self, bytes: Vec<u8>) -> Result<(Digest, Source), LoadError> {
+        let (engine, config) = (self.engine(), self.config().clone());
+        self.blocking(move || {
+            let digest = Digest::of(&bytes);
+            let kept = config
+                .store
+                .as_ref()
+                .and_then(|store| store.get(&digest, &engine, &config));
+            let source = match kept {
+                Some(kept) => Source::Kept(kept),
+                None => Source::New(contract::inspect(&bytes, config.max_memory)?, bytes),
+            };
+            Ok((digest, source))
+        })
+        .await?
+    }
+
+    /// Makes machine code, one plugin at a time.
+    async fn compile(&self, bytes: Vec<u8>) -> Result<Vec<u8>, LoadError> {
         let limit = self.config().compile_timeout;
-        let max_memory = self.config().max_memory;
-        let (engine, linker, pool) = (self.engine(), self.linker(), self.compilers());
         let turn = self.compile_turn().await?;
-        let task = self.threads()?.spawn_blocking(move || {
+        let config = self.config();
+        if let Some(compiled) = config.compiler.process(&bytes, config, limit).await {
+            return compiled;
+        }
+        let (engine, pool) = (self.engine(), self.compilers());
+        let task = self.blocking(move || {
             // Held to the end, also of a compilation that nobody waits for any more: it
             // cannot be interrupted.
             let _turn = turn;
-            let imports = contract::inspect(&bytes, max_memory)?;
-            let component = pool
-                .install(|| Component::new(&engine, &bytes))
-                .map_err(|error| LoadError::Compile {
+            pool.install(|| code::here(&engine, &bytes))
+        });
+        tokio::time::timeout(limit, task)
+            .await
+            .unwrap_or(Ok(Err(LoadError::CompileTimedOut { limit })))?
+    }
+
+    /// Makes machine code into something that can be started.
+    async fn link(
+        &self,
+        digest: Digest,
+        imports: BTreeSet<Import>,
+        code: Code,
+    ) -> Result<(Compiled, Code), LoadError> {
+        let (engine, linker) = (self.engine(), self.linker());
+        self.blocking(move || {
+            let component =
+                code::component(&engine, code.bytes()).map_err(|error| LoadError::Compile {
                     reason: run::one_line(&error),
                 })?;
             let pre = linker
                 .instantiate_pre(&component)
                 .map_err(|error| mismatch(&error))?;
-            Ok(Compiled {
-                digest: Digest::of(&bytes),
+            let compiled = Compiled {
+                digest,
                 imports,
                 pre: RemediationPre::new(pre).map_err(|error| mismatch(&error))?,
-            })
-        });
-        match tokio::time::timeout(limit, task).await {
-            Ok(Ok(compiled)) => compiled,
-            Ok(Err(panic)) => Err(LoadError::Internal(panic.to_string())),
-            Err(_) => Err(LoadError::CompileTimedOut { limit }),
-        }
+            };
+            Ok((compiled, code))
+        })
+        .await?
+    }
+
+    /// Does what takes a while on the guests' threads for such work.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, LoadError> {
+        self.threads()?
+            .spawn_blocking(work)
+            .await
+            .map_err(|panic| LoadError::Internal(panic.to_string()))
     }
 
     async fn describe(&self, pre: &RemediationPre<Guest>) -> Result<Description, LoadError> {
@@ -307,7 +432,7 @@ impl Sandbox {
         let (pre, ticker, engine) = (pre.clone(), self.ticker(), self.engine());
         let task = async move {
             let _ticking = ticker.tick();
-            let source = Source::unrecorded(&limits);
+            let source = guest::Source::unrecorded(&limits);
             let deadline = source.clock.deadline();
             let mut store = run::store(&engine, Role::Describing, &limits, log.clone(), source);
             let told = tokio::time::timeout_at(deadline, async {

@@ -91,13 +91,16 @@ pub(crate) fn payload(
             annotations.insert(name.to_owned(), value.into());
         }
     }
-    let mut alert = json!({ "labels": labels, "annotations": annotations });
+    let mut alert = Map::new();
+    let moment = |at: &Timestamp| Value::from(at.to_string());
     if let Some((from, to)) = fires {
-        alert["startsAt"] = from.to_string().into();
-        alert["endsAt"] = to.to_string().into();
+        alert.insert("startsAt".to_owned(), moment(from));
+        alert.insert("endsAt".to_owned(), moment(to));
     }
     if let Some(url) = &incident.alert.generator_url {
-        alert["generatorURL"] = url.clone().into();
+        alert.insert("generatorURL".to_owned(), url.clone().into());
     }
+    alert.insert("labels".to_owned(), labels.into());
+    alert.insert("annotations".to_owned(), annotations.into());
     json!([alert])
 }

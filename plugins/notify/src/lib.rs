@@ -153,11 +153,10 @@ fn accepted(answer: &Response) -> Result<u16, CapabilityError> {
         200..300 => Ok(answer.status),
         408 | 425 | 429 | 500..600 => Err(CapabilityError::Unavailable(text)),
         404 | 410 => Err(CapabilityError::NotFound(text)),
-        // A redirect is followed where the policy grants that; this one is not.
-        300..400 => Err(CapabilityError::Invalid(text)),
-        400..500 => Err(CapabilityError::Invalid(text)),
+        // A redirect that the policy grants has been followed; this one is not granted.
+        300..500 => Err(CapabilityError::Invalid(text)),
         _ => Err(CapabilityError::Failed(text)),
     }
 }
 
-sentinel_plugin::plugin!(Notify);
+sentinel_plugin::plugin!(Notify, name = "notify", version = env!("CARGO_PKG_VERSION"));

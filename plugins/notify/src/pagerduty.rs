@@ -22,21 +22,27 @@ pub(crate) fn payload(notice: &Notice<'_>, params: &Params) -> Value {
             255,
         )
     });
-    let mut event = json!({
-        "routing_key": "",
-        "event_action": params.event.as_str(),
+    let (action, routing_key) = (params.event.as_str(), "");
+    if params.event != Event::Trigger {
+        return json!({
+            "routing_key": routing_key,
+            "event_action": action,
+            "dedup_key": key,
+        });
+    }
+    let (timeline, _) = notice.timeline_end(TIMELINE);
+    let links: Vec<Value> = notice
+        .links()
+        .iter()
+        .map(|(name, url)| json!({ "href": url, "text": name }))
+        .collect();
+    json!({
+        "routing_key": routing_key,
+        "event_action": action,
         "dedup_key": key,
-    });
-    if params.event == Event::Trigger {
-        let (timeline, _) = notice.timeline_end(TIMELINE);
-        let links: Vec<Value> = notice
-            .links()
-            .iter()
-            .map(|(name, url)| json!({ "href": url, "text": name }))
-            .collect();
-        event["client"] = "Infra Sentinel".into();
-        event["links"] = links.into();
-        event["payload"] = json!({
+        "client": "Infra Sentinel",
+        "links": links,
+        "payload": {
             "summary": cut(&format!("{}: {}", notice.title(), notice.why()), 1024),
             "source": incident.target.uri,
             "severity": notice.severity.as_str(),
@@ -53,7 +59,6 @@ pub(crate) fn payload(notice: &Notice<'_>, params: &Params) -> Value {
                 "labels": object(&incident.alert.labels),
                 "timeline": timeline,
             },
-        });
-    }
-    event
+        },
+    })
 }

@@ -12,20 +12,19 @@ const TIMELINE: usize = 2500;
 
 pub(crate) fn payload(notice: &Notice<'_>) -> Value {
     let incident = notice.incident;
-    let mut text = String::new();
+    let mut lines = Vec::new();
     let parts = [notice.message, notice.summary()];
     for part in parts.into_iter().flatten() {
-        text.push_str(&escaped(&cut(part, 1000)));
-        text.push('\n');
+        lines.push(escaped(&cut(part, 1000)));
     }
     if !notice.timeline.is_empty() {
         let (timeline, left_out) = notice.timeline_end(TIMELINE);
         if left_out > 0 {
-            text.push_str(&format!("_{left_out} earlier lines are left out_\n"));
+            lines.push(format!("_{left_out} earlier lines are left out_"));
         }
         // What would end the block is not to.
         let timeline = escaped(&timeline).replace("```", "'''");
-        text.push_str(&format!("```{timeline}```\n"));
+        lines.push(format!("```{timeline}```"));
     }
     let links: Vec<String> = notice
         .links()
@@ -36,8 +35,7 @@ pub(crate) fn payload(notice: &Notice<'_>) -> Value {
         })
         .collect();
     if !links.is_empty() {
-        text.push_str(&links.join(" · "));
-        text.push('\n');
+        lines.push(links.join(" · "));
     }
     let field = |title: &str, value: &str, short: bool| json!({ "title": title, "value": escaped(&cut(value, 500)), "short": short });
     let title = notice.title();
@@ -62,7 +60,7 @@ pub(crate) fn payload(notice: &Notice<'_>) -> Value {
                     "short": false
                 }),
             ],
-            "text": text.trim_end(),
+            "text": lines.join("\n"),
             "mrkdwn_in": ["text", "fields"],
             "footer": format!("Infra Sentinel, incident {}", escaped(&incident.id)),
             "ts": incident.alert.starts_at.seconds,

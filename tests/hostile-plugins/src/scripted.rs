@@ -106,16 +106,7 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
             let recap = Playbook::new(about).var("third", 1.0 / 3.0).run()?;
             format!("exit code {}", recap.exit_code)
         }
-        "get" => answer(&http::Request::get(about))?,
-        "post" => answer(&http::Request::post(about).body("what is posted"))?,
-        // With a header that the host fills in.
-        "post-secret" => answer(
-            &http::Request::post(about)
-                .header("authorization", "secret://key")
-                .body("what is posted"),
-        )?,
-        "post-large" => answer(&http::Request::post(about).body(vec![b'x'; (512 << 10) + 1]))?,
-        "brew" => answer(&http::Request::new("BREW", about))?,
+        "get" | "brew" | "post" | "post-secret" | "post-large" => send(word, about)?,
         // Looks until the container is healthy, at most a hundred times.
         "await" => {
             let mut looks = 1;
@@ -182,7 +173,16 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
     })
 }
 
-fn answer(request: &http::Request) -> Result<String, CapabilityError> {
+fn send(word: &str, url: &str) -> Result<String, CapabilityError> {
+    let post = || http::Request::post(url).body("what is posted");
+    let request = match word {
+        "get" => http::Request::get(url),
+        "brew" => http::Request::new("BREW", url),
+        // With a header that the host fills in.
+        "post-secret" => post().header("authorization", "secret://key"),
+        "post-large" => post().body(vec![b'x'; (512 << 10) + 1]),
+        _ => post(),
+    };
     let response = request.send()?;
     let text: String = response.text().chars().take(200).collect();
     Ok(format!("{} {text}", response.status))

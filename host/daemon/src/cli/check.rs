@@ -33,7 +33,7 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
     if let Some(bad) = bad.first() {
         return Err(Failure::given(bad.to_string()));
     }
-    let sandbox = app::sandbox(&config)?;
+    let sandbox = app::sandbox(&config, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

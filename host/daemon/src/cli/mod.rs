@@ -3,6 +3,7 @@
 mod backtest;
 mod check;
 mod client;
+pub(crate) mod compile;
 mod explain;
 mod incidents;
 mod operate;
@@ -209,6 +210,9 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Make machine code of a component: what the daemon compiles plugins with.
+    #[command(name = compile::COMMAND, hide = true)]
+    CompilePlugin,
 }
 
 #[derive(Debug, Subcommand)]
@@ -404,6 +408,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         } => operate::cancel(&config, daemon, id, by, reason),
         Command::Completions { shell } => reference::completions(shell),
         Command::Man { out } => reference::man(out.as_deref()),
+        Command::CompilePlugin => compile::run(),
     }
 }
 

@@ -57,7 +57,7 @@ struct Replayed {
 pub(super) fn run(config: &Path, args: &ReplayArgs) -> Result<(), Failure> {
     let settings = Config::read(config, &super::variable)?;
     let reader = reader(config)?;
-    let sandbox = app::sandbox(&settings)?;
+    let sandbox = app::sandbox(&settings, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

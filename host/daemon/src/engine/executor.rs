@@ -13,6 +13,7 @@ use sentinel_journal::{Journal, Reader};
 use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver, HttpDriver};
 use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateLimits, GateMode, Halt};
 use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::recorder::RunRecorder;
@@ -55,11 +56,15 @@ enum LostError {
 
 impl Executor {
     /// Starts a run, or lets it go on; its end comes back to the engine as an input.
-    pub(super) fn start(&self, order: Order, halt: Halt) {
+    /// `written` turns true once its start is on the disk; what is dropped before that
+    /// never will be.
+    pub(super) fn start(&self, order: Order, halt: Halt, written: watch::Receiver<bool>) {
         let executor = self.clone();
         self.runs.spawn(async move {
             let (run, plugin) = (order.run, order.plugin.clone());
-            let work = executor.runs.spawn(executor.clone().carry_out(order, halt));
+            let work = executor
+                .runs
+                .spawn(executor.clone().carry_out(order, halt, written));
             let result = match work.await {
                 Ok(result) => result,
                 Err(error) => {
@@ -82,8 +87,18 @@ impl Executor {
     }
 
     /// None when a run that is to go on cannot.
-    async fn carry_out(self, order: Order, halt: Halt) -> Option<RunResult> {
+    async fn carry_out(
+        self,
+        order: Order,
+        halt: Halt,
+        mut written: watch::Receiver<bool>,
+    ) -> Option<RunResult> {
         let run = order.run;
+        // These read what is written of their incident.
+        let reads = order.resume || order.rung.step == 0;
+        if reads && written.wait_for(|written| *written).await.is_err() {
+            return None;
+        }
         let found = if order.resume {
             self.record_of(run).await
         } else {
@@ -91,7 +106,7 @@ impl Executor {
             plugin.map(|plugin| (plugin, None))
         };
         match found {
-            Ok((plugin, record)) => Some(self.run(order, halt, plugin, record).await),
+            Ok((plugin, record)) => Some(self.run(order, halt, plugin, record, written).await),
             Err(error) if order.resume => {
                 tracing::warn!(%run, %error, "a run that was cut off cannot go on");
                 None
@@ -139,6 +154,7 @@ impl Executor {
         halt: Halt,
         plugin: Arc<Plugin>,
         record: Option<Recording>,
+        written: watch::Receiver<bool>,
     ) -> RunResult {
         let run = order.run;
         // Checked when the policy was loaded, but for what its templates fill in.
@@ -151,6 +167,7 @@ impl Executor {
         }
         let recorder = Arc::new(RunRecorder::new(
             run,
+            written,
             self.journal.clone(),
             self.engine.clone(),
             self.metrics.clone(),

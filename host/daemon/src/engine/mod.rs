@@ -27,7 +27,7 @@ use sentinel_core::policy::PolicySet;
 use sentinel_core::record::{Accepted, Append, History, Recovered};
 use sentinel_journal::{Journal, Reader, WriteError};
 use sentinel_sandbox::gate::Halt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::executor::Executor;
@@ -304,7 +304,8 @@ impl Driver {
             .turn(inputs, self.clock.now(), &world, &effects, stopping)
     }
 
-    /// Commits a turn, then does what was waiting for the commit.
+    /// Commits a turn, then does what was waiting for the commit. Runs do not wait, but
+    /// for what they write themselves.
     async fn carry_out(&mut self, turn: Turn, abandon: &CancellationToken) {
         let dealt_with = turn.append.done.len();
         let controls = !turn.append.controls.is_empty();
@@ -312,23 +313,34 @@ impl Driver {
         if controls {
             self.switch.set(self.engine.controls());
         }
+        // A run that begins may look around while its start is being written; nothing of
+        // its own is written before that is.
+        let (written, begun) = watch::channel(false);
+        let (runs, actions): (Vec<_>, Vec<_>) = turn
+            .actions
+            .into_iter()
+            .partition(|action| matches!(action, Action::Run(_)));
+        for action in runs {
+            self.act(action, &begun);
+        }
         if !turn.append.is_empty() {
-            let written = abandon.run_until_cancelled(self.commit(turn.append)).await;
-            if written != Some(true) {
+            let committed = abandon.run_until_cancelled(self.commit(turn.append)).await;
+            if committed != Some(true) {
                 // Nothing of this turn has happened: the next start finds its alerts in
                 // the inbox, and its incidents where they were.
                 abandon.cancel();
                 return;
             }
         }
+        written.send_replace(true);
         self.metrics.backlog(-(dealt_with as i64));
         let ended = turn.notes.iter().any(|note| matches!(note, Note::Ended(_)));
         for note in &turn.notes {
             self.metrics.note(note);
         }
         self.queue.put_back(turn.deferred, ended);
-        for action in turn.actions {
-            self.act(action);
+        for action in actions {
+            self.act(action, &begun);
         }
         for (token, reply) in turn.replies {
             if let Some(asking) = self.asking.remove(&token) {
@@ -355,12 +367,12 @@ impl Driver {
         }
     }
 
-    fn act(&mut self, action: Action) {
+    fn act(&mut self, action: Action, written: &watch::Receiver<bool>) {
         match action {
             Action::Run(order) => {
                 let halt = Halt::new();
                 self.halts.insert(order.run, halt.clone());
-                self.executor.start(*order, halt);
+                self.executor.start(*order, halt, written.clone());
             }
             Action::Stop {
                 run,

@@ -10,6 +10,7 @@ use sentinel_core::event::{CallResult, Event, EventBody, LogLevel, PlannedEffect
 use sentinel_core::id::RunId;
 use sentinel_journal::{Append, Journal};
 use sentinel_sandbox::gate::{Evidence, RecordError, Recorder};
+use tokio::sync::watch;
 
 use super::EngineHandle;
 use crate::telemetry::metrics::Metrics;
@@ -23,6 +24,8 @@ const BUFFER: usize = 64;
 #[derive(Debug)]
 pub(super) struct RunRecorder {
     run: RunId,
+    // True once the run's own start is on the disk.
+    begun: watch::Receiver<bool>,
     journal: Arc<Journal>,
     engine: EngineHandle,
     metrics: Arc<Metrics>,
@@ -34,12 +37,14 @@ pub(super) struct RunRecorder {
 impl RunRecorder {
     pub(super) fn new(
         run: RunId,
+        begun: watch::Receiver<bool>,
         journal: Arc<Journal>,
         engine: EngineHandle,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             run,
+            begun,
             journal,
             engine,
             metrics,
@@ -70,6 +75,10 @@ impl RunRecorder {
     /// Writes what waits.
     pub(super) async fn flush(&self) -> Result<(), RecordError> {
         let _writing = self.writing.lock().await;
+        let mut begun = self.begun.clone();
+        if begun.wait_for(|begun| *begun).await.is_err() {
+            return Err(RecordError("its start was not written".to_owned()));
+        }
         let events = std::mem::take(&mut *self.waiting());
         if events.is_empty() {
             return Ok(());

@@ -18,12 +18,16 @@ use super::recreate;
 
 /// Who the container is; none when Docker left its id or its name out. One that a
 /// recreate moved aside, and was cut off, is called by its own name all the same.
-pub(super) fn identity(found: ContainerInspectResponse) -> Option<ContainerIdentity> {
-    let id = found.id?;
+pub(super) fn identity(found: &ContainerInspectResponse) -> Option<ContainerIdentity> {
+    let id = found.id.as_deref()?;
+    let labels = found
+        .config
+        .as_ref()
+        .and_then(|config| config.labels.clone());
     Some(ContainerIdentity {
-        name: recreate::own_name(&id, bare(&found.name?)).to_owned(),
-        id,
-        labels: sorted(found.config.and_then(|config| config.labels)),
+        name: recreate::own_name(id, bare(found.name.as_deref()?)).to_owned(),
+        id: id.to_owned(),
+        labels: sorted(labels),
     })
 }
 

@@ -46,15 +46,17 @@ impl Evidence {
     }
 }
 
-/// Looks at the container that `request` acts on. It is the engine that looks, so no
+/// Looks at the container that `request` acts on; `details` is what is known of it by the
+/// look that found it. It is the engine that looks, so no
 /// grant is asked; nothing that goes wrong here is in the way of the effect.
 pub(crate) async fn capture(
     docker: &dyn DockerDriver,
     plan: &EvidencePlan,
     request: &Request,
     on: Option<&Resource>,
+    details: Option<Box<ContainerDetails>>,
 ) -> Evidence {
-    let look = look(docker, plan, request, on);
+    let look = look(docker, plan, request, on, details);
     tokio::time::timeout(TIMEOUT, look)
         .await
         .unwrap_or_else(|_| Evidence::missing(format!("Docker did not answer within {TIMEOUT:?}")))
@@ -65,6 +67,7 @@ async fn look(
     plan: &EvidencePlan,
     request: &Request,
     on: Option<&Resource>,
+    details: Option<Box<ContainerDetails>>,
 ) -> Evidence {
     let (host, container) = if let (Request::Docker(asked), Some(on)) = (request, on) {
         (asked.host.as_str(), on.id.clone())
@@ -85,7 +88,13 @@ async fn look(
         container,
         lines: plan.lines,
     };
-    let (details, log) = tokio::join!(docker.call(host, &inspect, TIMEOUT), async {
+    let look = async {
+        match details {
+            Some(details) => Ok(Response::Container(details)),
+            None => docker.call(host, &inspect, TIMEOUT).await,
+        }
+    };
+    let (details, log) = tokio::join!(look, async {
         if plan.lines == 0 {
             Ok(Response::Text(String::new()))
         } else {
