@@ -8,6 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
 
 "$setup/plugins.sh"
+"$setup/toolchains.sh"
 trap '"$setup/docker.sh" stop' EXIT
 "$setup/docker.sh" start
 "$setup/images.sh"

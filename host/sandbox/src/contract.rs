@@ -8,6 +8,7 @@ use sentinel_core::grant::Import;
 use wasmparser::component_types::ComponentEntityType;
 use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmtime::component::Component;
 
 use crate::guest::{MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::plugin::LoadError;
@@ -15,6 +16,8 @@ use crate::plugin::LoadError;
 /// The package of the contract, and the version that this sandbox serves.
 const PACKAGE: &str = "sentinel:plugin";
 pub(crate) const VERSION: &str = "0.1.0";
+/// Both.
+pub(crate) const NAME: &str = "sentinel:plugin@0.1.0";
 
 /// The packages of WASI 0.2 that are linked.
 const WASI: [&str; 6] = [
@@ -79,36 +82,49 @@ pub(crate) fn inspect(bytes: &[u8], max_memory: usize) -> Result<BTreeSet<Import
     if Parser::is_core_wasm(bytes) {
         return Err(LoadError::CoreModule);
     }
-    let damaged = |error: wasmparser::BinaryReaderError| LoadError::Damaged {
-        reason: error.message().to_owned(),
-        offset: error.offset(),
-    };
-    let surface = Surface::read(bytes).map_err(damaged)?;
+    let surface = Surface::read(bytes).map_err(|error| LoadError::damaged(&error))?;
     // Every proposal is let in here: which of them a plugin may use is for the engine to
     // say, when it compiles.
     let types = Validator::new_with_features(WasmFeatures::all())
         .validate_all(bytes)
-        .map_err(damaged)?;
+        .map_err(|error| LoadError::damaged(&error))?;
     surface.check_exports(types.as_ref())?;
     let imports = surface.check_imports(types.as_ref())?;
     surface.check_size(max_memory)?;
     Ok(imports)
 }
 
+/// Whether the pool has what an instance of `component` needs. What a component declares was
+/// looked at before it was compiled; it may make several instances of one module.
+pub(crate) fn check_resources(component: &Component, max_memory: usize) -> Result<(), LoadError> {
+    // None where it imports core modules, which the contract does not have.
+    let Some(needs) = component.resources_required() else {
+        return Ok(());
+    };
+    Surface {
+        memories: needs.num_memories,
+        tables: needs.num_tables,
+        largest_memory: needs.max_initial_memory_size.unwrap_or(0),
+        largest_table: needs.max_initial_table_size.unwrap_or(0),
+        ..Surface::default()
+    }
+    .check_size(max_memory)
+}
+
 /// The outside of a component.
 #[derive(Default)]
-struct Surface {
-    imports: Vec<String>,
+pub(crate) struct Surface {
+    pub(crate) imports: Vec<String>,
     exports: Vec<String>,
     /// Of all core modules inside, as declared.
     memories: u32,
     tables: u32,
-    largest_memory: u64,
-    largest_table: u64,
+    pub(crate) largest_memory: u64,
+    pub(crate) largest_table: u64,
 }
 
 impl Surface {
-    fn read(bytes: &[u8]) -> Result<Self, wasmparser::BinaryReaderError> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, wasmparser::BinaryReaderError> {
         let mut surface = Self::default();
         let mut depth = 0_u32;
         for payload in Parser::new(0).parse_all(bytes) {
@@ -279,6 +295,7 @@ mod tests {
             format!("{PACKAGE}@{VERSION}"),
             "the contract's version"
         );
+        assert_eq!(NAME, package.name.to_string());
         for (interface, id) in &package.interfaces {
             let interface = interface.as_str();
             if UNSERVED.contains(&interface) {

@@ -20,6 +20,7 @@ use crate::clock::{Look, RunClock, Timer};
 use crate::convert;
 use crate::gate::{Gate, Halted, PassError, RecordError};
 use crate::log::RunLog;
+use crate::rehearse::Script;
 use crate::replay::Player;
 use crate::run::RunLimits;
 
@@ -52,6 +53,8 @@ pub(crate) enum Stop {
     Unrecorded(#[from] RecordError),
     #[error("the replay has come to its end")]
     Replayed,
+    #[error("the script has no answer for what it asked")]
+    OffScript,
 }
 
 impl From<PassError> for Stop {
@@ -71,6 +74,8 @@ pub(crate) enum Role {
     Running(Gate),
     /// `remediate` once more, on its record alone.
     Replaying(Arc<Player>),
+    /// `remediate` in a world that answers as it is told to.
+    Rehearsing(Arc<dyn Script>),
 }
 
 /// The data of one store.
@@ -124,7 +129,7 @@ impl Guest {
         self.count()?;
         match self.role {
             Role::Describing => Err(Stop::NotInDescribe(name).into()),
-            Role::Running(_) | Role::Replaying(_) => Ok(()),
+            Role::Running(_) | Role::Replaying(_) | Role::Rehearsing(_) => Ok(()),
         }
     }
 
@@ -151,6 +156,7 @@ impl Guest {
             ))),
             Role::Running(gate) => gate.pass(request).await.map_err(Stop::from)?,
             Role::Replaying(player) => player.pass(&request)?,
+            Role::Rehearsing(script) => script.answer(&request).ok_or(Stop::OffScript)?,
         })
     }
 
@@ -543,11 +549,41 @@ impl docker::Host for Guest {
             container: container.name,
             grace_ms,
         };
-        self.docker(container.host, call, |response| match response {
-            Response::Created(id) => Some(id),
-            _ => None,
-        })
-        .await
+        self.docker(container.host, call, made).await
+    }
+
+    async fn duplicate(
+        &mut self,
+        container: docker::Container,
+        name: String,
+        labels: Vec<types::Label>,
+    ) -> wasmtime::Result<Result<String, types::CapabilityError>> {
+        let call = DockerCall::Duplicate {
+            container: container.name,
+            name,
+            labels: convert::to_labels(labels),
+        };
+        self.docker(container.host, call, made).await
+    }
+
+    async fn remove(
+        &mut self,
+        container: docker::Container,
+        grace_ms: u64,
+    ) -> wasmtime::Result<Result<(), types::CapabilityError>> {
+        let call = DockerCall::Remove {
+            container: container.name,
+            grace_ms,
+        };
+        self.docker_effect(container.host, call).await
+    }
+}
+
+/// The id of a container that was made.
+fn made(response: Response) -> Option<String> {
+    match response {
+        Response::Created(id) => Some(id),
+        _ => None,
     }
 }
 

@@ -19,6 +19,7 @@ pub mod gate;
 pub mod replay;
 pub mod run;
 
+mod anatomy;
 mod bindings;
 mod clock;
 mod contract;
@@ -29,10 +30,14 @@ mod log;
 mod playback;
 mod plugin;
 mod plugins;
+mod rehearse;
+mod wrap;
 
+pub use anatomy::{Anatomy, CONTRACT, Form};
 pub use engine::{Sandbox, SandboxConfig, SandboxError};
 pub use gate::Gate;
 pub use plugin::{LoadError, ParamError, Plugin};
 pub use plugins::Plugins;
+pub use rehearse::Script;
 pub use replay::{Divergence, ReplayOutcome, ReplayReport, ReplayedCall};
 pub use run::{IncidentInput, Outcome, RunFailure, RunLimits, RunReport};

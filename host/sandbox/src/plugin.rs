@@ -21,6 +21,7 @@ use crate::engine::Sandbox;
 use crate::guest::{self, Guest, Role, Stop};
 use crate::log::{RunLog, clean};
 use crate::run::{self, RunFailure};
+use crate::wrap;
 
 /// How many bytes of a plugin's summary are kept.
 const SUMMARY_BYTES: usize = 1024;
@@ -51,11 +52,24 @@ pub enum LoadError {
         /// The first characters, as far as they are text.
         begins: String,
     },
-    /// It is WebAssembly of the wrong kind.
+    /// It is a core module that does not say which world it was written for.
     #[error(
-        "a core module, not a component: build for wasm32-wasip2, or make a component of it with `wasm-tools component new`"
+        "a core module without the contract's type (it has no `component-type` section): link in what `wit-bindgen` made of the `wit` folder (for C its `…_component_type.o`), or build a component, as for wasm32-wasip2"
     )]
     CoreModule,
+    /// It is a core module with a `main`.
+    #[error(
+        "a program with a `main` (it exports `_start`): build a library, with `-mexec-model=reactor` in C and `-buildmode=c-shared` in Go"
+    )]
+    Program,
+    /// It is a core module that no component can be made of.
+    #[error(
+        "a core module that cannot be made a component: {reason}; build it for wasm32-wasip1 with bindings of the `wit` folder"
+    )]
+    Unwrappable {
+        /// Why.
+        reason: String,
+    },
     /// It cannot be read.
     #[error("damaged or cut short: {reason} (at byte {offset}); build or copy it again")]
     Damaged {
@@ -188,6 +202,15 @@ pub enum LoadError {
     Internal(String),
 }
 
+impl LoadError {
+    pub(crate) fn damaged(error: &wasmparser::BinaryReaderError) -> Self {
+        Self::Damaged {
+            reason: error.message().to_owned(),
+            offset: error.offset(),
+        }
+    }
+}
+
 /// A plugin that was compiled, started and asked what it is.
 pub struct Plugin {
     /// Which bytes it is.
@@ -259,7 +282,7 @@ struct Compiled {
 enum Source {
     /// Made and described before, and kept.
     Kept(Kept),
-    /// Not seen before: what it asks for, and its bytes.
+    /// Not seen before: what it asks for, and the component that it is or is made into.
     New(BTreeSet<Import>, Vec<u8>),
 }
 
@@ -351,7 +374,11 @@ impl Sandbox {
                 .and_then(|store| store.get(&digest, &engine, &config));
             let source = match kept {
                 Some(kept) => Source::Kept(kept),
-                None => Source::New(contract::inspect(&bytes, config.max_memory)?, bytes),
+                None => {
+                    let component = wrap::component(&bytes)?;
+                    let imports = contract::inspect(&component, config.max_memory)?;
+                    Source::New(imports, component.into_owned())
+                }
             };
             Ok((digest, source))
         })
@@ -386,11 +413,13 @@ impl Sandbox {
         code: Code,
     ) -> Result<(Compiled, Code), LoadError> {
         let (engine, linker) = (self.engine(), self.linker());
+        let max_memory = self.config().max_memory;
         self.blocking(move || {
             let component =
                 code::component(&engine, code.bytes()).map_err(|error| LoadError::Compile {
                     reason: run::one_line(&error),
                 })?;
+            contract::check_resources(&component, max_memory)?;
             let pre = linker
                 .instantiate_pre(&component)
                 .map_err(|error| mismatch(&error))?;

@@ -231,6 +231,24 @@ impl RunFailure {
             .any(|begin| message.starts_with(begin))
     }
 
+    /// Whether the plugin broke down: it did what no plugin is meant to do, whatever it was
+    /// asked. What it reports itself is no fault of it.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Trapped { .. }
+                | Self::OutOfStack { .. }
+                | Self::Exited
+                | Self::TimedOut { .. }
+                | Self::OutOfCpu { .. }
+                | Self::OutOfMemory { .. }
+                | Self::TooManyCalls { .. }
+                | Self::TooMuchData { .. }
+                | Self::Forbidden { .. }
+        )
+    }
+
     /// Whether the plugin itself came to an end here, and would at the same place again.
     fn is_of_the_plugin(&self) -> bool {
         match self {
@@ -289,7 +307,7 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    fn failed(failure: RunFailure) -> Self {
+    pub(crate) fn failed(failure: RunFailure) -> Self {
         Self {
             result: Err(failure),
             cpu: Duration::ZERO,
@@ -569,7 +587,7 @@ fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &Run
             Stop::Unrecorded(problem) => RunFailure::Unrecorded {
                 message: problem.to_string(),
             },
-            Stop::Replayed => RunFailure::Internal {
+            Stop::Replayed | Stop::OffScript => RunFailure::Internal {
                 message: stop.to_string(),
             },
         };

@@ -65,7 +65,6 @@ impl Remediation for Scripted {
 }
 
 #[expect(clippy::panic, reason = "the script of a test is wrong")]
-#[expect(clippy::disallowed_methods, reason = "a guest waits through WASI here")]
 fn take(word: &str, about: &str, made: &mut String) -> Result<String, CapabilityError> {
     let number = || about.parse::<u64>().unwrap_or(0);
     let container = || {
@@ -102,6 +101,11 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
             *made = container().recreate(GRACE)?;
             format!("made {made}")
         }
+        "duplicate" => {
+            *made = container().duplicate(&format!("{about}-2"), [("number", "2")])?;
+            format!("made {made}")
+        }
+        "remove" => container().remove(GRACE).map(done)?,
         "playbook" => {
             let recap = Playbook::new(about).var("third", 1.0 / 3.0).run()?;
             format!("exit code {}", recap.exit_code)
@@ -127,22 +131,7 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
             clock::remaining()
         ),
         "looks" => format!("{:?}", (0..number()).map(|_| clock::elapsed()).max()),
-        "wasi-clock" => {
-            let before = Instant::now();
-            let wall = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
-            format!("{wall:?} {:?}", before.elapsed())
-        }
-        "wasi-looks" => format!(
-            "{:?}",
-            (0..number()).map(|_| SystemTime::now()).max().is_some()
-        ),
-        "wasi-sleep" => {
-            let before = Instant::now();
-            thread::sleep(Duration::from_millis(number()));
-            format!("{:?}", before.elapsed())
-        }
+        "wasi-clock" | "wasi-looks" | "wasi-sleep" => by_wasi(word, number()),
         "random" => format!(
             "{:x} {:x}",
             random::bits(),
@@ -171,6 +160,29 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
         },
         _ => panic!("the script has `{word}`"),
     })
+}
+
+/// What is seen of time through WASI.
+#[expect(clippy::disallowed_methods, reason = "a guest waits through WASI here")]
+fn by_wasi(word: &str, number: u64) -> String {
+    match word {
+        "wasi-clock" => {
+            let before = Instant::now();
+            let wall = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default();
+            format!("{wall:?} {:?}", before.elapsed())
+        }
+        "wasi-looks" => format!(
+            "{:?}",
+            (0..number).map(|_| SystemTime::now()).max().is_some()
+        ),
+        _ => {
+            let before = Instant::now();
+            thread::sleep(Duration::from_millis(number));
+            format!("{:?}", before.elapsed())
+        }
+    }
 }
 
 fn send(word: &str, url: &str) -> Result<String, CapabilityError> {

@@ -77,9 +77,9 @@ enum Command {
     /// Look at incidents.
     #[command(subcommand)]
     Incidents(IncidentsCommand),
-    /// Look at plugins.
+    /// Make, build, test and look at plugins.
     #[command(subcommand)]
-    Plugin(PluginCommand),
+    Plugin(plugin::PluginCommand),
     /// Test policies, and look at what they did.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -257,20 +257,6 @@ struct FromArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum PluginCommand {
-    /// Show what a plugin says of itself, and what it asks for.
-    ///
-    /// The file is loaded and probed as the daemon does it, under the default limits; it can touch
-    /// nothing.
-    Inspect {
-        /// The component, a `.wasm` file.
-        file: PathBuf,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 enum PolicyCommand {
     /// Run unit tests of policies: alerts in, decisions expected.
     ///
@@ -362,9 +348,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Incidents(IncidentsCommand::Show { id, from, output }) => {
             incidents::show(&config, from.url.as_ref(), id, output.output)
         }
-        Command::Plugin(PluginCommand::Inspect { file, output }) => {
-            plugin::inspect(&file, output.output)
-        }
+        Command::Plugin(command) => plugin::dispatch(&config, command),
         Command::Policy(PolicyCommand::Test {
             files,
             only,

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use sentinel_core::capability::DockerAction;
 use sentinel_core::grant::Import;
 use sentinel_core::id::Digest;
-use sentinel_sandbox::{LoadError, RunFailure, RunLimits, Sandbox, SandboxConfig};
+use sentinel_sandbox::{Anatomy, Form, LoadError, RunFailure, RunLimits, Sandbox, SandboxConfig};
 use serde_json::json;
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
+use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve, WorldId};
 
 use crate::support::guest;
 
@@ -50,12 +50,7 @@ const WORLDS: &str = r"
 /// A component of `core` for `world` of `wit`; without a core one whose every function
 /// traps.
 fn component_of(resolve: &mut Resolve, world: &str, core: Option<&str>) -> Vec<u8> {
-    let (_, world) = resolve
-        .worlds
-        .iter()
-        .find(|(_, candidate)| candidate.name == world)
-        .map(|(id, candidate)| (candidate.name.clone(), id))
-        .unwrap();
+    let world = world_of(resolve, world);
     let mut module = match core {
         Some(core) => wat::parse_str(core).unwrap(),
         None => dummy_module(resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync)),
@@ -69,13 +64,26 @@ fn component_of(resolve: &mut Resolve, world: &str, core: Option<&str>) -> Vec<u
         .unwrap()
 }
 
-fn component(world: &str, core: Option<&str>) -> Vec<u8> {
+fn world_of(resolve: &Resolve, world: &str) -> WorldId {
+    let mut worlds = resolve.worlds.iter();
+    let (id, _) = worlds
+        .find(|(_, candidate)| candidate.name == world)
+        .unwrap();
+    id
+}
+
+/// The contract, and the worlds above.
+fn resolve() -> Resolve {
     let mut resolve = Resolve::default();
     resolve
         .push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit"))
         .unwrap();
-    resolve.push_str("guests.wit", WORLDS).unwrap();
-    component_of(&mut resolve, world, core)
+    resolve.push_source("guests.wit", WORLDS).unwrap();
+    resolve
+}
+
+fn component(world: &str, core: Option<&str>) -> Vec<u8> {
+    component_of(&mut resolve(), world, core)
 }
 
 /// Bytes as WAT writes them in a string.
@@ -143,10 +151,98 @@ async fn a_text() {
 }
 
 #[tokio::test]
-async fn a_core_module() {
+async fn a_core_module_that_does_not_say_its_world() {
     let (error, text) = refused(wat::parse_str("(module)").unwrap()).await;
+    // Wrapped all the same, it would be an empty component.
     assert!(matches!(error, LoadError::CoreModule));
-    assert!(text.contains("build for wasm32-wasip2"), "{text}");
+    assert!(text.contains("`component-type`"), "{text}");
+    assert!(text.contains("`wit` folder"), "{text}");
+}
+
+/// A core module for `world`, as a linker leaves it: with the section that its bindings
+/// put there.
+fn module(world: &str, core: &str) -> Vec<u8> {
+    let resolve = resolve();
+    let world = world_of(&resolve, world);
+    let mut module = wat::parse_str(core).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    module
+}
+
+/// Writes a line to stderr as C's library does, and looks at the clock.
+const PREVIEW1: &str = r#"
+    (import "wasi_snapshot_preview1" "fd_write"
+        (func $fd_write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "clock_time_get"
+        (func $clock_time_get (param i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "path_open"
+        (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (data (i32.const 256) "\10\01\00\00\06\00\00\00")
+    (data (i32.const 272) "hello\n")
+"#;
+
+/// Traps unless all of it does what it should.
+const USES_PREVIEW1: &str = "
+    (if (i32.ne (call $fd_write (i32.const 2) (i32.const 256) (i32.const 1) (i32.const 300))
+                (i32.const 0)) (then unreachable))
+    (if (i32.ne (i32.load (i32.const 300)) (i32.const 6)) (then unreachable))
+    (if (i32.ne (call $clock_time_get (i32.const 0) (i64.const 1) (i32.const 304))
+                (i32.const 0)) (then unreachable))
+    (if (i64.lt_u (i64.load (i32.const 304)) (i64.const 1600000000000000000))
+        (then unreachable))
+    (if (i32.eq (call $path_open (i32.const 3) (i32.const 0) (i32.const 272) (i32.const 5)
+                    (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 320))
+                (i32.const 0)) (then unreachable))
+";
+
+#[tokio::test]
+async fn a_core_module_for_wasip1_is_wrapped() {
+    let schema = r#"{"type": "object"}"#;
+    let core = describing(PREVIEW1, USES_PREVIEW1, "wrapped", "1.2.3", schema);
+    let module = module("quiet", &core);
+    let plugin = sandbox().load(module.clone()).await.unwrap();
+    assert_eq!(plugin.name.as_str(), "wrapped");
+    assert_eq!(plugin.imports, BTreeSet::new());
+    // The file's own, not that of what was made of it.
+    assert_eq!(plugin.digest, Digest::of(&module));
+
+    let anatomy = Anatomy::of(&module, 64 * 1024 * 1024).unwrap();
+    assert_eq!(anatomy.form, Form::CoreModule);
+    let wasi = |name: &String| name.starts_with("wasi:") && name.contains("@0.2.");
+    assert!(anatomy.imports.iter().any(wasi), "{:?}", anatomy.imports);
+}
+
+#[tokio::test]
+async fn what_a_core_module_imports_is_what_it_asks_for() {
+    let core = format!(
+        "(module {} {}",
+        r#"(import "sentinel:plugin/docker@0.1.0" "start"
+            (func (param i32 i32 i32 i32 i32)))"#,
+        good("").trim_start_matches("(module")
+    );
+    let anatomy = Anatomy::of(&module("looks", &core), 64 * 1024 * 1024).unwrap();
+    assert_eq!(
+        anatomy.asks_for,
+        BTreeSet::from([Import::Docker(DockerAction::Start)])
+    );
+}
+
+#[tokio::test]
+async fn a_program_is_no_plugin() {
+    let core = describing("(func (export \"_start\"))", "", "a", "1.0.0", "{}");
+    let (error, text) = refused(module("quiet", &core)).await;
+    assert!(matches!(error, LoadError::Program));
+    assert!(text.contains("-mexec-model=reactor"), "{text}");
+}
+
+#[tokio::test]
+async fn a_core_module_that_does_not_keep_its_word() {
+    let (error, text) = refused(module("quiet", "(module)")).await;
+    assert!(matches!(error, LoadError::Unwrappable { .. }), "{error:?}");
+    assert!(text.contains("describe"), "{text}");
+    let core = describing(r#"(import "env" "exec" (func))"#, "", "a", "1.0.0", "{}");
+    let (_, text) = refused(module("quiet", &core)).await;
+    assert!(text.contains("env"), "{text}");
 }
 
 #[tokio::test]
@@ -199,7 +295,7 @@ async fn another_version_of_the_contract() {
     let wit = "package sentinel:plugin@0.2.0;
         interface log { write: func(message: string); }
         world w { import log; export describe: func(); export remediate: func(); }";
-    resolve.push_str("w.wit", wit).unwrap();
+    resolve.push_source("w.wit", wit).unwrap();
     let (_, text) = refused(component_of(&mut resolve, "w", None)).await;
     assert!(
         text.starts_with("it imports `sentinel:plugin/log@0.2.0`, and this version of sentinel serves sentinel:plugin@0.1.0"),
@@ -223,7 +319,7 @@ async fn other_types_than_those_of_the_contract() {
         ),
     ] {
         let mut resolve = Resolve::default();
-        resolve.push_str("w.wit", wit).unwrap();
+        resolve.push_source("w.wit", wit).unwrap();
         let (_, text) = refused(component_of(&mut resolve, "w", None)).await;
         assert!(text.starts_with(function), "{text}");
     }
@@ -265,7 +361,7 @@ async fn wasi_is_empty() {
         .push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit"))
         .unwrap();
     for package in packages {
-        resolve.push_str("wasi.wit", package).unwrap();
+        resolve.push_source("wasi.wit", package).unwrap();
     }
     let world = "package test:wasi;
         world tries {
@@ -276,7 +372,7 @@ async fn wasi_is_empty() {
             export describe: func() -> description;
             export remediate: func(incident: incident) -> result<outcome, failure>;
         }";
-    resolve.push_str("tries.wit", world).unwrap();
+    resolve.push_source("tries.wit", world).unwrap();
     // Each traps unless its list is empty, or the socket is refused as access-denied.
     let core = describing(
         r#"(import "wasi:cli/environment@0.2.0" "get-environment" (func $environment (param i32)))

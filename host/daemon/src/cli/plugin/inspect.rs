@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use sentinel_core::id::{Digest, PluginName};
-use sentinel_sandbox::{Sandbox, SandboxConfig};
+use sentinel_sandbox::{Anatomy, Form};
 use serde::Serialize;
 
-use super::Output;
-use super::output::{Failure, harmless, print_as};
+use crate::cli::Output;
+use crate::cli::output::{Failure, harmless, print_as};
 
 #[derive(Debug, Serialize)]
 struct Inspected {
@@ -16,28 +16,27 @@ struct Inspected {
     version: String,
     digest: Digest,
     size: usize,
+    form: Form,
     summary: String,
     asks_for: Vec<String>,
     params_schema: serde_json::Value,
 }
 
 pub(super) fn inspect(file: &Path, output: Output) -> Result<(), Failure> {
-    let wasm = std::fs::read(file)
-        .map_err(|error| Failure::given(format!("{}: cannot be read: {error}", file.display())))?;
+    let wasm = super::read(file)?;
     let size = wasm.len();
-    let sandbox = Sandbox::new(SandboxConfig::default())
-        .map_err(|error| Failure::software(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::software(error.to_string()))?;
-    let loaded = runtime.block_on(sandbox.load(wasm));
+    let form = Anatomy::of(&wasm, super::max_memory())
+        .map_err(|error| Failure::given(format!("{}: {error}", file.display())))?
+        .form;
+    let sandbox = super::sandbox()?;
+    let loaded = super::runtime()?.block_on(sandbox.load(wasm));
     let plugin = loaded.map_err(|error| Failure::given(format!("{}: {error}", file.display())))?;
     let inspected = Inspected {
         name: plugin.name.clone(),
         version: plugin.version.to_string(),
         digest: plugin.digest,
         size,
+        form,
         summary: plugin.summary.clone(),
         asks_for: plugin.imports.iter().map(ToString::to_string).collect(),
         params_schema: plugin.params_schema.clone(),
