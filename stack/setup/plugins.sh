@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=stack/setup/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-shipped=(docker-restart ansible-playbook replace restart-dependents rolling-restart scale)
+shipped=(docker-restart ansible-playbook sentinel-notify replace restart-dependents rolling-restart scale)
 hostile=(hostile-plugins)
 out="$root/target/plugins"
 
@@ -52,7 +52,8 @@ while IFS=$'\t' read -r package file; do
 done < <(sed -n 's|.*"reason":"compiler-artifact","package_id":"[^"]*[/#]\([a-z0-9-]*\)[@#][^"]*".*"filenames":\["\([^"]*\.wasm\)"\].*|\1\t\2|p' "$built")
 
 for package in "${shipped[@]}"; do
-    [[ " ${keep[*]} " == *" dist/$package.wasm "* ]] || die "the build of $package made no $package.wasm"
+    file="${package#sentinel-}.wasm"
+    [[ " ${keep[*]} " == *" dist/$file "* ]] || die "the build of $package made no $file"
 done
 # What is no longer built must not be loaded any more.
 for file in "$out"/dist/*.wasm "$out"/hostile/*.wasm; do

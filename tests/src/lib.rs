@@ -12,6 +12,7 @@ pub mod fake_docker;
 pub mod ledger;
 pub mod machine;
 pub mod payload;
+pub mod receiver;
 pub mod remote;
 
 use std::path::{Path, PathBuf};

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Labels;
+use crate::http::{HttpRequest, HttpResponse};
 
 /// Why a capability did not do what it was asked; `sentinel:plugin/types`
 /// `capability-error`, where each case is explained.
@@ -41,6 +42,8 @@ pub enum Request {
     Docker(DockerRequest),
     /// A call of `sentinel:plugin/ansible`.
     Ansible(AnsibleRequest),
+    /// A call of `sentinel:plugin/http`.
+    Http(Box<HttpRequest>),
 }
 
 impl Request {
@@ -50,6 +53,7 @@ impl Request {
         match self {
             Self::Docker(request) => request.call.action().is_effect(),
             Self::Ansible(_) => true,
+            Self::Http(request) => request.method.is_effect(),
         }
     }
 
@@ -59,6 +63,7 @@ impl Request {
         match self {
             Self::Docker(request) => request.call.action().call_name(),
             Self::Ansible(_) => "ansible.run",
+            Self::Http(_) => "http.send",
         }
     }
 
@@ -75,6 +80,10 @@ impl Request {
                 format!("{} {}/{container}{made}", self.name(), request.host)
             }
             Self::Ansible(request) => format!("{} {}", self.name(), request.playbook),
+            Self::Http(request) => {
+                let place = request.url.summary();
+                format!("{} {} {place}", self.name(), request.method)
+            }
         }
     }
 }
@@ -344,6 +353,8 @@ pub enum Response {
     Created(String),
     /// `ansible.run`.
     Playbook(Box<PlaybookReport>),
+    /// `http.send`.
+    Http(Box<HttpResponse>),
 }
 
 /// What Docker says of a container's main process; `sentinel:plugin/docker` `state`.

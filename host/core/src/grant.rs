@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::alert::Labels;
 use crate::capability::{CapabilityError, DockerAction};
+use crate::http::{HttpMethod, HttpRequest, HttpUrl};
 
 pub use self::http::{HttpGrant, UrlPattern, UrlPatternError};
 
@@ -212,6 +213,10 @@ pub struct Grants {
     /// Playbooks; none are granted without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ansible: Option<AnsibleGrant>,
+    /// URLs, each grant with the methods and secrets that go with them; none are granted
+    /// where it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub http: Vec<HttpGrant>,
 }
 
 /// Which containers, and what may be done with them. Of `containers` and `labels` at
@@ -330,6 +335,29 @@ impl Grants {
         Ok(())
     }
 
+    /// Whether the URL of a request may be taken from this secret. Asked first: what the
+    /// secret holds decides the rest.
+    pub fn allows_http_secret(&self, name: &str) -> Result<(), Denied> {
+        http::allows_secret(&self.http, name)
+    }
+
+    /// Whether `request` is granted, which goes to `url`: its own, or what the secret that
+    /// it names holds.
+    pub fn allows_http(&self, request: &HttpRequest, url: &HttpUrl) -> Result<(), Denied> {
+        http::allows(&self.http, request, url)
+    }
+
+    /// Whether a redirect of `request` may be followed.
+    #[must_use]
+    pub fn allows_http_redirect(
+        &self,
+        request: &HttpRequest,
+        method: HttpMethod,
+        url: &HttpUrl,
+    ) -> bool {
+        http::allows_redirect(&self.http, request, method, url)
+    }
+
     /// Those of `imports` that nothing here can satisfy, whatever a plugin asks.
     #[must_use]
     pub fn imports_missing(&self, imports: &BTreeSet<Import>) -> BTreeSet<Import> {
@@ -339,7 +367,8 @@ impl Grants {
                 .as_ref()
                 .is_some_and(|grant| grant.actions.contains(action)),
             Import::Ansible => self.ansible.is_some(),
-            Import::Http | Import::Memory => false,
+            Import::Http => !self.http.is_empty(),
+            Import::Memory => false,
         };
         imports
             .iter()
@@ -415,7 +444,7 @@ mod tests {
                 labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
                 actions: actions.iter().copied().collect(),
             }),
-            ansible: None,
+            ..Grants::default()
         }
     }
 
@@ -528,10 +557,10 @@ mod tests {
     #[test]
     fn playbooks_never_lead_out_of_the_folder() {
         let grants = Grants {
-            docker: None,
             ansible: Some(AnsibleGrant {
                 playbooks: globs(&["**", "*", "restart-*.yml"]),
             }),
+            ..Grants::default()
         };
         for path in ["restart-nginx.yml", "sub/a.yml", "..a.yml"] {
             assert_eq!(grants.allows_ansible(path), Ok(()), "{path}");
@@ -550,10 +579,10 @@ mod tests {
             assert!(grants.allows_ansible(path).is_err(), "{path:?}");
         }
         let narrow = Grants {
-            docker: None,
             ansible: Some(AnsibleGrant {
                 playbooks: globs(&["restart-*.yml"]),
             }),
+            ..Grants::default()
         };
         assert_eq!(
             narrow.allows_ansible("wipe.yml").unwrap_err().to_string(),
@@ -568,6 +597,7 @@ mod tests {
             Import::Docker(DockerAction::Inspect),
             Import::Docker(DockerAction::Restart),
             Import::Ansible,
+            Import::Http,
             Import::Memory,
         ]);
         let missing: Vec<_> = grants
@@ -575,7 +605,10 @@ mod tests {
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(missing, ["docker.restart", "ansible.run", "memory"]);
+        assert_eq!(
+            missing,
+            ["docker.restart", "ansible.run", "http.send", "memory"]
+        );
     }
 
     #[test]

@@ -14,8 +14,24 @@ use url::Url;
 /// How long a URL may be, in bytes.
 const URL_LENGTH: usize = 8 << 10;
 
-/// What a header value begins with that the host fills in.
+/// What a header value, or a URL, begins with that the host fills in.
 const SECRET: &str = "secret://";
+
+/// How much of a body crosses in either direction.
+pub const BODY_LIMIT: usize = 512 << 10;
+
+/// How much a request's headers may hold together.
+pub const HEADER_LIMIT: usize = 64 << 10;
+
+/// Whether `name` can stand behind `secret://`: letters, digits, `_`, `.` and `-`.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 128
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
 
 /// A request method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -111,6 +127,11 @@ pub enum HttpUrlError {
     /// The path can be read in two ways.
     #[error("the path of the URL {0}")]
     Path(&'static str),
+    /// It begins with `secret://`, and what follows names no secret.
+    #[error(
+        "what follows `secret://` is no name of a secret: expected 1 to 128 letters, digits, `_`, `.` and `-`, and nothing behind them"
+    )]
+    Secret,
 }
 
 impl HttpUrl {
@@ -260,6 +281,76 @@ fn hex(digits: &str) -> Option<u8> {
         .flatten()
 }
 
+/// Where a request goes: a URL, or the name of a secret that holds one. Many incoming
+/// webhooks have no other secret than their address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpPlace {
+    /// This URL.
+    Url(HttpUrl),
+    /// The URL that the host knows as this secret.
+    Secret(String),
+}
+
+impl HttpPlace {
+    /// The name of the secret that holds the URL.
+    #[must_use]
+    pub fn secret(&self) -> Option<&str> {
+        match self {
+            Self::Url(_) => None,
+            Self::Secret(name) => Some(name),
+        }
+    }
+
+    /// The place for people, without the query: it can hold what is nobody else's
+    /// business.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Url(url) => {
+                let mut place = url.as_url().clone();
+                place.set_query(None);
+                place.into()
+            }
+            Self::Secret(name) => format!("{SECRET}{name}"),
+        }
+    }
+}
+
+impl FromStr for HttpPlace {
+    type Err = HttpUrlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix(SECRET) {
+            Some(name) if is_secret_name(name) => Ok(Self::Secret(name.to_owned())),
+            Some(_) => Err(HttpUrlError::Secret),
+            None => text.parse().map(Self::Url),
+        }
+    }
+}
+
+impl fmt::Display for HttpPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => url.fmt(f),
+            Self::Secret(name) => write!(f, "{SECRET}{name}"),
+        }
+    }
+}
+
+impl Serialize for HttpPlace {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HttpPlace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// One header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpHeader {
@@ -335,19 +426,61 @@ impl TryFrom<JournaledBody> for HttpBody {
     }
 }
 
+/// `sentinel:plugin/http` `secret-field`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretField {
+    /// A JSON Pointer to a text of the body.
+    pub pointer: String,
+    /// The name of the secret that takes its place.
+    pub secret: String,
+}
+
 /// `sentinel:plugin/http` `request`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call", rename = "http.send")]
 pub struct HttpRequest {
     /// `GET` and `HEAD` are observations, all others effects.
     pub method: HttpMethod,
     /// Where to.
-    pub url: HttpUrl,
+    pub url: HttpPlace,
     /// The headers; secrets by their names alone.
     pub headers: Vec<HttpHeader>,
     /// The body.
     pub body: HttpBody,
+    /// The texts of the body that the host fills in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_fields: Vec<SecretField>,
     /// How long to wait for the whole answer, in milliseconds.
     pub timeout_ms: Option<u64>,
+}
+
+impl HttpRequest {
+    /// The names of all secrets that the host fills in.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let headers = self.headers.iter().filter_map(HttpHeader::secret);
+        let fields = self.secret_fields.iter().map(|field| field.secret.as_str());
+        self.url.secret().into_iter().chain(headers).chain(fields)
+    }
+
+    /// How many bytes of the record it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let fields: usize = self
+            .secret_fields
+            .iter()
+            .map(|field| field.pointer.len() + field.secret.len())
+            .sum();
+        header_size(&self.headers) + fields + self.body.0.len()
+    }
+}
+
+/// How many bytes `headers` have.
+#[must_use]
+pub fn header_size(headers: &[HttpHeader]) -> usize {
+    headers
+        .iter()
+        .map(|header| header.name.len() + header.value.len())
+        .sum()
 }
 
 /// `sentinel:plugin/http` `response`.
@@ -363,9 +496,35 @@ pub struct HttpResponse {
     pub truncated: bool,
 }
 
+impl HttpResponse {
+    /// How many bytes of the record it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        header_size(&self.headers) + self.body.0.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_can_stand_for_a_url_and_is_told_by_its_name() {
+        let place: HttpPlace = "secret://chat-url".parse().unwrap();
+        assert_eq!(place.secret(), Some("chat-url"));
+        assert_eq!(place.summary(), "secret://chat-url");
+        assert_eq!(
+            serde_json::to_string(&place).unwrap(),
+            r#""secret://chat-url""#
+        );
+        let place: HttpPlace = "https://h/a?token=s3cret".parse().unwrap();
+        assert_eq!(place.secret(), None);
+        assert_eq!(place.summary(), "https://h/a");
+        for text in ["secret://", "secret://a/b", "secret://a?b", "secret://a b"] {
+            assert_eq!(text.parse::<HttpPlace>(), Err(HttpUrlError::Secret));
+        }
+        assert!("Secret://a".parse::<HttpPlace>().is_err());
+    }
 
     fn url(text: &str) -> Result<HttpUrl, HttpUrlError> {
         text.parse()

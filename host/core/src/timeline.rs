@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::alert::Alert;
-use crate::capability::{CapabilityError, ContainerDetails, Response};
+use crate::capability::{CapabilityError, ContainerDetails, PlaybookReport, Response};
 use crate::event::{CallResult, Event, EventBody, Resource, RunMode, RunResult};
 use crate::id::RunId;
 use crate::incident::{FoldError, Incident, Phase, Rung};
@@ -50,6 +50,9 @@ pub struct Briefing {
     /// What happened so far, a line each.
     pub timeline: String,
 }
+
+/// How many characters of a server's refusal are told.
+const ANSWER: usize = 400;
 
 /// How many bytes of a timeline a briefing has at the most: its end.
 const BRIEFING: usize = 32 * 1024;
@@ -273,7 +276,7 @@ fn entry(event: &Event) -> Entry {
             settled,
             ..
         } => {
-            lines = playbook_lines(result);
+            lines = details(result);
             let settled = if *settled {
                 " (found out afterwards)"
             } else {
@@ -345,14 +348,37 @@ pub fn outcome(result: &CallResult) -> String {
             report.hosts.len(),
             report.duration_ms as f64 / 1000.0
         ),
+        Ok(Response::Http(response)) => format!(
+            "status {}, {}{} bytes",
+            response.status,
+            if response.truncated { "more than " } else { "" },
+            response.body.0.len()
+        ),
         Err(error) => error.to_string(),
     }
 }
 
-fn playbook_lines(result: &CallResult) -> Vec<String> {
-    let Ok(Response::Playbook(report)) = result else {
-        return Vec::new();
-    };
+/// What belongs under the end of an effect: a playbook's tasks, or what a server said
+/// that did not do what it was asked.
+fn details(result: &CallResult) -> Vec<String> {
+    match result {
+        Ok(Response::Playbook(report)) => playbook_lines(report),
+        Ok(Response::Http(response)) if response.status >= 400 => {
+            let text = String::from_utf8_lossy(&response.body.0);
+            let said: String = text
+                .chars()
+                .take(ANSWER)
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
+            let said = said.trim();
+            let line = (!said.is_empty()).then(|| format!("answer: {said}"));
+            line.into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn playbook_lines(report: &PlaybookReport) -> Vec<String> {
     let tasks = report.tasks.iter().map(|task| {
         let status = format!("{:?}", task.status).to_lowercase();
         let message = if task.message.is_empty() {

@@ -32,6 +32,10 @@ const EVERYTHING: &str = include_str!("fixtures/policies/everything.yaml");
 fn environment() -> Environment {
     Environment {
         docker_hosts: BTreeSet::from(["local".to_owned(), "staging".to_owned()]),
+        secrets: Some(BTreeSet::from([
+            "chat-url".to_owned(),
+            "pager-key".to_owned(),
+        ])),
     }
 }
 

@@ -32,6 +32,7 @@ const MANUAL: &str = include_str!("../../../docs/policy-tests.md");
 fn policies(text: &str) -> Arc<PolicySet> {
     let environment = Environment {
         docker_hosts: ["local".to_owned()].into(),
+        ..Environment::default()
     };
     let parsed = PolicySet::parse(&[("policies.yaml", text)], &environment);
     Arc::new(parsed.unwrap_or_else(|errors| panic!("{}", reports(&errors))))

@@ -11,11 +11,13 @@ use jiff::Timestamp;
 use sentinel_core::control::Controls;
 use sentinel_core::engine::Settings;
 use sentinel_core::guard::limits::{EffectLimits, EffectWindows};
+use sentinel_core::policy::Environment;
 use sentinel_core::record::{History as _, HistoryError, earlier};
 use sentinel_core::version::Versions;
 use sentinel_drivers::alertmanager::AlertmanagerClient;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
+use sentinel_drivers::http::{Http, HttpConfigError};
 use sentinel_drivers::probe::HttpProbe;
 use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
 use sentinel_sandbox::code::CodeStore;
@@ -32,6 +34,7 @@ use crate::config::{Config, Limits};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
 use crate::reconcile::Reconciler;
+use crate::secrets::{self, SecretError};
 use crate::serving::{
     Drains, Folders, Loader, NothingServes, Past, Probation, Problem, Problems, Reloader, Request,
     Serving,
@@ -61,6 +64,12 @@ pub(crate) enum StartError {
     /// The Docker hosts of the configuration.
     #[error(transparent)]
     Docker(#[from] DockerConfigError),
+    /// A secret of the configuration.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The HTTP client of plugins.
+    #[error(transparent)]
+    Http(#[from] HttpConfigError),
     /// A folder of the configuration.
     #[error("the folder {path} (`{key}`) cannot be listed: {source}")]
     Folder {
@@ -203,6 +212,26 @@ pub(crate) fn ansible(config: &Config) -> Ansible {
     })
 }
 
+/// The secrets and the HTTP client that a configuration asks for.
+fn http(config: &Config) -> Result<Http, StartError> {
+    let (secrets, errors) = secrets::read(&config.secrets, &crate::cli::variable);
+    for warning in secrets.warnings {
+        tracing::warn!("{warning}");
+    }
+    match errors.into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(Http::new(secrets.values)?),
+    }
+}
+
+/// What policies are read against.
+pub(crate) fn environment(config: &Config) -> Environment {
+    Environment {
+        docker_hosts: config.docker_hosts.keys().cloned().collect(),
+        secrets: Some(config.secrets.keys().cloned().collect()),
+    }
+}
+
 /// What turns a configuration's folders into something that can serve.
 pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
     Loader {
@@ -212,9 +241,7 @@ pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
             policies: config.policies_dir.clone(),
             playbooks: config.ansible.playbooks_dir.clone(),
         },
-        environment: sentinel_core::policy::Environment {
-            docker_hosts: config.docker_hosts.keys().cloned().collect(),
-        },
+        environment: environment(config),
         config: config.plugins.clone(),
         past: None,
         refused: Arc::default(),
@@ -232,6 +259,7 @@ struct Base {
     listener: TcpListener,
     docker: Arc<Docker>,
     ansible: Arc<Ansible>,
+    http: Arc<Http>,
     sandbox: Arc<Sandbox>,
 }
 
@@ -280,6 +308,7 @@ impl Base {
             listener,
             docker: Arc::new(Docker::new(config.docker_hosts.clone())?),
             ansible: Arc::new(ansible),
+            http: Arc::new(http(config)?),
             sandbox: sandbox(config, code_store(config))?,
         })
     }
@@ -308,6 +337,7 @@ fn driver(
             sandbox: base.sandbox.clone(),
             docker: base.docker.clone(),
             ansible: base.ansible.clone(),
+            http: base.http.clone(),
             journal: base.journal.clone(),
             reader: base.reader.clone(),
             serving: reloader.serving.clone(),

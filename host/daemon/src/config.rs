@@ -16,7 +16,7 @@ use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowErr
 use sentinel_drivers::docker::{DockerHost, SshFiles, TlsFiles};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use url::Url;
 
 use crate::telemetry;
@@ -36,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) docker_hosts: BTreeMap<String, DockerHost>,
     /// How playbooks are run.
     pub(crate) ansible: AnsibleConfig,
+    /// Where the secrets are that requests of plugins are filled with, by name.
+    pub(crate) secrets: BTreeMap<String, SecretSource>,
     /// When another version of a plugin may serve.
     pub(crate) plugins: PluginsConfig,
     /// What is bounded.
@@ -48,6 +50,15 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     /// How long a stop waits for runs that have begun.
     pub(crate) grace: Duration,
+}
+
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SecretSource {
+    /// In this file, which holds nothing else.
+    File(PathBuf),
+    /// In this variable of the environment.
+    Env(String),
 }
 
 /// How playbooks are run.
@@ -341,6 +352,43 @@ impl FromStr for MaintenanceTimes {
     }
 }
 
+impl<'de> Deserialize<'de> for SecretSource {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretSourceVisitor)
+    }
+}
+
+/// Takes care that no mistake shows a secret that stands in the file itself.
+struct SecretSourceVisitor;
+
+const SECRET_SOURCE: &str =
+    "expected where the secret is, `{ file: PATH }` or `{ env: NAME }`, and not the secret itself";
+
+impl<'de> Visitor<'de> for SecretSourceVisitor {
+    type Value = SecretSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SECRET_SOURCE)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<SecretSource, E> {
+        Err(E::custom(SECRET_SOURCE))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretSource, A::Error> {
+        let wrong = || serde::de::Error::custom(SECRET_SOURCE);
+        let source = match map.next_key::<String>()?.as_deref() {
+            Some("file") => SecretSource::File(map.next_value()?),
+            Some("env") => SecretSource::Env(map.next_value()?),
+            _ => return Err(wrong()),
+        };
+        match map.next_key::<IgnoredAny>()? {
+            Some(_) => Err(wrong()),
+            None => Ok(source),
+        }
+    }
+}
+
 /// The file as it is written; see [`Config`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -351,6 +399,7 @@ struct File {
     policies_dir: Option<PathBuf>,
     docker: DockerSection,
     ansible: AnsibleSection,
+    http: HttpSection,
     plugins: PluginsSection,
     limits: LimitsSection,
     maintenance: Vec<MaintenanceTime>,
@@ -460,6 +509,12 @@ struct AnsibleSection {
     playbooks_dir: Option<PathBuf>,
     inventory: Option<PathBuf>,
     program: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HttpSection {
+    secrets: BTreeMap<String, SecretSource>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -698,6 +753,12 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
     if let Some(hosts) = pairs("SENTINEL_DOCKER_HOSTS", "NAME=URL", variable)? {
         file.docker.hosts = Some(hosts);
     }
+    if let Some(files) = pairs::<PathBuf>("SENTINEL_HTTP_SECRETS", "NAME=FILE", variable)? {
+        file.http.secrets = files
+            .into_iter()
+            .map(|(name, path)| (name, SecretSource::File(path)))
+            .collect();
+    }
     if let Some(actions) = pairs("SENTINEL_LIMITS_GUARDS_ACTIONS", "NAME=RATE", variable)? {
         file.limits.guards.actions = actions;
     }
@@ -778,6 +839,15 @@ impl File {
                     .map(|inventory| folder.join(inventory)),
                 program: program(folder, self.ansible.program),
             },
+            secrets: self
+                .http
+                .secrets
+                .into_iter()
+                .map(|(name, source)| match source {
+                    SecretSource::File(path) => (name, SecretSource::File(folder.join(path))),
+                    SecretSource::Env(_) => (name, source),
+                })
+                .collect(),
             plugins: self.plugins.resolve()?,
             limits: Limits {
                 intake: IntakeLimits {
@@ -826,7 +896,7 @@ impl GuardsSection {
             .into_iter()
             .filter(|action| action.is_effect())
             .map(DockerAction::call_name);
-        let effects: Vec<_> = docker.chain(["ansible.run"]).collect();
+        let effects: Vec<_> = docker.chain(["ansible.run", "http.send"]).collect();
         if let Some(unknown) = self
             .actions
             .keys()
@@ -1117,6 +1187,40 @@ alertmanager: { url: 'http://elsewhere', every: 5s }
         ] {
             let error = read("", &[(name, value)]).unwrap_err();
             assert!(error.contains(name) && error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_named_with_the_place_where_they_are() {
+        let file = "
+http:
+  secrets:
+    chat-url: { file: secrets/chat-url }
+    pager-key: { env: PAGER_KEY }
+";
+        let config = read(file, &[]).unwrap();
+        let SecretSource::File(path) = &config.secrets["chat-url"] else {
+            panic!("{config:?}");
+        };
+        assert!(path.is_absolute() && path.ends_with("secrets/chat-url"));
+        let env = SecretSource::Env("PAGER_KEY".to_owned());
+        assert_eq!(config.secrets["pager-key"], env);
+        let variables = [("SENTINEL_HTTP_SECRETS", "chat-url=/run/secrets/chat, b=c")];
+        let config = read(file, &variables).unwrap();
+        assert_eq!(config.secrets.len(), 2);
+        let path = SecretSource::File("/run/secrets/chat".into());
+        assert_eq!(config.secrets["chat-url"], path);
+
+        for text in [
+            "http: { secrets: { chat-url: 'https://hooks.example.com/s3cret' } }",
+            "http: { secrets: { chat-url: { value: s3cret } } }",
+            "http: { secrets: { chat-url: { file: a, env: s3cret } } }",
+            "http: { secrets: { chat-url: 5 } }",
+            "http: { secret: { chat-url: { file: a } } }",
+        ] {
+            let error = read(text, &[]).unwrap_err();
+            assert!(!error.contains("s3cret"), "{error}");
+            assert!(error.contains("sentinel.yaml:1:"), "{error}");
         }
     }
 

@@ -11,6 +11,7 @@ mod engine;
 mod intake;
 mod past_run;
 mod reconcile;
+mod secrets;
 mod serving;
 mod telemetry;
 

@@ -7,8 +7,9 @@
 //! lead to this machine or to the link that it is on, where the metadata of clouds is
 //! served. An address that is granted as such is meant.
 //!
-//! Secrets are filled into headers, and taken out again wherever an answer repeats them.
-//! They are sent to the origin that was asked for and to no other that it redirects to.
+//! Secrets are filled into headers and texts of JSON, or are the whole URL, and are taken
+//! out again wherever an answer repeats them. They are sent to the origin that was asked
+//! for, and to no other that it redirects to.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -26,16 +27,14 @@ use reqwest::header::{
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, StatusCode};
 use sentinel_core::capability::CapabilityError;
-use sentinel_core::http::{HttpBody, HttpHeader, HttpMethod, HttpRequest, HttpResponse, HttpUrl};
+use sentinel_core::http::{
+    BODY_LIMIT, HEADER_LIMIT, HttpBody, HttpHeader, HttpMethod, HttpPlace, HttpRequest,
+    HttpResponse, HttpUrl, header_size, is_secret_name,
+};
 use sentinel_sandbox::driver::{HttpDriver, MayFollow};
+use serde_json::Value;
 
 use crate::client::{self, chain};
-
-/// How much of a body crosses in either direction.
-const BODY_LIMIT: usize = 512 << 10;
-
-/// How much a request's headers may hold together.
-const HEADER_LIMIT: usize = 64 << 10;
 
 /// How long a request may take that does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,6 +44,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many redirects are followed.
 const REDIRECTS: usize = 5;
+
+/// How long a part of a secret URL has to be to count as a secret of its own.
+const TELLING: usize = 12;
 
 /// What stands where an answer repeated a secret.
 const TAKEN_OUT: &str = "[secret]";
@@ -107,11 +109,7 @@ impl Http {
         let secrets = secrets
             .into_iter()
             .map(|(name, value)| {
-                let named = !name.is_empty()
-                    && name
-                        .chars()
-                        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
-                if !named {
+                if !is_secret_name(&name) {
                     return Err(HttpConfigError::Name(name));
                 }
                 if value.is_empty() || HeaderValue::from_str(&value).is_err() {
@@ -132,6 +130,15 @@ impl Http {
         })
         .map_err(|error| HttpConfigError::Client(chain(&error)))?;
         Ok(Self { client, secrets })
+    }
+
+    fn secret(&self, name: &str) -> Result<&str, CapabilityError> {
+        self.secrets
+            .get(name)
+            .map(|secret| secret.0.as_str())
+            .ok_or_else(|| {
+                CapabilityError::Invalid(format!("no secret {} is configured", shown(name)))
+            })
     }
 
     async fn exchange(
@@ -158,7 +165,7 @@ impl Http {
         Err(CapabilityError::Failed("redirects without end".to_owned()))
     }
 
-    fn first_hop(&self, request: &HttpRequest) -> Result<Hop<'_>, CapabilityError> {
+    fn first_hop(&self, request: &HttpRequest) -> Result<Hop, CapabilityError> {
         let invalid = |text: String| CapabilityError::Invalid(text);
         if request.body.0.len() > BODY_LIMIT {
             return Err(invalid(format!(
@@ -166,12 +173,7 @@ impl Http {
                 BODY_LIMIT >> 10
             )));
         }
-        let size: usize = request
-            .headers
-            .iter()
-            .map(|header| header.name.len() + header.value.len())
-            .sum();
-        if size > HEADER_LIMIT {
+        if header_size(&request.headers) > HEADER_LIMIT {
             return Err(invalid(format!(
                 "the headers are larger than {} KiB",
                 HEADER_LIMIT >> 10
@@ -179,6 +181,14 @@ impl Http {
         }
         let mut headers = HeaderMap::new();
         let mut secrets = Vec::new();
+        let url = match &request.url {
+            HttpPlace::Url(url) => url.clone(),
+            HttpPlace::Secret(name) => {
+                let url = self.url_of(name)?;
+                secrets.extend(telling(self.secret(name)?, &url));
+                url
+            }
+        };
         for header in &request.headers {
             let name = HeaderName::from_bytes(header.name.as_bytes())
                 .map_err(|_| invalid(format!("{} is no header name", shown(&header.name))))?;
@@ -192,11 +202,9 @@ impl Http {
             }
             let value = match header.secret() {
                 Some(secret) => {
-                    let secret = self.secrets.get(secret).ok_or_else(|| {
-                        invalid(format!("no secret {} is configured", shown(secret)))
-                    })?;
-                    secrets.push(secret.0.as_str());
-                    secret.0.as_str()
+                    let secret = self.secret(secret)?;
+                    secrets.push(secret.to_owned());
+                    secret
                 }
                 None => header.value.as_str(),
             };
@@ -208,20 +216,64 @@ impl Http {
             value.set_sensitive(header.secret().is_some());
             headers.append(name, value);
         }
+        let body = self.filled_in(request, &mut secrets)?;
         // The longest first, so that none is taken out of the middle of another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Ok(Hop {
             method: request.method,
-            url: request.url.clone(),
+            url,
             headers,
-            body: request.body.0.clone(),
+            body,
+            private_body: !request.secret_fields.is_empty(),
             secrets,
         })
+    }
+
+    /// The body with its secrets, which are noted down in `secrets`.
+    fn filled_in(
+        &self,
+        request: &HttpRequest,
+        secrets: &mut Vec<String>,
+    ) -> Result<Vec<u8>, CapabilityError> {
+        if request.secret_fields.is_empty() {
+            return Ok(request.body.0.clone());
+        }
+        let invalid = |text: String| CapabilityError::Invalid(text);
+        let mut body: Value = serde_json::from_slice(&request.body.0)
+            .map_err(|error| invalid(format!("the body is no JSON to fill in: {error}")))?;
+        for field in &request.secret_fields {
+            let Some(Value::String(text)) = body.pointer_mut(&field.pointer) else {
+                return Err(invalid(format!(
+                    "the body has no text at {} to fill in",
+                    shown(&field.pointer)
+                )));
+            };
+            let secret = self.secret(&field.secret)?;
+            secret.clone_into(text);
+            secrets.push(secret.to_owned());
+            // As the body has it, and an answer may repeat it.
+            let quoted = Value::from(secret).to_string();
+            let escaped = quoted.trim_matches('"');
+            if escaped != secret {
+                secrets.push(escaped.to_owned());
+            }
+        }
+        serde_json::to_vec(&body).map_err(|error| invalid(error.to_string()))
     }
 }
 
 #[async_trait]
 impl HttpDriver for Http {
+    fn url_of(&self, secret: &str) -> Result<HttpUrl, CapabilityError> {
+        // Why it is none could tell of it.
+        self.secret(secret)?.parse().map_err(|_| {
+            CapabilityError::Invalid(format!(
+                "the secret {} is no http or https URL to send to",
+                shown(secret)
+            ))
+        })
+    }
+
     async fn send(
         &self,
         request: &HttpRequest,
@@ -244,16 +296,18 @@ impl HttpDriver for Http {
 
 /// One request as it goes out.
 #[derive(Debug)]
-struct Hop<'a> {
+struct Hop {
     method: HttpMethod,
     url: HttpUrl,
     headers: HeaderMap,
     body: Vec<u8>,
+    /// Whether the body holds a secret.
+    private_body: bool,
     /// The secrets that any hop so far has sent.
-    secrets: Vec<&'a str>,
+    secrets: Vec<String>,
 }
 
-impl Hop<'_> {
+impl Hop {
     /// The next request, if the answer is a redirect to where one can be sent.
     fn redirected(&self, answer: &reqwest::Response) -> Option<Self> {
         let keeps_method = match answer.status() {
@@ -266,6 +320,9 @@ impl Hop<'_> {
         let url = self.url.join(location).ok()?;
         let mut headers = self.headers.clone();
         if url.as_url().origin() != self.url.as_url().origin() {
+            if self.private_body && keeps_method {
+                return None;
+            }
             let private: Vec<HeaderName> = headers
                 .iter()
                 .filter(|(name, value)| {
@@ -289,6 +346,7 @@ impl Hop<'_> {
             url,
             headers,
             body,
+            private_body: self.private_body && keeps_method,
             secrets: self.secrets.clone(),
         })
     }
@@ -308,7 +366,7 @@ impl Hop<'_> {
                 value: self.without_secrets(&String::from_utf8_lossy(value.as_bytes())),
             })
             .collect();
-        let longest = self.secrets.first().map_or(0, |secret| secret.len());
+        let longest = self.secrets.first().map_or(0, String::len);
         let mut body = Vec::new();
         let mut truncated = false;
         while let Some(chunk) = answer
@@ -341,9 +399,30 @@ impl Hop<'_> {
 
     fn without_secrets(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| {
-            text.replace(secret, TAKEN_OUT)
+            text.replace(secret.as_str(), TAKEN_OUT)
         })
     }
+}
+
+/// What an answer must not repeat of the URL that `secret` is: the whole, however it is
+/// written, what follows its host, and each part of that which is long enough to be one
+/// that somebody made up.
+fn telling(secret: &str, url: &HttpUrl) -> Vec<String> {
+    let url = url.as_url();
+    let query = url.query().unwrap_or_default();
+    let behind = match query {
+        "" => url.path().to_owned(),
+        query => format!("{}?{query}", url.path()),
+    };
+    let parts = url.path().split('/').chain(query.split(['&', '=']));
+    let mut telling = vec![secret.to_owned(), url.as_str().to_owned()];
+    telling.extend(
+        std::iter::once(behind.as_str())
+            .chain(parts)
+            .filter(|part| part.len() >= TELLING)
+            .map(str::to_owned),
+    );
+    telling
 }
 
 /// `bytes` with every `secret` taken out.

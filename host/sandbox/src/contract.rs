@@ -32,8 +32,10 @@ const WASI: [&str; 6] = [
 const EXPORTS: [&str; 2] = ["describe", "remediate"];
 
 /// The interfaces of the contract that this version serves, and those that it does not.
-const SERVED: [&str; 6] = ["types", "log", "clock", "random", "docker", "ansible"];
-const UNSERVED: [&str; 2] = ["http", "memory"];
+const SERVED: [&str; 7] = [
+    "types", "log", "clock", "random", "docker", "ansible", "http",
+];
+const UNSERVED: [&str; 1] = ["memory"];
 
 /// What a function asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,7 @@ fn ask(interface: &str, function: &str) -> Option<Ask> {
             Ask::Grant(Import::Docker(DockerAction::ALL.into_iter().find(named)?))
         }
         ("ansible", "run") => Ask::Grant(Import::Ansible),
+        ("http", "send") => Ask::Grant(Import::Http),
         _ => return None,
     };
     Some(ask)

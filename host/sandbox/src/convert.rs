@@ -7,10 +7,17 @@ use sentinel_core::capability::{
     ContainerSummary, PlaybookReport, TaskStatus,
 };
 use sentinel_core::event::LogLevel;
+use sentinel_core::http::{
+    BODY_LIMIT, HEADER_LIMIT, HttpBody, HttpHeader, HttpRequest, HttpResponse, SecretField,
+    header_size,
+};
 use sentinel_core::id::Target;
 
-use crate::bindings::sentinel::plugin::{ansible, docker, log, types};
+use crate::bindings::sentinel::plugin::{ansible, docker, http, log, types};
 use crate::run::IncidentInput;
+
+/// How many texts of a body the host fills in.
+const SECRET_FIELDS: usize = 16;
 
 /// How many failed tasks a recap tells of.
 const MAX_FAILURES: usize = 100;
@@ -188,6 +195,74 @@ pub(crate) fn recap(report: PlaybookReport) -> ansible::Recap {
             })
             .collect(),
         duration: report.duration_ms,
+    }
+}
+
+/// What could not be sent, or would not fit into the record, is refused here.
+pub(crate) fn to_http(request: http::Request) -> Result<HttpRequest, CapabilityError> {
+    let invalid = |reason: String| CapabilityError::Invalid(reason);
+    let headers: Vec<HttpHeader> = request
+        .headers
+        .into_iter()
+        .map(|header| HttpHeader {
+            name: header.name,
+            value: header.value,
+        })
+        .collect();
+    if header_size(&headers) > HEADER_LIMIT {
+        let limit = HEADER_LIMIT >> 10;
+        return Err(invalid(format!("the headers are larger than {limit} KiB")));
+    }
+    if headers.iter().any(HttpHeader::misplaces_secret) {
+        return Err(invalid(
+            "a header names a secret among other text; a secret is the whole value".to_owned(),
+        ));
+    }
+    if request.secret_fields.len() > SECRET_FIELDS {
+        return Err(invalid(format!(
+            "more than {SECRET_FIELDS} texts of the body are to be filled in"
+        )));
+    }
+    if request.body.len() > BODY_LIMIT {
+        let limit = BODY_LIMIT >> 10;
+        return Err(invalid(format!("the body is larger than {limit} KiB")));
+    }
+    Ok(HttpRequest {
+        method: request
+            .method
+            .parse()
+            .map_err(|error| invalid(format!("{error}")))?,
+        url: request
+            .url
+            .parse()
+            .map_err(|error| invalid(format!("{error}")))?,
+        headers,
+        body: HttpBody(request.body),
+        secret_fields: request
+            .secret_fields
+            .into_iter()
+            .map(|field| SecretField {
+                pointer: field.pointer,
+                secret: field.secret,
+            })
+            .collect(),
+        timeout_ms: request.timeout,
+    })
+}
+
+pub(crate) fn response(response: HttpResponse) -> http::Response {
+    http::Response {
+        status: response.status,
+        headers: response
+            .headers
+            .into_iter()
+            .map(|header| http::Header {
+                name: header.name,
+                value: header.value,
+            })
+            .collect(),
+        body: response.body.0,
+        truncated: response.truncated,
     }
 }
 

@@ -95,6 +95,10 @@ pub type MayFollow = dyn Fn(HttpMethod, &HttpUrl) -> bool + Send + Sync;
 /// HTTP, with the secrets that the host fills in.
 #[async_trait]
 pub trait HttpDriver: Send + Sync {
+    /// The URL that the secret of this name holds, so that the grant can be decided on it;
+    /// `invalid` where there is no such secret, or it holds none.
+    fn url_of(&self, secret: &str) -> Result<HttpUrl, CapabilityError>;
+
     /// Sends `request`, whose URL and secrets are granted, and returns whatever is
     /// answered. A redirect is followed where `may_follow` says so, and is the answer
     /// where not. Takes no longer than `timeout`, nor than the request allows.

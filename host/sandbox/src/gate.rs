@@ -29,7 +29,7 @@ mod evidence;
 mod halt;
 mod plan;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ use sentinel_core::capability::{
 };
 use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource, RunMode, StopCause};
 use sentinel_core::grant::Grants;
+use sentinel_core::http::{HttpMethod, HttpPlace, HttpUrl};
 use sentinel_core::id::{Digest, RunId};
 use sentinel_core::incident::OnInterrupt;
 use sentinel_core::recording::{RecordedCall, RecordedOutcome, Recording, to_hex};
@@ -56,7 +57,7 @@ pub(crate) use self::plan::{LEFT_OUT, in_full};
 use self::dry::Rehearsal;
 use self::plan::ApprovedPlan;
 use crate::clock::RunClock;
-use crate::driver::{AnsibleDriver, ContainerIdentity, DockerDriver, Settled};
+use crate::driver::{AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, Settled};
 use crate::guest::Source;
 use crate::playback::Playback;
 use crate::run::{RunFailure, RunLimits};
@@ -70,6 +71,9 @@ pub struct GateLimits {
     /// time that the run has left bounds observations further; effects are not cut
     /// short with their run.
     pub docker_timeout: Duration,
+    /// How many bytes of bodies and headers one run may send and be sent by `http`: all of
+    /// them are on record.
+    pub http_bytes: usize,
 }
 
 impl Default for GateLimits {
@@ -77,6 +81,7 @@ impl Default for GateLimits {
         Self {
             effects: 100,
             docker_timeout: Duration::from_secs(30),
+            http_bytes: 8 << 20,
         }
     }
 }
@@ -119,6 +124,8 @@ pub struct GateContext {
     pub docker: Arc<dyn DockerDriver>,
     /// Carries out `ansible` calls.
     pub ansible: Arc<dyn AnsibleDriver>,
+    /// Carries out `http` calls.
+    pub http: Arc<dyn HttpDriver>,
     /// The runtime that the drivers run on; not the one that guests run on.
     pub io: Handle,
     /// Counts the effects that are under way, so that a shutdown can wait for them.
@@ -182,6 +189,8 @@ struct Shared {
     clock: OnceLock<RunClock>,
     calls: AtomicU32,
     effects: AtomicU32,
+    /// What went by `http` so far, in bytes.
+    http_bytes: AtomicUsize,
     /// Whether the next effect is the first one.
     first: AtomicBool,
     /// This run's effects that are under way.
@@ -214,6 +223,7 @@ impl Gate {
                 clock: OnceLock::new(),
                 calls: AtomicU32::new(0),
                 effects: AtomicU32::new(0),
+                http_bytes: AtomicUsize::new(0),
                 first: AtomicBool::new(!captured),
                 under_way: TaskTracker::new(),
                 doubt: OnceLock::new(),
@@ -457,6 +467,14 @@ impl Shared {
             }
             RecordedOutcome::Observed(_) | RecordedOutcome::Denied(_) => {}
         }
+        if let Request::Http(asked) = request
+            && !matches!(recorded.outcome, RecordedOutcome::Denied(_))
+        {
+            self.exchanged(asked.size());
+            if let Some(Ok(Response::Http(response))) = recorded.answer() {
+                self.exchanged(response.size());
+            }
+        }
         Ok(Some(recorded))
     }
 
@@ -502,11 +520,31 @@ impl Shared {
                 grants.allows_ansible(&asked.playbook)?;
                 Ok(None)
             }
+            Request::Http(asked) => {
+                let url = match &asked.url {
+                    HttpPlace::Url(url) => url.clone(),
+                    HttpPlace::Secret(name) => {
+                        grants.allows_http_secret(name)?;
+                        self.context.http.url_of(name)?
+                    }
+                };
+                grants.allows_http(asked, &url)?;
+                Ok(None)
+            }
         }
     }
 
     /// Whether the limits allow an effect; observations always may.
     fn may_act(&self, request: &Request) -> Result<(), CapabilityError> {
+        if let Request::Http(asked) = request {
+            let limit = self.context.limits.http_bytes;
+            if self.exchanged(asked.size()) > limit {
+                return Err(CapabilityError::Denied(format!(
+                    "a run may send and be sent {} KiB by http, and this one has come to its end",
+                    limit >> 10
+                )));
+            }
+        }
         if !request.is_effect() {
             return Ok(());
         }
@@ -570,13 +608,17 @@ impl Shared {
                 }),
             ) => Ok(Response::Container(details)),
             (_, found) => {
-                let timeout = self.docker_timeout();
+                let timeout = match &request {
+                    Request::Http(_) => self.remaining(),
+                    Request::Docker(_) | Request::Ansible(_) => self.docker_timeout(),
+                };
                 let on = found.map(|found| found.identity.id);
                 let (shared, asked) = (Arc::clone(self), request.clone());
                 self.look(async move { shared.observe(&asked, on, timeout).await })
                     .await
             }
         };
+        self.answered(&result);
         self.flush_clock();
         let context = &self.context;
         context
@@ -648,7 +690,13 @@ impl Shared {
         on: Option<Resource>,
         details: Option<Box<ContainerDetails>>,
     ) -> Result<CallResult, PassError> {
-        let evidence = self.evidence(&request, on.as_ref(), details).await;
+        let evidence = match &request {
+            // Nothing on the target is touched by it.
+            Request::Http(_) => None,
+            Request::Docker(_) | Request::Ansible(_) => {
+                self.evidence(&request, on.as_ref(), details).await
+            }
+        };
         // From here on, a halt waits for the effect, or the effect sees the halt.
         let under_way = self.under_way.token();
         let context = &self.context;
@@ -671,6 +719,7 @@ impl Shared {
                     .map_or(Duration::MAX, Duration::from_millis);
                 asked.min(self.remaining())
             }
+            Request::Http(_) => self.remaining(),
         };
         let (answer, answered) = oneshot::channel();
         let shared = Arc::clone(self);
@@ -722,6 +771,7 @@ impl Shared {
         if let Some(plan) = &self.plan {
             plan.ended(&result);
         }
+        self.answered(&result);
         self.ended(call, &request, &result, false).await;
         Ok(result)
     }
@@ -826,6 +876,10 @@ impl Shared {
                 let why = "what a playbook did before it was cut off cannot be told";
                 return Ok(Settled::Unknown(why.to_owned()));
             }
+            Request::Http(_) => {
+                let why = "whether a server has had a request that was cut off cannot be told";
+                return Ok(Settled::Unknown(why.to_owned()));
+            }
         };
         let docker = Arc::clone(&self.context.docker);
         let call = with_container(asked.call, recorded.on.as_ref().map(|on| on.id.clone()));
@@ -843,6 +897,18 @@ impl Shared {
         AbortOnDropHandle::new(self.context.io.spawn(task))
             .await
             .unwrap_or_else(|_| Err(driver_broke()))
+    }
+
+    /// Counts what goes by `http`; returns what has gone by now.
+    fn exchanged(&self, bytes: usize) -> usize {
+        let before = self.http_bytes.fetch_add(bytes, Ordering::Relaxed);
+        before.saturating_add(bytes)
+    }
+
+    fn answered(&self, result: &CallResult) {
+        if let Ok(Response::Http(response)) = result {
+            self.exchanged(response.size());
+        }
     }
 
     fn remaining(&self) -> Duration {
@@ -871,6 +937,14 @@ async fn carry_out(
         Request::Ansible(request) => {
             let report = context.ansible.run(request, timeout).await?;
             Ok(Response::Playbook(Box::new(report)))
+        }
+        Request::Http(request) => {
+            let (grants, asked) = (Arc::clone(&context.grants), request.clone());
+            let may_follow = move |method: HttpMethod, url: &HttpUrl| {
+                grants.allows_http_redirect(&asked, method, url)
+            };
+            let response = context.http.send(request, &may_follow, timeout).await?;
+            Ok(Response::Http(Box::new(response)))
         }
     }
 }

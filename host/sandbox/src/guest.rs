@@ -15,7 +15,7 @@ use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::{DynPollable, subscribe};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use crate::bindings::sentinel::plugin::{ansible, clock, docker, log, random, types};
+use crate::bindings::sentinel::plugin::{ansible, clock, docker, http, log, random, types};
 use crate::clock::{Look, RunClock, Timer};
 use crate::convert;
 use crate::gate::{Gate, Halted, PassError, RecordError};
@@ -201,8 +201,8 @@ fn answer<T>(
         .map_err(convert::error)
 }
 
-/// Where everything that a guest sees comes from. `http` and `memory` are missing:
-/// plugins that import them are refused when they are loaded.
+/// Where everything that a guest sees comes from. `memory` is missing: plugins that import
+/// it are refused when they are loaded.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     // All of WASI 0.2 is linked, because the standard libraries of all languages import
@@ -220,6 +220,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     types::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     docker::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     ansible::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    http::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 
@@ -601,6 +602,26 @@ impl ansible::Host for Guest {
         let result = self.pass(request).await?;
         Ok(answer("ansible.run", result, |response| match response {
             Response::Playbook(report) => Some(convert::recap(*report)),
+            _ => None,
+        }))
+    }
+}
+
+impl http::Host for Guest {
+    async fn send(
+        &mut self,
+        request: http::Request,
+    ) -> wasmtime::Result<Result<http::Response, types::CapabilityError>> {
+        let request = match convert::to_http(request) {
+            Ok(request) => Request::Http(Box::new(request)),
+            Err(error) => {
+                self.count()?;
+                return Ok(Err(convert::error(error)));
+            }
+        };
+        let result = self.pass(request).await?;
+        Ok(answer("http.send", result, |response| match response {
+            Response::Http(response) => Some(convert::response(*response)),
             _ => None,
         }))
     }

@@ -1,9 +1,7 @@
 //! HTTP to places that the policy grants by method and URL.
 //!
-//! Sentinel 0.1 does not serve this yet: it refuses a plugin that calls it when the plugin
-//! is loaded.
-//!
-//! A header value of the form `secret://NAME` is filled in by the host: the plugin never
+//! A header value, or a URL, of the form `secret://NAME` is filled in by the host, and so
+//! are the texts of a JSON body that [`Request::secret_field`] points at: the plugin never
 //! sees the secret. Redirects are followed only to granted URLs.
 //!
 //! ```no_run
@@ -27,7 +25,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use crate::bindings::sentinel::plugin::http::{Header, Request, Response};
+pub use crate::bindings::sentinel::plugin::http::{Header, Request, Response, SecretField};
 
 use crate::CapabilityError;
 use crate::bindings::sentinel::plugin::http as host;
@@ -35,7 +33,7 @@ use crate::clock::milliseconds;
 
 impl Request {
     /// A request without headers and body; `url` is absolute, `http` or `https`, without
-    /// userinfo. `GET` and `HEAD` are observations, all other methods effects.
+    /// userinfo, or `secret://NAME` for one that is a secret as a whole. `GET` and `HEAD` are observations, all other methods effects.
     #[must_use]
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         Self {
@@ -43,6 +41,7 @@ impl Request {
             url: url.into(),
             headers: Vec::new(),
             body: Vec::new(),
+            secret_fields: Vec::new(),
             timeout: None,
         }
     }
@@ -69,7 +68,7 @@ impl Request {
         self
     }
 
-    /// Sets the body, at most 1 MiB.
+    /// Sets the body, at most 512 KiB.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
@@ -82,6 +81,17 @@ impl Request {
         let body = serde_json::to_vec(value)
             .map_err(|error| CapabilityError::Invalid(format!("the request's body: {error}")))?;
         Ok(self.header("content-type", "application/json").body(body))
+    }
+
+    /// Has the host fill a text of the JSON body in: the one at `pointer` (RFC 6901), such
+    /// as `/routing_key`, which has to be there, by the secret of this name.
+    #[must_use]
+    pub fn secret_field(mut self, pointer: impl Into<String>, secret: impl Into<String>) -> Self {
+        self.secret_fields.push(SecretField {
+            pointer: pointer.into(),
+            secret: secret.into(),
+        });
+        self
     }
 
     /// How long to wait for the whole answer; 10 seconds when this is not called.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sentinel_plugin::ansible::Playbook;
 use sentinel_plugin::docker::{self, Container, Filter, Health};
+use sentinel_plugin::http;
 use sentinel_plugin::{
     CapabilityError, Failure, Incident, Outcome, Remediation, clock, info, random,
 };
@@ -64,7 +65,6 @@ impl Remediation for Scripted {
 }
 
 #[expect(clippy::panic, reason = "the script of a test is wrong")]
-#[expect(clippy::disallowed_methods, reason = "a guest waits through WASI here")]
 fn take(word: &str, about: &str, made: &mut String) -> Result<String, CapabilityError> {
     let number = || about.parse::<u64>().unwrap_or(0);
     let container = || {
@@ -110,6 +110,7 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
             let recap = Playbook::new(about).var("third", 1.0 / 3.0).run()?;
             format!("exit code {}", recap.exit_code)
         }
+        "get" | "brew" | "post" | "post-secret" | "post-large" => send(word, about)?,
         // Looks until the container is healthy, at most a hundred times.
         "await" => {
             let mut looks = 1;
@@ -130,22 +131,7 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
             clock::remaining()
         ),
         "looks" => format!("{:?}", (0..number()).map(|_| clock::elapsed()).max()),
-        "wasi-clock" => {
-            let before = Instant::now();
-            let wall = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
-            format!("{wall:?} {:?}", before.elapsed())
-        }
-        "wasi-looks" => format!(
-            "{:?}",
-            (0..number()).map(|_| SystemTime::now()).max().is_some()
-        ),
-        "wasi-sleep" => {
-            let before = Instant::now();
-            thread::sleep(Duration::from_millis(number()));
-            format!("{:?}", before.elapsed())
-        }
+        "wasi-clock" | "wasi-looks" | "wasi-sleep" => by_wasi(word, number()),
         "random" => format!(
             "{:x} {:x}",
             random::bits(),
@@ -174,6 +160,44 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
         },
         _ => panic!("the script has `{word}`"),
     })
+}
+
+/// What is seen of time through WASI.
+#[expect(clippy::disallowed_methods, reason = "a guest waits through WASI here")]
+fn by_wasi(word: &str, number: u64) -> String {
+    match word {
+        "wasi-clock" => {
+            let before = Instant::now();
+            let wall = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default();
+            format!("{wall:?} {:?}", before.elapsed())
+        }
+        "wasi-looks" => format!(
+            "{:?}",
+            (0..number).map(|_| SystemTime::now()).max().is_some()
+        ),
+        _ => {
+            let before = Instant::now();
+            thread::sleep(Duration::from_millis(number));
+            format!("{:?}", before.elapsed())
+        }
+    }
+}
+
+fn send(word: &str, url: &str) -> Result<String, CapabilityError> {
+    let post = || http::Request::post(url).body("what is posted");
+    let request = match word {
+        "get" => http::Request::get(url),
+        "brew" => http::Request::new("BREW", url),
+        // With a header that the host fills in.
+        "post-secret" => post().header("authorization", "secret://key"),
+        "post-large" => post().body(vec![b'x'; (512 << 10) + 1]),
+        _ => post(),
+    };
+    let response = request.send()?;
+    let text: String = response.text().chars().take(200).collect();
+    Ok(format!("{} {text}", response.status))
 }
 
 fn tell(details: &docker::Details) -> String {

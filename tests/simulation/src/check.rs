@@ -301,6 +301,8 @@ impl Checker {
                     )?;
                 }
             }
+            // No plugin changes in the simulation.
+            _ => {}
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use sentinel_core::capability::{
 use sentinel_core::engine::Member;
 use sentinel_core::event::{CallResult, Resource};
 use sentinel_core::guard::settings::Fleet;
+use sentinel_core::http::{HttpBody, HttpResponse};
 use sentinel_core::id::{RunId, Target};
 use sentinel_core::incident::VerifyCheck;
 
@@ -107,6 +108,12 @@ impl Docker {
                 tasks: Vec::new(),
                 output: format!("played {}", asked.playbook),
                 duration_ms: 1000,
+            }))),
+            Request::Http(_) => Ok(Response::Http(Box::new(HttpResponse {
+                status: 200,
+                headers: Vec::new(),
+                body: HttpBody::default(),
+                truncated: false,
             }))),
             Request::Docker(docker) => match &docker.call {
                 DockerCall::Inspect { container } => {

@@ -33,6 +33,7 @@ static POLICIES: LazyLock<Vec<Arc<PolicySet>>> = LazyLock::new(|| {
             let text = policies(&mut Rng::new(index as u64 + 1));
             let environment = Environment {
                 docker_hosts: ["local".to_owned()].into(),
+                ..Environment::default()
             };
             match PolicySet::parse(&[("policies.yaml", &text)], &environment) {
                 Ok(set) => Arc::new(set),

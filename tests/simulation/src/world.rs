@@ -19,7 +19,7 @@ use sentinel_core::engine::{
 use sentinel_core::event::{
     CallResult, Event, EventBody, FailureClass, PlannedEffect, RunMode, RunResult, StopCause,
 };
-use sentinel_core::guard::limits::EffectWindows;
+use sentinel_core::guard::limits::{EffectWindows, on_account_of};
 use sentinel_core::guard::settings::Fleet;
 use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
 use sentinel_core::incident::{OnInterrupt, Phase};
@@ -1415,7 +1415,8 @@ impl<'a> World<'a> {
             let message = pause.to_string();
             return self.halt(run, StopCause::Paused, message);
         }
-        let admitted = daemon.windows.admit(&order.target, request.name(), wall);
+        let on = on_account_of(&order.target, order.rung.step, &request);
+        let admitted = daemon.windows.admit(on, request.name(), wall);
         if let Err(full) = admitted {
             return self.halt(run, StopCause::Rate, full.to_string());
         }

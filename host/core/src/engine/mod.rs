@@ -873,7 +873,8 @@ impl Engine {
             (
                 escalate.params.clone(),
                 escalate.timeout,
-                OnInterrupt::Escalate,
+                // To be told twice is better than not at all.
+                OnInterrupt::Rerun,
             )
         } else {
             let step = incident.step(rung.step)?;

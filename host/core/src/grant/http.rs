@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::{Host, Url};
 
 use super::{Denied, Glob, list, shown};
-use crate::http::{HttpMethod, HttpRequest, HttpUrl, check_path, plain};
+use crate::http::{HttpMethod, HttpPlace, HttpRequest, HttpUrl, check_path, plain};
 
 /// Where requests may go, by which methods, and with which secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,46 +24,118 @@ pub struct HttpGrant {
 }
 
 impl HttpGrant {
-    /// Whether `request` is granted: its method, its URL and its secrets.
-    pub fn allows(&self, request: &HttpRequest) -> Result<(), Denied> {
-        self.allows_url(request.method, &request.url)?;
-        let names = request.headers.iter().filter_map(|header| header.secret());
-        for name in names {
-            if !self.secrets.iter().any(|glob| glob.matches(name)) {
-                return Err(Denied(format!(
-                    "http.send with the secret {} is not granted: the policy grants {}",
-                    shown(name),
-                    if self.secrets.is_empty() {
-                        "no secrets".to_owned()
-                    } else {
-                        format!("the secrets {}", list(&self.secrets))
-                    }
-                )));
+    /// Whether `request` is granted, which goes to `url`: its method, where it goes and
+    /// its secrets.
+    fn allows(&self, request: &HttpRequest, url: &HttpUrl) -> Result<(), Denied> {
+        if !self.methods.contains(&request.method) {
+            return Err(Denied(format!(
+                "http.send by {} is not granted: the policy grants the methods {}",
+                request.method,
+                list(&self.methods)
+            )));
+        }
+        if !self.covers(url) {
+            return Err(elsewhere(&request.url, &self.urls));
+        }
+        for name in request.secrets() {
+            if !self.has_secret(name) {
+                return Err(unknown_secret(name, &self.secrets));
             }
         }
         Ok(())
     }
 
-    /// Whether a request by `method` to `url` is granted; what a redirect has to pass.
-    pub fn allows_url(&self, method: HttpMethod, url: &HttpUrl) -> Result<(), Denied> {
-        if !self.methods.contains(&method) {
-            return Err(Denied(format!(
-                "http.send by {method} is not granted: the policy grants the methods {}",
-                list(&self.methods)
-            )));
-        }
-        if !self.urls.iter().any(|pattern| pattern.matches(url)) {
-            // A query can hold what is nobody else's business.
-            let mut place = url.as_url().clone();
-            place.set_query(None);
-            return Err(Denied(format!(
-                "http.send to {} is not granted: the policy grants the URLs {}",
-                shown(place.as_str()),
-                list(&self.urls)
-            )));
-        }
-        Ok(())
+    fn covers(&self, url: &HttpUrl) -> bool {
+        self.urls.iter().any(|pattern| pattern.matches(url))
     }
+
+    fn has_secret(&self, name: &str) -> bool {
+        self.secrets.iter().any(|glob| glob.matches(name))
+    }
+}
+
+/// Whether one of `grants` allows `request`, which goes to `url`: the same one its
+/// method, where it goes and all of its secrets.
+pub(super) fn allows(
+    grants: &[HttpGrant],
+    request: &HttpRequest,
+    url: &HttpUrl,
+) -> Result<(), Denied> {
+    // What is said is said of the grant that comes closest.
+    let mut closest = None;
+    for grant in grants {
+        match grant.allows(request, url) {
+            Ok(()) => return Ok(()),
+            Err(denied) if grant.covers(url) => {
+                closest.get_or_insert(denied);
+            }
+            Err(_) => {}
+        }
+    }
+    match (closest, grants) {
+        (Some(denied), _) => Err(denied),
+        (None, []) => Err(nothing()),
+        (None, [grant]) => grant.allows(request, url),
+        (None, grants) => Err(elsewhere(
+            &request.url,
+            grants.iter().flat_map(|grant| &grant.urls),
+        )),
+    }
+}
+
+/// Whether any of `grants` has the secret that holds the URL of a request: asked before
+/// the secret is looked at.
+pub(super) fn allows_secret(grants: &[HttpGrant], name: &str) -> Result<(), Denied> {
+    if grants.is_empty() {
+        return Err(nothing());
+    }
+    if grants.iter().any(|grant| grant.has_secret(name)) {
+        return Ok(());
+    }
+    let secrets: Vec<_> = grants.iter().flat_map(|grant| &grant.secrets).collect();
+    Err(unknown_secret(name, &secrets))
+}
+
+/// Whether a redirect of `request` to `url` may be followed: by a grant that has all of
+/// its secrets too.
+pub(super) fn allows_redirect(
+    grants: &[HttpGrant],
+    request: &HttpRequest,
+    method: HttpMethod,
+    url: &HttpUrl,
+) -> bool {
+    grants.iter().any(|grant| {
+        grant.methods.contains(&method)
+            && grant.covers(url)
+            && request.secrets().all(|name| grant.has_secret(name))
+    })
+}
+
+fn nothing() -> Denied {
+    Denied("http.send is not granted: the policy grants nothing of http".to_owned())
+}
+
+fn elsewhere<T: fmt::Display>(place: &HttpPlace, urls: impl IntoIterator<Item = T>) -> Denied {
+    let place = match place {
+        HttpPlace::Url(_) => shown(&place.summary()),
+        HttpPlace::Secret(name) => format!("the URL that the secret {} holds", shown(name)),
+    };
+    Denied(format!(
+        "http.send to {place} is not granted: the policy grants the URLs {}",
+        list(urls)
+    ))
+}
+
+fn unknown_secret(name: &str, secrets: &[impl fmt::Display]) -> Denied {
+    let granted = if secrets.is_empty() {
+        "no secrets".to_owned()
+    } else {
+        format!("the secrets {}", list(secrets))
+    };
+    Denied(format!(
+        "http.send with the secret {} is not granted: the policy grants {granted}",
+        shown(name)
+    ))
 }
 
 /// A pattern for URLs: `https://api.example.com/v2/**`.
@@ -191,6 +263,7 @@ impl<'de> Deserialize<'de> for UrlPattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grant::Grants;
     use crate::http::{HttpBody, HttpHeader};
 
     fn fits(pattern: &str, url: &str) -> bool {
@@ -335,36 +408,110 @@ mod tests {
                 value: value.to_owned(),
             }],
             body: HttpBody::default(),
+            secret_fields: Vec::new(),
             timeout_ms: None,
         }
     }
 
+    /// Asked as the gate asks; `held` is what the secret `chat-url` holds.
+    fn ask(grants: &[HttpGrant], request: &HttpRequest, held: &str) -> Result<(), String> {
+        let grants = Grants {
+            http: grants.to_vec(),
+            ..Grants::default()
+        };
+        let url = match &request.url {
+            HttpPlace::Url(url) => url.clone(),
+            HttpPlace::Secret(name) => {
+                let allowed = grants.allows_http_secret(name);
+                allowed.map_err(|denied| denied.to_string())?;
+                held.parse().unwrap()
+            }
+        };
+        let allowed = grants.allows_http(request, &url);
+        allowed.map_err(|denied| denied.to_string())
+    }
+
     #[test]
     fn a_denial_says_what_is_granted_and_no_query() {
-        let ask = |grant: &HttpGrant, request: &HttpRequest| {
-            grant.allows(request).map_err(|denied| denied.to_string())
-        };
         let (get, delete) = (HttpMethod::Get, HttpMethod::Delete);
-        let none = grant(&[]);
-        assert_eq!(ask(&none, &request(get, "https://h/a/b", "x")), Ok(()));
+        let ask = |grant: HttpGrant, request: HttpRequest| ask(&[grant], &request, "");
+        assert_eq!(ask(grant(&[]), request(get, "https://h/a/b", "x")), Ok(()));
         assert_eq!(
-            ask(&none, &request(delete, "https://h/a/b", "x")).unwrap_err(),
+            ask(grant(&[]), request(delete, "https://h/a/b", "x")).unwrap_err(),
             "http.send by DELETE is not granted: the policy grants the methods GET, POST"
         );
         assert_eq!(
-            ask(&none, &request(get, "https://h/b?token=s3cret", "x")).unwrap_err(),
+            ask(grant(&[]), request(get, "https://h/b?token=s3cret", "x")).unwrap_err(),
             "http.send to `https://h/b` is not granted: the policy grants the URLs https://h/a/**"
         );
-        let with_secret = request(get, "https://h/a/b", "secret://page-key");
+        let with_secret = || request(get, "https://h/a/b", "secret://page-key");
         assert_eq!(
-            ask(&none, &with_secret).unwrap_err(),
+            ask(grant(&[]), with_secret()).unwrap_err(),
             "http.send with the secret `page-key` is not granted: the policy grants no secrets"
         );
         assert_eq!(
-            ask(&grant(&["chat-*"]), &with_secret).unwrap_err(),
+            ask(grant(&["chat-*"]), with_secret()).unwrap_err(),
             "http.send with the secret `page-key` is not granted: the policy grants the secrets chat-*"
         );
-        assert_eq!(ask(&grant(&["page-*"]), &with_secret), Ok(()));
+        assert_eq!(ask(grant(&["page-*"]), with_secret()), Ok(()));
+        let nothing = super::super::Grants::default();
+        let url = "https://h/".parse().unwrap();
+        assert_eq!(
+            nothing
+                .allows_http(&with_secret(), &url)
+                .unwrap_err()
+                .to_string(),
+            "http.send is not granted: the policy grants nothing of http"
+        );
+    }
+
+    #[test]
+    fn a_secret_url_is_granted_like_any_other_and_never_told() {
+        let post = || request(HttpMethod::Post, "secret://chat-url", "x");
+        let granted = &[grant(&["chat-*"])];
+        assert_eq!(ask(granted, &post(), "https://h/a/T0/s3cret"), Ok(()));
+        assert_eq!(
+            ask(granted, &post(), "https://h/b/s3cret").unwrap_err(),
+            "http.send to the URL that the secret `chat-url` holds is not granted: the policy grants the URLs https://h/a/**"
+        );
+        // Whether there is such a secret is nobody's business who may not use it.
+        assert_eq!(
+            ask(&[grant(&["page-key"])], &post(), "no URL").unwrap_err(),
+            "http.send with the secret `chat-url` is not granted: the policy grants the secrets page-key"
+        );
+    }
+
+    #[test]
+    fn a_secret_goes_only_where_its_own_grant_lets_it() {
+        let elsewhere = HttpGrant {
+            urls: vec!["https://other/**".parse().unwrap()],
+            ..grant(&[])
+        };
+        let grants = [grant(&["page-*"]), elsewhere];
+        let with_secret = |url: &str| request(HttpMethod::Get, url, "secret://page-key");
+        assert_eq!(ask(&grants, &with_secret("https://h/a/b"), ""), Ok(()));
+        let plain = request(HttpMethod::Get, "https://other/b", "x");
+        assert_eq!(ask(&grants, &plain, ""), Ok(()));
+        assert_eq!(
+            ask(&grants, &with_secret("https://other/b"), "").unwrap_err(),
+            "http.send with the secret `page-key` is not granted: the policy grants no secrets"
+        );
+        assert_eq!(
+            ask(&grants, &with_secret("https://third/b"), "").unwrap_err(),
+            "http.send to `https://third/b` is not granted: the policy grants the URLs https://h/a/**, https://other/**"
+        );
+        // Nor does a redirect take it there.
+        let grants = Grants {
+            http: grants.to_vec(),
+            ..Grants::default()
+        };
+        let follows = |request: &HttpRequest, url: &str| {
+            grants.allows_http_redirect(request, HttpMethod::Get, &url.parse().unwrap())
+        };
+        assert!(follows(&with_secret("https://h/a/b"), "https://h/a/c"));
+        assert!(!follows(&with_secret("https://h/a/b"), "https://other/c"));
+        assert!(follows(&plain, "https://other/c"));
+        assert!(!follows(&plain, "https://third/c"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use jiff::Timestamp;
 
 use super::settings::Window;
+use crate::capability::Request;
 use crate::duration::HumanDuration;
 use crate::id::Target;
 use crate::incident::later;
@@ -86,6 +87,14 @@ impl Slide {
     }
 }
 
+/// The target on whose account an effect is; none for what tells a person. How much was
+/// done about a target is no reason to keep quiet about it.
+#[must_use]
+pub fn on_account_of<'a>(target: &'a Target, step: u32, request: &Request) -> Option<&'a Target> {
+    let tells = step == 0 && matches!(request, Request::Http(_));
+    (!tells).then_some(target)
+}
+
 impl EffectWindows {
     /// Windows that have seen `past`, which is in order.
     #[must_use]
@@ -100,7 +109,7 @@ impl EffectWindows {
             && !active(Mutation::EffectsForgottenAtStart)
         {
             for effect in past {
-                windows.count(&effect.target, &effect.action, effect.at, oldest.at);
+                windows.count(Some(&effect.target), &effect.action, effect.at, oldest.at);
             }
         }
         windows
@@ -108,18 +117,32 @@ impl EffectWindows {
 
     /// Whether any effect on `target` has room; what the guard asks.
     pub fn check(&self, target: &Target, now: Timestamp) -> Result<(), NoRoom> {
-        if let Some(window) = self.limits.total {
-            room(&self.total, window, now, "in all")?;
-        }
+        self.check_total(now)?;
         if let (Some(window), Some(slide)) = (self.limits.per_target, self.targets.get(target)) {
             room(slide, window, now, &format!("on {target}"))?;
         }
         Ok(())
     }
 
-    /// Counts an effect if every window has room for it.
-    pub fn admit(&mut self, target: &Target, action: &str, now: Timestamp) -> Result<(), NoRoom> {
-        self.check(target, now)?;
+    fn check_total(&self, now: Timestamp) -> Result<(), NoRoom> {
+        match self.limits.total {
+            Some(window) => room(&self.total, window, now, "in all"),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts an effect if every window has room for it: those in all, and those of the
+    /// target on whose account it is.
+    pub fn admit(
+        &mut self,
+        target: Option<&Target>,
+        action: &str,
+        now: Timestamp,
+    ) -> Result<(), NoRoom> {
+        match target {
+            Some(target) => self.check(target, now)?,
+            None => self.check_total(now)?,
+        }
         if let (Some(window), Some(slide)) =
             (self.limits.per_action.get(action), self.actions.get(action))
         {
@@ -130,12 +153,12 @@ impl EffectWindows {
     }
 
     /// Counts an effect that began `at`, and forgets what is in no window any more at `now`.
-    fn count(&mut self, target: &Target, action: &str, at: Timestamp, now: Timestamp) {
+    fn count(&mut self, target: Option<&Target>, action: &str, at: Timestamp, now: Timestamp) {
         if let Some(window) = self.limits.total {
             self.total.forget(window, now);
             self.total.push(at);
         }
-        if let Some(window) = self.limits.per_target {
+        if let (Some(window), Some(target)) = (self.limits.per_target, target) {
             let slide = self.targets.entry(target.clone()).or_default();
             slide.forget(window, now);
             slide.push(at);
@@ -177,6 +200,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::http::{HttpBody, HttpMethod, HttpRequest};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -203,7 +227,7 @@ mod tests {
         let web = target("web");
         let mut admit = |second| {
             windows
-                .admit(&web, "docker.restart", at(second))
+                .admit(Some(&web), "docker.restart", at(second))
                 .map_err(|full| full.until)
         };
         assert_eq!(admit(0), Ok(()));
@@ -213,6 +237,32 @@ mod tests {
         assert_eq!(admit(10), Ok(()));
         assert_eq!(admit(11), Err(at(14)));
         assert_eq!(windows.check(&target("db"), at(11)), Ok(()));
+    }
+
+    #[test]
+    fn what_tells_a_person_is_bounded_in_all_and_not_by_its_target() {
+        let web = target("web");
+        let post = Request::Http(Box::new(HttpRequest {
+            method: HttpMethod::Post,
+            url: "http://chat/".parse().unwrap(),
+            headers: Vec::new(),
+            body: HttpBody::default(),
+            secret_fields: Vec::new(),
+            timeout_ms: None,
+        }));
+        assert_eq!(on_account_of(&web, 1, &post), Some(&web));
+        assert_eq!(on_account_of(&web, 0, &post), None);
+        let limits = EffectLimits {
+            per_target: Some(window(1, 60)),
+            total: Some(window(3, 60)),
+            ..EffectLimits::default()
+        };
+        let mut windows = EffectWindows::new(limits, &[]);
+        assert_eq!(windows.admit(Some(&web), "docker.restart", at(0)), Ok(()));
+        assert!(windows.admit(Some(&web), "http.send", at(1)).is_err());
+        assert_eq!(windows.admit(None, "http.send", at(1)), Ok(()));
+        assert_eq!(windows.admit(None, "http.send", at(1)), Ok(()));
+        assert!(windows.admit(None, "http.send", at(1)).is_err());
     }
 
     #[test]
@@ -236,11 +286,14 @@ mod tests {
         );
         assert_eq!(
             windows
-                .admit(&target("db"), "docker.stop", at(60))
+                .admit(Some(&target("db")), "docker.stop", at(60))
                 .map_err(|full| full.until),
             Err(at(600))
         );
-        assert_eq!(windows.admit(&target("db"), "docker.start", at(60)), Ok(()));
+        assert_eq!(
+            windows.admit(Some(&target("db")), "docker.start", at(60)),
+            Ok(())
+        );
     }
 
     #[test]
@@ -267,9 +320,13 @@ mod tests {
         };
         let mut windows = EffectWindows::new(limits, &[]);
         assert_eq!(
-            windows.admit(&target("web"), "docker.stop", at(1000)),
+            windows.admit(Some(&target("web")), "docker.stop", at(1000)),
             Ok(())
         );
-        assert!(windows.admit(&target("web"), "docker.stop", at(0)).is_err());
+        assert!(
+            windows
+                .admit(Some(&target("web")), "docker.stop", at(0))
+                .is_err()
+        );
     }
 }

@@ -9,7 +9,7 @@ use super::model::Policy;
 use super::read::PluginPlaces;
 use super::set::Places;
 use crate::capability::DockerAction;
-use crate::grant::{Grants, Import};
+use crate::grant::{Grants, HttpGrant, Import};
 use crate::id::PluginName;
 use crate::template::has_template;
 
@@ -93,7 +93,7 @@ fn check_plugin(
     let missing = policy.grants.imports_missing(&facts.imports);
     let (unserved, ungranted): (Vec<_>, Vec<_>) = missing
         .into_iter()
-        .partition(|import| matches!(import, Import::Http | Import::Memory));
+        .partition(|import| matches!(import, Import::Memory));
     let mut errors = Vec::new();
     for import in unserved {
         let problem = Problem::new(format!(
@@ -209,7 +209,28 @@ fn grants_to_write(grants: &Grants, missing: &[Import]) -> String {
         }
         None => {}
     }
+    if missing.contains(&Import::Http) {
+        parts.push("http: { urls: ['https://HOST/PATH'], methods: [POST] }".to_owned());
+    } else if !grants.http.is_empty() {
+        let http: Vec<_> = grants.http.iter().map(http_to_write).collect();
+        parts.push(match http.as_slice() {
+            [one] => format!("http: {one}"),
+            several => format!("http: [{}]", several.join(", ")),
+        });
+    }
     parts.join(", ")
+}
+
+fn http_to_write(grant: &HttpGrant) -> String {
+    let methods: Vec<_> = grant.methods.iter().map(|method| method.as_str()).collect();
+    let mut keys = vec![
+        format!("urls: {}", quoted(&grant.urls)),
+        format!("methods: [{}]", methods.join(", ")),
+    ];
+    if !grant.secrets.is_empty() {
+        keys.push(format!("secrets: {}", quoted(&grant.secrets)));
+    }
+    format!("{{ {} }}", keys.join(", "))
 }
 
 /// A list of texts in YAML.

@@ -17,8 +17,9 @@ use super::section::{Keys, Reader, Section};
 use super::set::Environment;
 use super::yaml::{self, Content, Node, within};
 use crate::capability::DockerAction;
-use crate::grant::{AnsibleGrant, DockerGrant, Glob, Grants, LabelGrant};
+use crate::grant::{AnsibleGrant, DockerGrant, Glob, Grants, HttpGrant, LabelGrant, UrlPattern};
 use crate::guard::settings::Guards;
+use crate::http::HttpMethod;
 use crate::id::{Digest, PluginName, PolicyName};
 use crate::incident::{Approval, OnInterrupt, StepFailure, When};
 use crate::matcher::{Matcher, Matchers};
@@ -80,8 +81,8 @@ const VERIFY: Keys = Keys {
     later: &[],
 };
 const GRANTS: Keys = Keys {
-    known: &["docker", "ansible"],
-    later: &["http", "memory"],
+    known: &["docker", "ansible", "http"],
+    later: &["memory"],
 };
 const DOCKER: Keys = Keys {
     known: &["hosts", "containers", "labels", "actions"],
@@ -92,12 +93,19 @@ const ANSIBLE: Keys = Keys {
     later: &[],
 };
 
+const HTTP: Keys = Keys {
+    known: &["urls", "methods", "secrets"],
+    later: &[],
+};
+
 const MAX_STEPS: usize = 16;
 const MAX_ATTEMPTS: u32 = 20;
 const MAX_EVIDENCE: u32 = 2000;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
+
+const HTTP_HELP: &str = "name the URLs, the methods and perhaps the secrets, such as `http: { urls: ['https://api.example.com/v2/**'], methods: [GET, POST] }`";
 
 const INTERRUPTS: [(&str, OnInterrupt); 2] = [
     ("rerun", OnInterrupt::Rerun),
@@ -732,10 +740,73 @@ impl PolicyReader<'_> {
             let playbooks = this.globs(playbooks, help)?;
             Some(AnsibleGrant { playbooks })
         });
+        let http = self.optional(&section, "http", Self::http_grants);
         Some(Grants {
             docker: docker.ok()?,
             ansible: ansible.ok()?,
+            http: http.ok()?.unwrap_or_default(),
         })
+    }
+
+    /// One grant, or a list of them.
+    fn http_grants(&mut self, node: &Node) -> Option<Vec<HttpGrant>> {
+        if matches!(node.content, Content::Map(_)) {
+            return self.http_grant(node).map(|grant| vec![grant]);
+        }
+        let items = self
+            .reader
+            .items(node, "a grant of http, or a list of them", HTTP_HELP)?;
+        let grants: Vec<_> = items.iter().map(|item| self.http_grant(item)).collect();
+        grants.into_iter().collect()
+    }
+
+    fn http_grant(&mut self, node: &Node) -> Option<HttpGrant> {
+        let section = self.reader.section(node, "the grant of http", &HTTP)?;
+        let urls = self.reader.required(&section, "urls", HTTP_HELP);
+        let urls = urls.and_then(|node| {
+            let help = "a pattern is a URL with globs in its path, and perhaps `*.` before its host, such as 'https://api.example.com/v2/**'";
+            self.reader
+                .list(node, "URL pattern", help, str::parse::<UrlPattern>)
+        });
+        let methods = self.reader.required(&section, "methods", HTTP_HELP);
+        let methods = methods.and_then(|node| {
+            let items = self.reader.items(node, "a list of methods", HTTP_HELP)?;
+            let choices = HttpMethod::ALL.map(|method| (method.as_str(), method));
+            let methods: Vec<_> = items
+                .iter()
+                .map(|item| self.reader.choice(item, "method", &choices))
+                .collect();
+            methods.into_iter().collect::<Option<BTreeSet<_>>>()
+        });
+        let secrets = self.optional(&section, "secrets", |this, node| {
+            let help = "name the secrets of the configuration, such as `secrets: [pager-key]`";
+            let secrets = this.globs(node, help)?;
+            this.known_secrets(secrets, section.key_at("secrets"))
+        });
+        Some(HttpGrant {
+            urls: urls?,
+            methods: methods?,
+            secrets: secrets.ok()?.unwrap_or_default(),
+        })
+    }
+
+    /// The patterns, if each fits a secret that exists.
+    fn known_secrets(&mut self, globs: Vec<Glob>, at: &Span) -> Option<Vec<Glob>> {
+        let Some(secrets) = &self.environment.secrets else {
+            return Some(globs);
+        };
+        let fits = |glob: &Glob| secrets.iter().any(|name| glob.matches(name));
+        let Some(unknown) = globs.iter().find(|glob| !fits(glob)) else {
+            return Some(globs);
+        };
+        let message = format!("no secret in the configuration fits `{unknown}`");
+        let help = if secrets.is_empty() {
+            "the configuration names no secret under `http: { secrets: … }`".to_owned()
+        } else {
+            let names: Vec<_> = secrets.iter().map(String::as_str).collect();
+            format!("the configuration knows {}", names.join(", "))
+        };
+        self.reader.fail(at, Problem::new(message).help(help))
     }
 
     fn docker_grant(&mut self, node: &Node) -> Option<DockerGrant> {

@@ -15,6 +15,8 @@ use crate::id::{Digest, PolicyName};
 pub struct Environment {
     /// The Docker hosts, by name.
     pub docker_hosts: BTreeSet<String>,
+    /// The secrets, by name; none where it is not known which there are.
+    pub secrets: Option<BTreeSet<String>>,
 }
 
 /// All policies of all files, in the order in which they stand there.

@@ -18,7 +18,7 @@ use crate::engine::{
     Action, Engine, Input, Note, Operator, Order, PluginVersion, Settings, Turn, VerifyOrder, World,
 };
 use crate::event::{Event, EventBody, FailureClass, PlannedEffect, RunMode, RunResult, StopCause};
-use crate::guard::limits::EffectWindows;
+use crate::guard::limits::{EffectWindows, on_account_of};
 use crate::guard::settings::Fleet;
 use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
 use crate::incident::{Incident, Phase, Rung, later};
@@ -580,7 +580,8 @@ impl<'o> Rehearsal<'o> {
             } else if let Some(pause) = self.engine.controls().paused(&policy, &target, self.now) {
                 Some((StopCause::Paused, pause.to_string()))
             } else {
-                let admitted = self.effects.admit(&target, effect.request.name(), self.now);
+                let on = on_account_of(&target, play.order.rung.step, &effect.request);
+                let admitted = self.effects.admit(on, effect.request.name(), self.now);
                 admitted.err().map(|full| (StopCause::Rate, full.reason))
             };
             if let Some((cause, message)) = stop {

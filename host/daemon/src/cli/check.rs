@@ -10,6 +10,7 @@ use super::Output;
 use super::output::{Failure, print_as};
 use crate::app;
 use crate::config::Config;
+use crate::secrets::{self, SecretError};
 use crate::serving::{Problem, Serving};
 
 #[derive(Debug, Serialize)]
@@ -26,6 +27,13 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
     let config = Config::read(config, &super::variable)?;
     sentinel_drivers::docker::Docker::new(config.docker_hosts.clone())
         .map_err(|error| Failure::given(error.to_string()))?;
+    let (secrets, unusable) = secrets::read(&config.secrets, &super::variable);
+    let (missing, bad): (Vec<_>, Vec<_>) = unusable
+        .into_iter()
+        .partition(|error| matches!(error, SecretError::Missing { .. }));
+    if let Some(bad) = bad.first() {
+        return Err(Failure::given(bad.to_string()));
+    }
     let sandbox = app::sandbox(&config, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -35,17 +43,13 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
     let looked = runtime.block_on(loader.look(&Serving::default(), &Versions::default()));
     let serving = looked.serving.unwrap_or_default();
     // No problem of the files: they may be checked on another machine than they run on.
-    let notes = if serving.runs_playbooks() {
+    let mut notes = secrets.warnings;
+    notes.extend(missing.iter().map(ToString::to_string));
+    if serving.runs_playbooks() {
         let ansible = app::ansible(&config);
         let found = runtime.block_on(ansible.check());
-        found
-            .err()
-            .map(|error| error.to_string())
-            .into_iter()
-            .collect()
-    } else {
-        Vec::new()
-    };
+        notes.extend(found.err().map(|error| error.to_string()));
+    }
     let mut problems = looked.problems;
     problems.sort();
     let report = Report {

@@ -397,6 +397,6 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
 }
 
 /// A variable of the environment; an empty one counts as not set.
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -10,10 +10,11 @@ use jiff::tz::TimeZone;
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::engine::{PluginVersion, World};
 use sentinel_core::id::{Digest, PluginName};
-use sentinel_core::policy::{Environment, PolicySet};
+use sentinel_core::policy::PolicySet;
 use sentinel_core::record::{History, earlier};
 
 use super::output::Failure;
+use crate::app;
 use crate::config::Config;
 use crate::serving;
 
@@ -65,10 +66,7 @@ impl FromStr for Moment {
 
 /// The policies of a folder or of a file.
 pub(super) fn policies(config: &Config, path: &Path) -> Result<PolicySet, Failure> {
-    let environment = Environment {
-        docker_hosts: config.docker_hosts.keys().cloned().collect(),
-    };
-    serving::policies_in(path, &environment).map_err(|problems| {
+    serving::policies_in(path, &app::environment(config)).map_err(|problems| {
         let rendered: Vec<_> = problems
             .iter()
             .map(|problem| problem.rendered.trim_end().to_owned())

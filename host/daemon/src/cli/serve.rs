@@ -7,6 +7,7 @@ use sentinel_journal::OpenError;
 use super::output::Failure;
 use crate::app::{self, StartError};
 use crate::config::Config;
+use crate::secrets::SecretError;
 use crate::telemetry;
 
 pub(super) fn run(config: &Path) -> Result<(), Failure> {
@@ -45,7 +46,12 @@ impl From<StartError> for Failure {
                 .hint(format!("make the folder, or set `{key}` to the right one")),
             StartError::Listen { .. } => Self::unavailable(message)
                 .hint("stop what listens there, or set `listen` to another address"),
-            StartError::Docker(_) | StartError::Alertmanager(_) => Self::config(message),
+            StartError::Secret(SecretError::Missing { .. }) => Self::config(message)
+                .hint("put it there, or take it out of `http.secrets`"),
+            StartError::Docker(_)
+            | StartError::Alertmanager(_)
+            | StartError::Secret(_)
+            | StartError::Http(_) => Self::config(message),
             StartError::Sandbox(_) | StartError::Probe(_) | StartError::System { .. } => {
                 Self::software(message)
             }

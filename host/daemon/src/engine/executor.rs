@@ -10,7 +10,7 @@ use sentinel_core::id::{Digest, PluginName, RunId};
 use sentinel_core::recording::Recording;
 use sentinel_core::timeline;
 use sentinel_journal::{Journal, Reader};
-use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver};
+use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver, HttpDriver};
 use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateLimits, GateMode, Halt};
 use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
 use tokio::sync::{mpsc, watch};
@@ -28,6 +28,7 @@ pub(crate) struct Executor {
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) docker: Arc<dyn DockerDriver>,
     pub(crate) ansible: Arc<dyn AnsibleDriver>,
+    pub(crate) http: Arc<dyn HttpDriver>,
     pub(crate) journal: Arc<Journal>,
     /// Records of runs that go on are read with it.
     pub(crate) reader: Arc<Reader>,
@@ -183,6 +184,7 @@ impl Executor {
             recorder: recorder.clone(),
             docker: self.docker.clone(),
             ansible: self.ansible.clone(),
+            http: self.http.clone(),
             io: tokio::runtime::Handle::current(),
             effects: self.effects.clone(),
             limits: GateLimits::default(),
@@ -195,6 +197,7 @@ impl Executor {
                 switch: self.switch.clone(),
                 policy: order.policy.clone(),
                 target: order.target.clone(),
+                step: order.rung.step,
             }),
             halt,
             evidence: order.evidence.map(|lines| EvidencePlan {

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use sentinel_core::capability::Request;
 use sentinel_core::control::Controls;
 use sentinel_core::event::{Resource, StopCause};
-use sentinel_core::guard::limits::EffectWindows;
+use sentinel_core::guard::limits::{EffectWindows, on_account_of};
 use sentinel_core::id::{PolicyName, RunId, Target};
 use sentinel_sandbox::gate::{EffectGuard, Halted};
 
@@ -53,6 +53,8 @@ pub(super) struct RunSwitch {
     pub(super) switch: Arc<Switch>,
     pub(super) policy: PolicyName,
     pub(super) target: Target,
+    /// The step that the run serves; 0 tells a person.
+    pub(super) step: u32,
 }
 
 impl EffectGuard for RunSwitch {
@@ -65,9 +67,10 @@ impl EffectGuard for RunSwitch {
                 message: pause.to_string(),
             });
         }
+        let target = on_account_of(&self.target, self.step, request);
         self.switch
             .effects()
-            .admit(&self.target, request.name(), now)
+            .admit(target, request.name(), now)
             .map_err(|full| Halted {
                 cause: StopCause::Rate,
                 message: full.reason,

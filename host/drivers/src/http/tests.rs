@@ -7,6 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
+use sentinel_core::http::SecretField;
+
 use super::*;
 
 const SECRET: &str = "s3cr3t-key";
@@ -101,6 +103,7 @@ fn request(method: HttpMethod, url: &str, headers: &[(&str, &str)]) -> HttpReque
             })
             .collect(),
         body: HttpBody::default(),
+        secret_fields: Vec::new(),
         timeout_ms: None,
     }
 }
@@ -559,4 +562,119 @@ fn where_names_may_lead() {
         let loopback = "127.0.0.1".parse().unwrap();
         assert_eq!(may_lead_to(name, loopback), allowed, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_secret_can_be_the_whole_url_and_does_not_come_back_either() {
+    let server = Server::new(|request| {
+        let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+        let said = format!("nothing at {path}, that is B0123456789abcdef of T0");
+        Some(answer(
+            &format!("404 Not Found\r\nX-Asked: {path}"),
+            said.as_bytes(),
+        ))
+    })
+    .await;
+    let secret = format!(
+        "{}/services/T0/B0123456789abcdef?key=Kfedcba987654321",
+        server.base
+    );
+    let http = Http::new(BTreeMap::from([
+        ("chat-url".to_owned(), secret.clone()),
+        ("key".to_owned(), SECRET.to_owned()),
+    ]))
+    .unwrap();
+    assert_eq!(http.url_of("chat-url").unwrap().to_string(), secret);
+    let asked = post("secret://chat-url");
+    let answer = http.send(&asked, &|_, _| false, TIMEOUT).await.unwrap();
+    assert!(server.seen()[0].starts_with("POST /services/T0/B0123456789abcdef?key=Kfed"));
+    assert_eq!(answer.status, 404);
+    assert_eq!(
+        String::from_utf8(answer.body.0).unwrap(),
+        "nothing at [secret], that is [secret] of T0"
+    );
+    let asked = answer
+        .headers
+        .iter()
+        .find(|header| header.name == "x-asked");
+    assert_eq!(asked.unwrap().value, "[secret]");
+
+    // What is none says nothing of itself.
+    for (name, reason) in [("key", "no http or https URL"), ("none", "no secret")] {
+        let error = http.url_of(name).unwrap_err().to_string();
+        assert!(error.contains(reason) && !error.contains(SECRET), "{error}");
+        let asked = post(&format!("secret://{name}"));
+        let error = http.send(&asked, &|_, _| false, TIMEOUT).await.unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+    // Nor does one that cannot be reached.
+    let away = Http::new(BTreeMap::from([(
+        "chat-url".to_owned(),
+        "http://127.0.0.1:1/services/B0123456789abcdef".to_owned(),
+    )]))
+    .unwrap();
+    let error = away
+        .send(&post("secret://chat-url"), &|_, _| false, TIMEOUT)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CapabilityError::Unavailable(_)), "{error}");
+    assert!(!error.to_string().contains("B0123456789abcdef"), "{error}");
+}
+
+#[tokio::test]
+async fn a_field_of_the_body_is_filled_in_where_it_is_said_and_nowhere_else() {
+    let server = Server::saying("202 Accepted", format!("thanks for {SECRET}").as_bytes()).await;
+    let fill = |pointer: &str, secret: &str| {
+        vec![SecretField {
+            pointer: pointer.to_owned(),
+            secret: secret.to_owned(),
+        }]
+    };
+    let mut asked = post(&server.base);
+    asked.body.0 = br#"{"routing_key":"","text":"secret://key","deep":[{"key":"x"}],"n":1}"#.into();
+    asked.secret_fields = fill("/routing_key", "key");
+    let answer = send(&asked).await.unwrap();
+    assert_eq!(answer.body.0, b"thanks for [secret]");
+    let seen = server.seen().pop().unwrap();
+    let body: Value = serde_json::from_str(seen.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(
+        body,
+        serde_json::json!({ "routing_key": SECRET, "text": "secret://key", "deep": [{ "key": "x" }], "n": 1 })
+    );
+    // Not even to where a redirect may be followed.
+    let elsewhere = Server::saying("200 OK", b"mine").await;
+    let away = format!("307 Temporary Redirect\r\nLocation: {}/", elsewhere.base);
+    let redirecting = Server::saying(&away, b"").await;
+    let mut again = post(&redirecting.base);
+    again.body = asked.body.clone();
+    again.secret_fields = fill("/routing_key", "key");
+    assert_eq!(follow(&again).await.status, 307);
+    assert_eq!(elsewhere.seen(), [""; 0]);
+    again.secret_fields.clear();
+    assert_eq!(follow(&again).await.status, 200);
+    asked.secret_fields = fill("/deep/0/key", "key");
+    send(&asked).await.unwrap();
+    assert!(
+        server
+            .seen()
+            .pop()
+            .unwrap()
+            .contains(&format!(r#"{{"key":"{SECRET}"}}"#))
+    );
+
+    for (pointer, secret, reason) in [
+        ("/nothing", "key", "no text at"),
+        ("/n", "key", "no text at"),
+        ("", "key", "no text at"),
+        ("/routing_key", "none", "no secret"),
+    ] {
+        asked.secret_fields = fill(pointer, secret);
+        let error = send(&asked).await.unwrap_err().to_string();
+        assert!(error.contains(reason) && !error.contains(SECRET), "{error}");
+    }
+    asked.body.0 = b"no JSON".into();
+    asked.secret_fields = fill("/routing_key", "key");
+    let error = send(&asked).await.unwrap_err().to_string();
+    assert!(error.contains("no JSON"), "{error}");
+    assert_eq!(server.seen().len(), 2);
 }

@@ -10,6 +10,7 @@ use sentinel_core::capability::{
     DockerCall, PlaybookReport, Request, Response,
 };
 use sentinel_core::event::Resource;
+use sentinel_core::http::{HttpBody, HttpResponse};
 
 use super::plan::stand_in;
 use crate::driver::ContainerIdentity;
@@ -76,6 +77,15 @@ impl Rehearsal {
                     tasks: Vec::new(),
                     output: format!("dry run: {} was not run", asked.playbook),
                     duration_ms: 0,
+                }));
+            }
+            // What a server would have said is not known: that all is well, and no more.
+            Request::Http(_) => {
+                return Response::Http(Box::new(HttpResponse {
+                    status: 200,
+                    headers: Vec::new(),
+                    body: HttpBody::default(),
+                    truncated: false,
                 }));
             }
         };

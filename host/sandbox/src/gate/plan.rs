@@ -15,6 +15,9 @@ pub(crate) const LEFT_OUT: &str = " (of the approved plan it left out: ";
 /// How many digits of an id are told.
 const SHORT: usize = 12;
 
+/// How many characters of a body are told.
+const BODY: usize = 500;
+
 /// An approved plan, and how far it has been carried out.
 pub(crate) struct ApprovedPlan {
     effects: Vec<PlannedEffect>,
@@ -167,6 +170,39 @@ pub(crate) fn in_full(request: &Request) -> String {
             if !asked.tags.is_empty() {
                 details.push(format!("tags {}", asked.tags.join(",")));
             }
+            details.extend(
+                asked
+                    .timeout_ms
+                    .map(|timeout| format!("timeout {timeout} ms")),
+            );
+            details.join(", ")
+        }
+        Request::Http(asked) => {
+            let mut details: Vec<String> = asked
+                .headers
+                .iter()
+                .map(|header| format!("{}: {}", header.name, header.value))
+                .collect();
+            if !asked.body.0.is_empty() {
+                let text = String::from_utf8_lossy(&asked.body.0);
+                let shown: String = text
+                    .chars()
+                    .take(BODY)
+                    .flat_map(char::escape_debug)
+                    .collect();
+                let more = if text.chars().nth(BODY).is_some() {
+                    "…"
+                } else {
+                    ""
+                };
+                details.push(format!("body {shown}{more}"));
+            }
+            details.extend(
+                asked
+                    .secret_fields
+                    .iter()
+                    .map(|field| format!("{} from secret://{}", field.pointer, field.secret)),
+            );
             details.extend(
                 asked
                     .timeout_ms

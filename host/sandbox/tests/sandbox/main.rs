@@ -4,6 +4,7 @@
 
 mod gate;
 mod halt;
+mod http;
 mod load;
 mod modes;
 mod replay;

@@ -20,10 +20,13 @@ use sentinel_core::event::{
     CallResult, Event, EventBody, LogLevel, PlannedEffect, Resource, RunResult,
 };
 use sentinel_core::grant::Grants;
+use sentinel_core::http::{HttpBody, HttpMethod, HttpRequest, HttpResponse, HttpUrl};
 use sentinel_core::id::{IncidentId, RunId};
 use sentinel_core::incident::OnInterrupt;
 use sentinel_core::recording::Recording;
-use sentinel_sandbox::driver::{AnsibleDriver, ContainerIdentity, DockerDriver, Settled};
+use sentinel_sandbox::driver::{
+    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MayFollow, Settled,
+};
 use sentinel_sandbox::gate::{
     EffectGuard, Evidence, GateContext, GateLimits, GateMode, Halt, Halted, RecordError, Recorder,
 };
@@ -291,6 +294,58 @@ impl AnsibleDriver for World {
             tasks: Vec::new(),
             output: String::new(),
             duration_ms: 1,
+        })
+    }
+}
+
+/// Answers with what it was asked. A path that ends in `moved` leads to `/elsewhere`, and
+/// to `/granted` when that may not be followed; `SECRET` stands for what no one must see.
+#[async_trait]
+impl HttpDriver for World {
+    fn url_of(&self, secret: &str) -> Result<HttpUrl, CapabilityError> {
+        match secret {
+            "chat-url" => Ok("https://chat/hooks/T0/SECRET".parse().unwrap()),
+            "other-url" => Ok("https://other/SECRET".parse().unwrap()),
+            _ => Err(CapabilityError::Invalid(format!(
+                "no secret {secret} is configured"
+            ))),
+        }
+    }
+
+    async fn send(
+        &self,
+        request: &HttpRequest,
+        may_follow: &MayFollow,
+        timeout: Duration,
+    ) -> Result<HttpResponse, CapabilityError> {
+        let asked = format!("{} {}", request.method, request.url);
+        self.story.tell(format!(
+            "driver http {asked} within {}s",
+            timeout.as_secs_f64().round()
+        ));
+        if request.method.is_effect() {
+            self.done.lock().unwrap().push(asked.clone());
+        }
+        if request.url.to_string().ends_with("away") {
+            return Err(CapabilityError::Unavailable("nobody there".to_owned()));
+        }
+        let mut body = asked;
+        if request.url.to_string().ends_with("moved") {
+            for path in ["elsewhere", "a/granted"] {
+                let url = format!("https://api/{path}").parse().unwrap();
+                if may_follow(HttpMethod::Get, &url) {
+                    body = format!("followed to {url}");
+                }
+            }
+        }
+        if request.url.to_string().ends_with("large") {
+            body = "y".repeat(512 << 10);
+        }
+        Ok(HttpResponse {
+            status: 200,
+            headers: Vec::new(),
+            body: HttpBody(body.into_bytes()),
+            truncated: false,
         })
     }
 }
@@ -610,6 +665,10 @@ pub(crate) fn all_grants() -> Grants {
             ],
         },
         "ansible": { "playbooks": ["*.yml"] },
+        "http": [
+            { "urls": ["https://api/a/**"], "methods": ["GET", "POST"], "secrets": ["key"] },
+            { "urls": ["https://chat/hooks/**"], "methods": ["POST"], "secrets": ["*-url"] },
+        ],
     }))
     .unwrap()
 }
@@ -622,6 +681,7 @@ pub(crate) fn context(world: &Arc<World>) -> GateContext {
         recorder: Arc::clone(world) as Arc<dyn Recorder>,
         docker: Arc::clone(world) as Arc<dyn DockerDriver>,
         ansible: Arc::clone(world) as Arc<dyn AnsibleDriver>,
+        http: Arc::clone(world) as Arc<dyn HttpDriver>,
         io: Handle::current(),
         effects: TaskTracker::new(),
         limits: GateLimits::default(),

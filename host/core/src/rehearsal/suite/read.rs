@@ -173,6 +173,8 @@ impl SuiteReader<'_> {
             policies: policies?,
             environment: Environment {
                 docker_hosts: hosts?.into_iter().collect(),
+                // A test needs none of them.
+                secrets: None,
             },
             start: start?,
             tests: tests?,

@@ -18,6 +18,7 @@ use sentinel_core::policy::{Environment, PolicySet};
 use sentinel_core::timeline;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::Docker;
+use sentinel_drivers::http::Http;
 use sentinel_sandbox::gate::{
     EffectGuard, Evidence, GateContext, GateLimits, GateMode, Halt, Halted, RecordError, Recorder,
 };
@@ -30,6 +31,7 @@ use super::build::millis;
 use super::cases::{GivenAlert, run_id, shown, target, told};
 use super::{load, runtime, sandbox, size};
 use crate::cli::output::{Failure, harmless, print_as};
+use crate::config::SecretSource;
 
 /// What is run, and how.
 #[derive(Debug, clap::Args)]
@@ -66,6 +68,10 @@ pub(in crate::cli) struct RunArgs {
         default_value = "local=unix:///var/run/docker.sock"
     )]
     docker: Vec<String>,
+    /// A secret by name, for requests that name it as `secret://NAME`, and the file that holds
+    /// it.
+    #[arg(long, value_name = "NAME=FILE")]
+    secret: Vec<String>,
     /// The folder of playbooks.
     #[arg(long, value_name = "DIR", default_value = "playbooks")]
     playbooks: PathBuf,
@@ -136,6 +142,8 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::given(format!("--docker: {error}")))?;
     let work_dir = std::env::temp_dir().join(format!("sentinel-plugin-run-{}", std::process::id()));
     let ansible = Ansible::new(AnsibleConfig::new(&args.playbooks, &work_dir));
+    let http = Http::new(secrets(&args.secret)?)
+        .map_err(|error| Failure::given(format!("--secret: {error}")))?;
     let account = Arc::new(Account::default());
     let target = task.incident.target.to_string();
     let report = runtime.block_on(async {
@@ -145,6 +153,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
             recorder: account.clone(),
             docker: Arc::new(docker),
             ansible: Arc::new(ansible),
+            http: Arc::new(http),
             io: tokio::runtime::Handle::current(),
             effects: TaskTracker::new(),
             limits: GateLimits::default(),
@@ -299,9 +308,29 @@ fn hosts(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
         .collect()
 }
 
+fn secrets(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let sources = given
+        .iter()
+        .map(|secret| {
+            let (name, file) = secret.split_once('=').ok_or_else(|| {
+                Failure::given("--secret: expected NAME=FILE, such as chat-url=secrets/chat-url")
+                    .code(2)
+            })?;
+            Ok((name.to_owned(), SecretSource::File(file.into())))
+        })
+        .collect::<Result<_, Failure>>()?;
+    let (secrets, errors) = crate::secrets::read(&sources, &crate::cli::variable);
+    match errors.first() {
+        Some(error) => Err(Failure::given(error.to_string())),
+        None => Ok(secrets.values),
+    }
+}
+
 fn policies(name: &str, text: &str, docker: &[String]) -> Result<PolicySet, Failure> {
     let environment = Environment {
         docker_hosts: hosts(docker)?.into_keys().collect(),
+        // Whether one that a call names is there is said when it is made.
+        secrets: None,
     };
     PolicySet::parse(&[(name, text)], &environment).map_err(|problems| {
         let problems: Vec<String> = problems
@@ -363,6 +392,7 @@ fn whatever_it_imports(plugin: &Plugin) -> Result<Grants, Failure> {
                     playbooks: any("**")?,
                 });
             }
+            // No pattern stands for every host: --grants has to name them.
             Import::Http | Import::Memory => {}
         }
     }

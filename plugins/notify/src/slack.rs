@@ -1,0 +1,76 @@
+//! Incoming webhooks as Slack has them. Attachments and not blocks: Mattermost, Rocket.Chat
+//! and Discord understand those too.
+
+use sentinel_plugin::serde_json::{Value, json};
+
+use crate::notice::{Notice, cut};
+use crate::params::Severity;
+
+/// How much of the timeline is told. Slack folds long texts away, and the whole of it is
+/// a command away.
+const TIMELINE: usize = 2500;
+
+pub(crate) fn payload(notice: &Notice<'_>) -> Value {
+    let incident = notice.incident;
+    let mut lines = Vec::new();
+    let parts = [notice.message, notice.summary()];
+    for part in parts.into_iter().flatten() {
+        lines.push(escaped(&cut(part, 1000)));
+    }
+    if !notice.timeline.is_empty() {
+        let (timeline, left_out) = notice.timeline_end(TIMELINE);
+        if left_out > 0 {
+            lines.push(format!("_{left_out} earlier lines are left out_"));
+        }
+        // What would end the block is not to.
+        let timeline = escaped(&timeline).replace("```", "'''");
+        lines.push(format!("```{timeline}```"));
+    }
+    let links: Vec<String> = notice
+        .links()
+        .iter()
+        .map(|(name, url)| {
+            let url = url.replace('|', "%7C").replace('>', "%3E");
+            format!("<{}|{}>", escaped(&url), escaped(name))
+        })
+        .collect();
+    if !links.is_empty() {
+        lines.push(links.join(" · "));
+    }
+    let field = |title: &str, value: &str, short: bool| json!({ "title": title, "value": escaped(&cut(value, 500)), "short": short });
+    let title = notice.title();
+    json!({
+        "text": format!("*{}*", escaped(&title)),
+        "attachments": [{
+            "fallback": escaped(&format!("{title}: {}", cut(&notice.why(), 300))),
+            "color": match notice.severity {
+                Severity::Critical | Severity::Error => "danger",
+                Severity::Warning => "warning",
+                Severity::Info => "#439FE0",
+            },
+            "fields": [
+                field("Why", &notice.why(), false),
+                field("Policy", &incident.policy, true),
+                field("Target", &incident.target.uri, true),
+                field("Severity", notice.severity.as_str(), true),
+                field("Firing since", &incident.alert.starts_at.to_string(), true),
+                json!({
+                    "title": "To see everything",
+                    "value": format!("`{}`", escaped(&notice.show_command())),
+                    "short": false
+                }),
+            ],
+            "text": lines.join("\n"),
+            "mrkdwn_in": ["text", "fields"],
+            "footer": format!("Infra Sentinel, incident {}", escaped(&incident.id)),
+            "ts": incident.alert.starts_at.seconds,
+        }],
+    })
+}
+
+/// `text` as Slack wants it, in which nothing calls a channel or makes a link.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}

@@ -1,0 +1,44 @@
+//! JSON for programs, as `docs/notify.md` has it. What is there stays there, with its
+//! meaning, as long as `version` is 1.
+
+use sentinel_plugin::AlertStatus;
+use sentinel_plugin::serde_json::{Value, json};
+
+use crate::notice::{Notice, object};
+
+pub(crate) fn payload(notice: &Notice<'_>) -> Value {
+    let incident = notice.incident;
+    let (target, alert) = (&incident.target, &incident.alert);
+    json!({
+        "version": 1,
+        "kind": if notice.is_escalation() { "escalation" } else { "notice" },
+        "title": notice.title(),
+        "message": notice.message,
+        "reason": notice.why(),
+        "severity": notice.severity.as_str(),
+        "incident": incident.id,
+        "policy": incident.policy,
+        "step": incident.step,
+        "attempt": incident.attempt,
+        "target": {
+            "uri": target.uri,
+            "kind": target.kind,
+            "host": target.host,
+            "name": target.name,
+        },
+        "alert": {
+            "name": notice.name(),
+            "fingerprint": alert.fingerprint,
+            "status": match alert.status {
+                AlertStatus::Firing => "firing",
+                AlertStatus::Resolved => "resolved",
+            },
+            "labels": object(&alert.labels),
+            "annotations": object(notice.annotations()),
+            "starts_at": alert.starts_at.to_string(),
+            "generator_url": alert.generator_url,
+        },
+        "timeline": notice.timeline,
+        "commands": { "show": notice.show_command() },
+    })
+}

@@ -1,0 +1,586 @@
+//! The built-in plugin `notify` through the real daemon: what people are told, by which way,
+//! with which secrets, and what happens when nobody listens.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use sentinel_tests::containers::docker_ok;
+use sentinel_tests::daemon::{Daemon, count, said};
+use sentinel_tests::payload::Alert;
+use sentinel_tests::receiver::Receiver;
+use sentinel_tests::{eventually, root};
+use serde_json::Value;
+
+const PLUGINS: [&str; 2] = ["docker-restart", "notify"];
+const GONE: &str = "infra-sentinel-test-there-is-no-such-container";
+
+/// A policy whose only step fails for good, and whose `escalate` is `notify` with these
+/// params, granted this of http.
+fn escalates(params: &str, http: &str) -> String {
+    format!(
+        r#"
+policies:
+  - name: web-down
+    match: ['alertname="WebDown"']
+    target: 'docker://local/{{{{ labels.container }}}}'
+    mode: auto
+    steps: [{{ plugin: docker-restart }}]
+    grants:
+      docker: {{ containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }}
+      http: {http}
+    escalate: {{ plugin: notify, params: {params}, timeout: 20s }}
+"#
+    )
+}
+
+/// A policy with these steps and no other way to tell anybody.
+fn climbs(mode: &str, steps: &str, http: &str) -> String {
+    format!(
+        r#"
+policies:
+  - name: web-down
+    match: ['alertname="WebDown"']
+    target: 'docker://local/{{{{ labels.container }}}}'
+    mode: {mode}
+    steps: {steps}
+    verify: {{ alert: resolved, within: 1s }}
+    grants: {{ http: {http} }}
+"#
+    )
+}
+
+fn down() -> Alert {
+    Alert::firing("WebDown", &[("container", GONE), ("severity", "critical")])
+}
+
+/// Writes a secret beside the configuration.
+fn secret(daemon: &Daemon, name: &str, value: &str, mode: u32) {
+    let path = daemon.path(name);
+    fs::write(&path, format!("{value}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Everything that the daemon has written, wherever.
+async fn all_that_is_kept(daemon: &Daemon) -> Vec<u8> {
+    let mut all = daemon.log().into_bytes();
+    let (_, incident) = daemon.get("/api/v1/incidents/1").await.unwrap();
+    all.extend(incident.into_bytes());
+    for entry in fs::read_dir(daemon.path("data")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            all.extend(fs::read(path).unwrap());
+        }
+    }
+    all
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chat_hears_why_and_what_was_tried_by_a_url_that_nobody_sees() {
+    let chat = Receiver::new(|_| 200).await;
+    let policies = escalates(
+        "{ kind: slack, url: 'secret://chat-url', message: 'Ask the web team.' }",
+        "{ urls: ['http://127.0.0.1:*/services/**'], methods: [POST], secrets: [chat-url] }"
+            .replace(":*", &format!(":{}", chat.address().port()))
+            .as_str(),
+    );
+    let mut daemon = Daemon::prepare(&PLUGINS, &policies);
+    let hidden = "T0123/B4567/s3cr3tpath";
+    secret(
+        &daemon,
+        "chat-url",
+        &chat.url(&format!("/services/{hidden}")),
+        0o600,
+    );
+    daemon.write_config("http: { secrets: { chat-url: { file: chat-url } } }\n");
+    daemon.serve().await;
+    daemon.deliver(&[down()]).await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    let told = chat.told();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].line, format!("POST /services/{hidden} HTTP/1.1"));
+    let body = told[0].json();
+    assert_eq!(
+        body["text"],
+        format!("*WebDown on docker://local/{GONE} needs a person*")
+    );
+    let attachment = body["attachments"][0].to_string();
+    for part in [
+        "Ask the web team.",
+        "the ladder is used up",
+        // What was tried.
+        "run-started: run 1.1 started: step 1, attempt 1, docker-restart",
+        "not done: docker.inspect",
+        "`sentinel incidents show 1`",
+        "web-down",
+    ] {
+        assert!(attachment.contains(part), "{part} in {attachment}");
+    }
+    let incident = daemon.incident(1).await;
+    assert_eq!(count(&incident, "effect-began"), 1, "{incident:#}");
+    assert_eq!(count(&incident, "effect-ended"), 1, "{incident:#}");
+    let shown = said(&mut daemon.command(&["incidents", "show", "1"]));
+    assert!(
+        shown.out.contains("http.send POST secret://chat-url") && shown.out.contains("status 200"),
+        "{}",
+        shown.out
+    );
+    let kept = all_that_is_kept(&daemon).await;
+    assert!(holds(&kept, "secret://chat-url"), "the search works");
+    assert!(!holds(&kept, "s3cr3tpath"), "the secret is kept nowhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_is_busy_is_told_again() {
+    let hook = Receiver::new(|number| if number < 2 { 503 } else { 204 }).await;
+    let policies = escalates(
+        &format!(
+            "{{ kind: webhook, url: '{}', headers: {{ authorization: 'secret://token' }} }}",
+            hook.url("/hook")
+        ),
+        &format!(
+            "{{ urls: ['{}'], methods: [POST], secrets: [token] }}",
+            hook.url("/hook")
+        ),
+    );
+    let mut daemon = Daemon::prepare(&PLUGINS, &policies);
+    daemon.write_config("http: { secrets: { token: { env: TEST_TOKEN } } }\n");
+    daemon.set("TEST_TOKEN", "Bearer s3cr3t-token");
+    daemon.serve().await;
+    daemon.deliver(&[down()]).await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    let told = hook.told();
+    assert_eq!(told.len(), 3);
+    for request in &told {
+        assert!(
+            request
+                .headers
+                .contains("authorization: Bearer s3cr3t-token"),
+            "{}",
+            request.headers
+        );
+    }
+    let body = told[2].json();
+    assert_eq!(body["version"], 1);
+    assert_eq!(body["kind"], "escalation");
+    assert_eq!(body["incident"], "1");
+    assert_eq!(body["severity"], "critical");
+    assert_eq!(body["alert"]["labels"]["container"], GONE);
+    let timeline = body["timeline"].as_array().unwrap();
+    assert!(timeline.len() > 5, "{timeline:#?}");
+    let incident = daemon.incident(1).await;
+    // In one run: nobody has to wait for the next.
+    let runs = count(&incident, "run-started");
+    assert_eq!(runs, 2, "{incident:#}");
+    let shown = said(&mut daemon.command(&["incidents", "show", "1"]));
+    assert!(shown.out.contains("status 503"), "{}", shown.out);
+    assert!(shown.out.contains("answer: answer 0"), "{}", shown.out);
+    assert!(!holds(&all_that_is_kept(&daemon).await, "s3cr3t-token"));
+    // It can be played again from its record, without a word to anybody.
+    let replayed = said(&mut daemon.command(&["replay", "1.2"]));
+    assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
+    assert_eq!(hook.told().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pager_gets_its_key_from_the_host() {
+    let pager = Receiver::new(|_| 202).await;
+    let policies = escalates(
+        &format!(
+            "{{ kind: pagerduty, key: 'secret://pager-key', url: '{}' }}",
+            pager.url("/v2/enqueue")
+        ),
+        &format!(
+            "{{ urls: ['{}'], methods: [POST], secrets: ['pager-*'] }}",
+            pager.url("/v2/*")
+        ),
+    );
+    let mut daemon = Daemon::prepare(&PLUGINS, &policies);
+    secret(&daemon, "key", "R0123456789s3cr3t", 0o644);
+    daemon.write_config("");
+    daemon.set("SENTINEL_HTTP_SECRETS", "pager-key=key");
+    daemon.serve().await;
+    // Docker and Kubernetes keep secrets like this.
+    daemon.wait_log("everybody on this machine can read").await;
+    daemon.deliver(&[down()]).await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    let told = pager.told();
+    assert_eq!(told.len(), 1);
+    let event = told[0].json();
+    assert_eq!(event["routing_key"], "R0123456789s3cr3t");
+    assert_eq!(event["event_action"], "trigger");
+    assert_eq!(
+        event["dedup_key"],
+        format!("sentinel/web-down/docker://local/{GONE}")
+    );
+    assert_eq!(event["payload"]["severity"], "critical");
+    assert!(
+        event["payload"]["custom_details"]["timeline"]
+            .as_str()
+            .unwrap()
+            .contains("docker-restart")
+    );
+    assert!(!holds(
+        &all_that_is_kept(&daemon).await,
+        "R0123456789s3cr3t"
+    ));
+}
+
+/// A real Alertmanager on loopback.
+struct Alertmanager {
+    name: String,
+    base: String,
+    _config: tempfile::TempDir,
+}
+
+impl Alertmanager {
+    async fn run() -> Self {
+        let compose = fs::read_to_string(root().join("stack/compose.yaml")).unwrap();
+        let image = compose
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("image:"))
+            .find(|image| image.contains("alertmanager"))
+            .expect("the stack has an alertmanager")
+            .trim()
+            .to_owned();
+        let config = tempfile::tempdir().unwrap();
+        fs::set_permissions(config.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(
+            config.path().join("alertmanager.yml"),
+            "route: { receiver: none }\nreceivers: [{ name: none }]\n",
+        )
+        .unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .unwrap()
+            .port();
+        let name = format!("infra-sentinel-test-notify-{port}");
+        docker_ok(&[
+            "run",
+            "--detach",
+            "--label",
+            "infra-sentinel",
+            "--network",
+            "host",
+            "--name",
+            &name,
+            "--volume",
+            &format!("{}:/etc/alertmanager:ro", config.path().display()),
+            &image,
+            "--config.file=/etc/alertmanager/alertmanager.yml",
+            "--storage.path=/alertmanager",
+            "--cluster.listen-address=",
+            &format!("--web.listen-address=127.0.0.1:{port}"),
+        ]);
+        Self {
+            name,
+            base: format!("http://127.0.0.1:{port}"),
+            _config: config,
+        }
+    }
+
+    async fn alerts(&self) -> Option<Vec<Value>> {
+        let answer = reqwest::get(format!("{}/api/v2/alerts", self.base)).await;
+        answer.ok()?.json().await.ok()
+    }
+}
+
+impl Drop for Alertmanager {
+    fn drop(&mut self) {
+        let removed = Command::new("docker")
+            .args(["rm", "--force", "--volumes", &self.name])
+            .output();
+        drop(removed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_alertmanager_takes_the_alert_and_keeps_it_firing() {
+    let alertmanager = Alertmanager::run().await;
+    let policies = escalates(
+        &format!(
+            "{{ kind: alertmanager, url: '{}', labels: {{ team: oncall }} }}",
+            alertmanager.base
+        ),
+        &format!(
+            "{{ urls: ['{}/api/v2/alerts'], methods: [POST] }}",
+            alertmanager.base
+        ),
+    );
+    let daemon = Daemon::start(&PLUGINS, &policies).await;
+    eventually("alertmanager answers", Duration::from_secs(30), || async {
+        alertmanager.alerts().await
+    })
+    .await;
+    daemon.deliver(&[down()]).await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    let alerts = eventually("the alert is there", Duration::from_secs(10), || async {
+        alertmanager
+            .alerts()
+            .await
+            .filter(|alerts| !alerts.is_empty())
+    })
+    .await;
+    assert_eq!(alerts.len(), 1);
+    let alert = &alerts[0];
+    assert_eq!(alert["labels"]["alertname"], "SentinelEscalation");
+    assert_eq!(alert["labels"]["sentinel_alert"], "WebDown");
+    assert_eq!(alert["labels"]["team"], "oncall");
+    assert_eq!(alert["labels"]["container"], GONE);
+    assert_eq!(alert["status"]["state"], "active");
+    assert_eq!(alert["annotations"]["sentinel_incident"], "1");
+    assert!(
+        alert["annotations"]["sentinel_timeline"]
+            .as_str()
+            .unwrap()
+            .contains("docker-restart")
+    );
+    // For hours, and not until Alertmanager has not heard of it for five minutes.
+    let moment = |key: &str| -> jiff::Timestamp { alert[key].as_str().unwrap().parse().unwrap() };
+    let fires = moment("endsAt").duration_since(moment("startsAt"));
+    assert!(fires.as_mins() > 230 && fires.as_mins() <= 240, "{fires:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_listens_it_is_tried_again_and_then_the_next_step_is_taken() {
+    let second = Receiver::new(|_| 200).await;
+    // A port that nobody listens on.
+    let closed = Receiver::new(|_| 200).await.url("/hook");
+    let steps = format!(
+        "[{{ plugin: notify, params: {{ kind: webhook, url: '{closed}' }}, attempts: 2, backoff: 100ms }},
+            {{ plugin: notify, params: {{ kind: webhook, url: '{}' }}, when: {{ on: [retryable] }} }}]",
+        second.url("/hook")
+    );
+    let http = "{ urls: ['http://127.0.0.1:9/**'], methods: [POST] }";
+    let http = format!(
+        "[{http}, {{ urls: ['{closed}', '{}'], methods: [POST] }}]",
+        second.url("/hook")
+    );
+    let daemon = Daemon::start(&PLUGINS, &climbs("auto", &steps, &http)).await;
+    daemon.deliver(&[down()]).await;
+    eventually("the second is told", Duration::from_secs(20), || async {
+        (!second.told().is_empty()).then_some(())
+    })
+    .await;
+    let incident = daemon
+        .wait_state(1, Duration::from_secs(10), |incident| {
+            (count(incident, "run-started") == 3 && count(incident, "run-ended") == 3)
+                .then(|| incident.clone())
+        })
+        .await;
+    let events = incident["events"].as_array().unwrap();
+    let failed: Vec<&str> = events
+        .iter()
+        .filter(|event| event["kind"] == "run-ended")
+        .map(|event| event["result"]["class"].as_str().unwrap_or("good"))
+        .collect();
+    assert_eq!(failed, ["retryable", "retryable", "good"], "{incident:#}");
+    let body = second.told()[0].json();
+    assert_eq!(body["kind"], "notice");
+    assert_eq!(body["step"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_escalation_waits_for_who_comes_back() {
+    let gone = Receiver::new(|_| 200).await;
+    let (address, url) = (gone.address(), gone.url("/hook"));
+    drop(gone);
+    let policies = escalates(
+        &format!("{{ kind: webhook, url: '{url}' }}"),
+        &format!("{{ urls: ['{url}'], methods: [POST] }}"),
+    );
+    let daemon = Daemon::start(&PLUGINS, &policies).await;
+    daemon.deliver(&[down()]).await;
+    daemon
+        .wait_state(1, Duration::from_secs(20), |incident| {
+            (count(incident, "effect-ended") > 0).then_some(())
+        })
+        .await;
+    let back = Receiver::at(address, |_| 200).await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    assert_eq!(back.told().len(), 1);
+    let incident = daemon.incident(1).await;
+    let reason = incident["reason"].as_str().unwrap();
+    assert!(!reason.contains("nobody could be told"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_on_which_enough_was_done_is_told_of_all_the_same() {
+    let hook = Receiver::new(|_| 200).await;
+    let policies = escalates(
+        &format!("{{ kind: webhook, url: '{}' }}", hook.url("/hook")),
+        &format!("{{ urls: ['{}'], methods: [POST] }}", hook.url("/hook")),
+    )
+    .replace(
+        "    steps: [{ plugin: docker-restart }]",
+        &format!(
+            "    steps: [{{ plugin: notify, params: {{ kind: webhook, url: '{}' }} }}]\n    verify: {{ alert: resolved, within: 1s }}",
+            hook.url("/hook")
+        ),
+    );
+    let mut daemon = Daemon::prepare(&PLUGINS, &policies);
+    daemon.write_config("limits: { guards: { target_rate: 1/1h } }\n");
+    daemon.serve().await;
+    daemon.deliver(&[down()]).await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    let kinds: Vec<Value> = hook
+        .told()
+        .iter()
+        .map(|told| told.json()["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["notice", "escalation"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_tells_nobody_and_an_approved_notice_is_told_once() {
+    let hook = Receiver::new(|_| 200).await;
+    let steps = format!(
+        "[{{ plugin: notify, params: {{ kind: slack, url: '{}' }} }}]",
+        hook.url("/hook")
+    );
+    let http = format!("{{ urls: ['{}'], methods: [POST] }}", hook.url("/hook"));
+    let daemon = Daemon::start(&PLUGINS, &climbs("shadow", &steps, &http)).await;
+    daemon.deliver(&[down()]).await;
+    let planned = daemon
+        .wait_state(1, Duration::from_secs(20), |incident| {
+            (incident["state"] == "watching").then(|| count(incident, "planned"))
+        })
+        .await;
+    assert_eq!(planned, 1);
+    assert!(hook.told().is_empty());
+
+    let daemon = Daemon::start(&PLUGINS, &climbs("approve", &steps, &http)).await;
+    daemon.deliver(&[down()]).await;
+    let plan = daemon
+        .wait_state(1, Duration::from_secs(20), |incident| {
+            let plan = incident["plan"]["digest"].as_str()?;
+            (incident["state"] == "awaiting-approval").then(|| plan.to_owned())
+        })
+        .await;
+    let approved = said(
+        daemon
+            .command(&["approve", "1", "--plan", &plan])
+            .env("USER", "ann"),
+    );
+    assert_eq!(approved.code, 0, "{}", approved.err);
+    eventually("it is told", Duration::from_secs(20), || async {
+        (!hook.told().is_empty()).then_some(())
+    })
+    .await;
+    daemon.wait_end(1).await;
+    assert_eq!(hook.told().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_in_doubt_is_the_policys_to_decide_and_an_escalation_is_told_again() {
+    // Takes what it is told and never says so.
+    let hook = Receiver::new(|number| if number == 0 { 0 } else { 200 }).await;
+    let policies = escalates(
+        &format!(
+            "{{ kind: webhook, url: '{}', timeout: 15s }}",
+            hook.url("/hook")
+        ),
+        &format!("{{ urls: ['{}'], methods: [POST] }}", hook.url("/hook")),
+    );
+    let mut daemon = Daemon::start(&PLUGINS, &policies).await;
+    daemon.deliver(&[down()]).await;
+    eventually("it is told once", Duration::from_secs(20), || async {
+        (hook.told().len() == 1).then_some(())
+    })
+    .await;
+    daemon.kill();
+    daemon.serve().await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    assert_eq!(hook.told().len(), 2, "{}", daemon.log());
+    let incident = daemon.incident(1).await;
+    let reason = incident["reason"].as_str().unwrap();
+    assert!(!reason.contains("nobody could be told"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_granted_or_not_there_is_said_before_it_is_needed() {
+    let params = "{ kind: slack, url: 'secret://chat-url' }";
+    let good =
+        "{ urls: ['https://hooks.slack.com/services/**'], methods: [POST], secrets: [chat-url] }";
+    let check = |http: &str, config: &str| {
+        let policies = match http {
+            "" => escalates(params, "{}").replace("      http: {}\n", ""),
+            http => escalates(params, http),
+        };
+        let daemon = Daemon::prepare(&PLUGINS, &policies);
+        secret(
+            &daemon,
+            "chat-url",
+            "https://hooks.slack.com/services/s3cr3t",
+            0o600,
+        );
+        secret(
+            &daemon,
+            "open",
+            "https://hooks.slack.com/services/s3cr3t",
+            0o666,
+        );
+        daemon.write_config(config);
+        let said = said(&mut daemon.command(&["check"]));
+        let text = format!("{}{}", said.out, said.err);
+        assert!(!text.contains("s3cr3t"), "{text}");
+        (said.code, text)
+    };
+    let config = "http: { secrets: { chat-url: { file: chat-url } } }\n";
+    let (code, text) = check(good, config);
+    assert_eq!(code, 0, "{text}");
+    for (http, config, code, expected) in [
+        (
+            "",
+            config,
+            1,
+            "plugin notify calls http.send, which policy web-down does not grant",
+        ),
+        (
+            good,
+            "",
+            1,
+            "no secret in the configuration fits `chat-url`",
+        ),
+        (
+            good,
+            "http: { secrets: { chat-url: { file: nowhere } } }\n",
+            0,
+            "nowhere is not there",
+        ),
+        (
+            good,
+            "http: { secrets: { chat-url: { file: open } } }\n",
+            1,
+            "can be written by others",
+        ),
+        (
+            good,
+            "http: { secrets: { chat-url: 'https://hooks.slack.com/services/s3cr3t' } }\n",
+            1,
+            "and not the secret itself",
+        ),
+    ] {
+        let (found, text) = check(http, config);
+        assert_eq!(found, code, "{text}");
+        let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(one_line.contains(expected), "{expected} in {text}");
+    }
+    // The daemon itself does not start without.
+    let daemon = Daemon::prepare(&PLUGINS, &escalates(params, good));
+    daemon.write_config("http: { secrets: { chat-url: { file: nowhere } } }\n");
+    let served = said(&mut daemon.command(&["serve"]));
+    assert_eq!(served.code, 78, "{}", served.err);
+    assert!(
+        served.err.contains("http.secrets.chat-url") && served.err.contains("is not there"),
+        "{}",
+        served.err
+    );
+}
