@@ -21,7 +21,7 @@ use sentinel_drivers::http::{Http, HttpConfigError};
 use sentinel_drivers::probe::HttpProbe;
 use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
 use sentinel_sandbox::code::CodeStore;
-use sentinel_sandbox::{RunLimits, Sandbox, SandboxConfig};
+use sentinel_sandbox::{Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Api};
 use crate::cli::compile;
 use crate::clock::Clock;
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
 use crate::reconcile::Reconciler;
@@ -105,16 +105,6 @@ pub(crate) enum StartError {
 /// How long the drivers get to end what is left when the daemon stops.
 const DRIVERS: Duration = Duration::from_secs(5);
 
-/// The limits of one run, as the sandbox takes them.
-pub(crate) fn run_limits(limits: &Limits) -> RunLimits {
-    RunLimits {
-        memory: memory(limits),
-        cpu: limits.plugin.cpu,
-        calls: limits.plugin.calls,
-        ..RunLimits::default()
-    }
-}
-
 /// What stands above all policies, as the engine takes it.
 pub(crate) fn settings(config: &Config) -> Settings {
     let limits = &config.limits;
@@ -170,11 +160,6 @@ fn reconciler(
     }))
 }
 
-/// What a guest may have of memory; the configuration keeps it within a `usize`.
-fn memory(limits: &Limits) -> usize {
-    usize::try_from(limits.plugin.memory.0).unwrap_or(usize::MAX)
-}
-
 /// The sandbox that a configuration asks for. Keeps no machine code without a `store`.
 pub(crate) fn sandbox(
     config: &Config,
@@ -182,7 +167,7 @@ pub(crate) fn sandbox(
 ) -> Result<Arc<Sandbox>, StartError> {
     let sandbox = Sandbox::new(SandboxConfig {
         max_runs: config.limits.plugin.runs,
-        max_memory: memory(&config.limits),
+        max_memory: config.limits.most_memory(),
         compiler: compile::compiler(),
         store,
         ..SandboxConfig::default()
@@ -347,7 +332,7 @@ fn driver(
             requests: requests.clone(),
             metrics: base.metrics.clone(),
             engine: handle.clone(),
-            limits: run_limits(&config.limits),
+            limits: Arc::new(config.limits.clone()),
             runs: TaskTracker::new(),
             effects: effects.clone(),
         },
@@ -371,7 +356,7 @@ fn reloader(config: &Config, base: &Base) -> Result<Reloader, StartError> {
         loader: Loader {
             past: Some(Past {
                 reader: reader.clone(),
-                limits: run_limits(&config.limits),
+                limits: Arc::new(config.limits.clone()),
             }),
             ..loader(config, base.sandbox.clone())
         },

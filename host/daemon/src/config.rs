@@ -14,6 +14,9 @@ use sentinel_core::capability::DockerAction;
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowError};
 use sentinel_drivers::docker::{DockerHost, SshFiles, TlsFiles};
+use sentinel_core::id::PluginName;
+use sentinel_sandbox::RunLimits;
+use sentinel_sandbox::gate::GateLimits;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -131,6 +134,8 @@ pub(crate) struct Limits {
     pub(crate) intake: IntakeLimits,
     /// Each run of a plugin.
     pub(crate) plugin: PluginLimits,
+    /// Each run of single plugins, where that is something else.
+    pub(crate) plugins: BTreeMap<PluginName, RunBounds>,
     /// Effects, whatever policies say.
     pub(crate) guards: GuardLimits,
     /// How many incidents may be open.
@@ -173,19 +178,88 @@ pub(crate) struct IntakeLimits {
     pub(crate) backlog: u64,
 }
 
-/// What one run of a plugin may take.
+/// What runs of plugins may take.
 #[derive(Debug, Clone)]
 pub(crate) struct PluginLimits {
-    /// Memory of the guest.
-    pub(crate) memory: Bytes,
-    /// Time on the processor.
-    pub(crate) cpu: Duration,
+    /// Each of them.
+    pub(crate) run: RunBounds,
     /// Runs at the same time.
     pub(crate) runs: u32,
     /// Runs of one plugin at the same time; at most `runs`.
     pub(crate) runs_per_plugin: u32,
+}
+
+/// What one run of a plugin may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RunBounds {
+    /// Memory of the guest.
+    pub(crate) memory: Bytes,
+    /// Time on the processor.
+    pub(crate) cpu: Duration,
     /// Calls to the host.
     pub(crate) calls: u32,
+    /// Effects, whatever is granted.
+    pub(crate) effects: u32,
+    /// What it may log.
+    pub(crate) log: Bytes,
+    /// How many lines of it.
+    pub(crate) log_lines: u32,
+    /// What it may send and be sent by `http`.
+    pub(crate) http: Bytes,
+}
+
+impl Default for RunBounds {
+    fn default() -> Self {
+        let (run, gate) = (RunLimits::default(), GateLimits::default());
+        let bytes = |bytes: usize| Bytes(bytes as u64);
+        Self {
+            memory: bytes(run.memory),
+            cpu: run.cpu,
+            calls: run.calls,
+            effects: gate.effects,
+            log: bytes(run.log_bytes),
+            log_lines: run.log_lines,
+            http: bytes(gate.http_bytes),
+        }
+    }
+}
+
+impl RunBounds {
+    /// What the sandbox holds a run to; its time is the step's.
+    pub(crate) fn run(&self) -> RunLimits {
+        RunLimits {
+            memory: self.memory.size(),
+            cpu: self.cpu,
+            calls: self.calls,
+            log_bytes: self.log.size(),
+            log_lines: self.log_lines,
+            ..RunLimits::default()
+        }
+    }
+
+    /// What the gate holds a run to.
+    pub(crate) fn gate(&self) -> GateLimits {
+        GateLimits {
+            effects: self.effects,
+            http_bytes: self.http.size(),
+            ..GateLimits::default()
+        }
+    }
+}
+
+impl Limits {
+    /// What a run of this plugin may take.
+    pub(crate) fn of(&self, plugin: &PluginName) -> &RunBounds {
+        self.plugins.get(plugin).unwrap_or(&self.plugin.run)
+    }
+
+    /// The most memory that a run of any plugin may have.
+    pub(crate) fn most_memory(&self) -> usize {
+        let own = self.plugins.values().map(|bounds| bounds.memory.size());
+        own.chain([self.plugin.run.memory.size()])
+            .max()
+            .unwrap_or_default()
+    }
 }
 
 /// What goes to stderr.
@@ -231,6 +305,13 @@ impl fmt::Display for Bytes {
             }
         }
         write!(f, "{}", self.0)
+    }
+}
+
+impl Bytes {
+    /// The same as what memory is counted in.
+    fn size(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }
 
@@ -577,6 +658,7 @@ impl PluginsSection {
 struct LimitsSection {
     intake: IntakeSection,
     plugin: PluginSection,
+    plugins: BTreeMap<String, RunSection>,
     guards: GuardsSection,
     incidents: Option<u32>,
 }
@@ -614,6 +696,51 @@ struct PluginSection {
     runs: Option<u32>,
     runs_per_plugin: Option<u32>,
     calls: Option<u32>,
+    effects: Option<u32>,
+    log: Option<Bytes>,
+    log_lines: Option<u32>,
+    http: Option<Bytes>,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RunSection {
+    memory: Option<Bytes>,
+    cpu: Option<HumanDuration>,
+    calls: Option<u32>,
+    effects: Option<u32>,
+    log: Option<Bytes>,
+    log_lines: Option<u32>,
+    http: Option<Bytes>,
+}
+
+impl RunSection {
+    /// What is not written is as in `base`.
+    fn resolve(self, base: &RunBounds) -> RunBounds {
+        RunBounds {
+            memory: self.memory.unwrap_or(base.memory),
+            cpu: self.cpu.map_or(base.cpu, Duration::from),
+            calls: self.calls.unwrap_or(base.calls),
+            effects: self.effects.unwrap_or(base.effects),
+            log: self.log.unwrap_or(base.log),
+            log_lines: self.log_lines.unwrap_or(base.log_lines),
+            http: self.http.unwrap_or(base.http),
+        }
+    }
+}
+
+impl From<&PluginSection> for RunSection {
+    fn from(section: &PluginSection) -> Self {
+        Self {
+            memory: section.memory,
+            cpu: section.cpu,
+            calls: section.calls,
+            effects: section.effects,
+            log: section.log,
+            log_lines: section.log_lines,
+            http: section.http,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -740,6 +867,10 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_LIMITS_PLUGIN_RUNS" => limits.plugin.runs,
         "SENTINEL_LIMITS_PLUGIN_RUNS_PER_PLUGIN" => limits.plugin.runs_per_plugin,
         "SENTINEL_LIMITS_PLUGIN_CALLS" => limits.plugin.calls,
+        "SENTINEL_LIMITS_PLUGIN_EFFECTS" => limits.plugin.effects,
+        "SENTINEL_LIMITS_PLUGIN_LOG" => limits.plugin.log,
+        "SENTINEL_LIMITS_PLUGIN_LOG_LINES" => limits.plugin.log_lines,
+        "SENTINEL_LIMITS_PLUGIN_HTTP" => limits.plugin.http,
         "SENTINEL_LIMITS_GUARDS_TARGET_RATE" => limits.guards.target_rate,
         "SENTINEL_LIMITS_GUARDS_TOTAL_RATE" => limits.guards.total_rate,
         "SENTINEL_LIMITS_INCIDENTS" => limits.incidents,
@@ -812,6 +943,14 @@ impl File {
         };
         let intake = self.limits.intake;
         let plugin = self.limits.plugin;
+        let run = RunSection::from(&plugin).resolve(&RunBounds::default());
+        let own = self.limits.plugins.into_iter().map(|(name, section)| {
+            let plugin = PluginName::new(&*name).map_err(|error| {
+                ConfigError::Value(format!("limits.plugins has `{name}`: {error}"))
+            })?;
+            Ok((plugin, section.resolve(&run)))
+        });
+        let own = own.collect::<Result<_, ConfigError>>()?;
         let runs = plugin.runs.unwrap_or(64);
         let config = Config {
             listen: self.listen.map_or_else(
@@ -857,12 +996,11 @@ impl File {
                     backlog: intake.backlog.unwrap_or(200_000),
                 },
                 plugin: PluginLimits {
-                    memory: plugin.memory.unwrap_or(Bytes(64 << 20)),
-                    cpu: time(plugin.cpu, 5),
+                    run,
                     runs,
                     runs_per_plugin: plugin.runs_per_plugin.unwrap_or(runs.min(16)),
-                    calls: plugin.calls.unwrap_or(10_000),
                 },
+                plugins: own,
                 guards: self.limits.guards.resolve()?,
                 incidents: self.limits.incidents.unwrap_or(10_000),
             },
@@ -964,26 +1102,35 @@ impl Config {
             Some("limits.intake.body is more than limits.intake.memory")
         } else if limits.intake.body.0 == 0 || limits.intake.backlog == 0 {
             Some("limits.intake.body and limits.intake.backlog must not be zero")
-        } else if limits.intake.body_timeout.is_zero()
-            || limits.plugin.cpu.is_zero()
-            || limits.plugin.calls == 0
-        {
-            Some(
-                "limits.intake.body_timeout, limits.plugin.cpu and limits.plugin.calls must not be zero",
-            )
+        } else if limits.intake.body_timeout.is_zero() {
+            Some("limits.intake.body_timeout must not be zero")
         } else if limits.plugin.runs == 0 || limits.plugin.runs > 1000 {
             Some("limits.plugin.runs must be from 1 to 1000")
         } else if !(1..=limits.plugin.runs).contains(&limits.plugin.runs_per_plugin) {
             Some("limits.plugin.runs_per_plugin must be from 1 to limits.plugin.runs")
         } else if limits.incidents == 0 {
             Some("limits.incidents must not be zero")
-        } else if limits.plugin.memory.0 < 1 << 20 || limits.plugin.memory.0 > 1 << 30 {
-            Some("limits.plugin.memory must be from 1MiB to 1GiB")
         } else {
             None
         };
         if let Some(wrong) = wrong {
             return Err(ConfigError::Value(wrong.to_owned()));
+        }
+        let own = limits.plugins.iter();
+        let own = own.map(|(name, bounds)| (format!("limits.plugins.{name}"), bounds));
+        for (key, bounds) in own.chain([("limits.plugin".to_owned(), &limits.plugin.run)]) {
+            let wrong = if bounds.memory.0 < 1 << 20 || bounds.memory.0 > 1 << 30 {
+                "memory must be from 1MiB to 1GiB"
+            } else if bounds.cpu.is_zero() {
+                "cpu must not be zero"
+            } else if bounds.calls == 0 {
+                "calls must not be zero"
+            } else if bounds.log.0 > 16 << 20 || bounds.http.0 > 64 << 20 {
+                "log may be 16MiB and http 64MiB: all of it is on record"
+            } else {
+                continue;
+            };
+            return Err(ConfigError::Value(format!("{key}.{wrong}")));
         }
         telemetry::check(&self.log.level).map_err(ConfigError::Value)?;
         Ok(self)

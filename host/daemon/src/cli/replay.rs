@@ -8,13 +8,13 @@ use sentinel_core::id::{Digest, RunId};
 use sentinel_core::recording::{RecordedLine, RecordedOutcome, Recording};
 use sentinel_core::timeline;
 use sentinel_journal::Reader;
-use sentinel_sandbox::{Plugin, ReplayOutcome, ReplayReport, RunLimits, Sandbox};
+use sentinel_sandbox::{Plugin, ReplayOutcome, ReplayReport, Sandbox};
 use serde::Serialize;
 
 use super::incidents::reader;
 use super::output::{Failure, harmless, print_as};
 use crate::app;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::past_run;
 
 /// What is played again.
@@ -64,7 +64,7 @@ pub(super) fn run(config: &Path, args: &ReplayArgs) -> Result<(), Failure> {
     let player = Player {
         reader,
         sandbox,
-        limits: app::run_limits(&settings.limits),
+        limits: settings.limits,
     };
     let report = runtime.block_on(player.play(args))?;
     print_as(args.output.output, &report, || text(&report, args))?;
@@ -79,7 +79,7 @@ pub(super) fn run(config: &Path, args: &ReplayArgs) -> Result<(), Failure> {
 struct Player {
     reader: Reader,
     sandbox: Arc<Sandbox>,
-    limits: RunLimits,
+    limits: Limits,
 }
 
 impl Player {
@@ -165,8 +165,9 @@ impl Player {
                 return Ok(replayed);
             }
         };
+        let limits = self.limits.of(&recording.plugin).run();
         let (input, limits) =
-            past_run::input(&events, &recording, self.limits).map_err(Failure::given)?;
+            past_run::input(&events, &recording, limits).map_err(Failure::given)?;
         let report = self.sandbox.replay(plugin, input, recording, limits).await;
         replayed.report = Some(report);
         Ok(replayed)

@@ -11,7 +11,7 @@ use sentinel_core::recording::Recording;
 use sentinel_core::timeline;
 use sentinel_journal::{Journal, Reader};
 use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver, HttpDriver};
-use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateLimits, GateMode, Halt};
+use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateMode, Halt};
 use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::recorder::RunRecorder;
 use super::switch::{RunSwitch, Switch};
 use super::{EngineHandle, Incoming};
+use crate::config::Limits;
 use crate::serving::{Drains, Probation, Request, Serving};
 use crate::telemetry::metrics::Metrics;
 
@@ -42,7 +43,7 @@ pub(crate) struct Executor {
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) engine: EngineHandle,
-    pub(crate) limits: RunLimits,
+    pub(crate) limits: Arc<Limits>,
     /// Runs that are under way.
     pub(crate) runs: TaskTracker,
     /// Effects that are under way: they outlive a run that is cut off.
@@ -171,6 +172,7 @@ impl Executor {
                 message: format!("params{}: {}", wrong.path, wrong.message),
             };
         }
+        let bounds = *self.limits.of(&order.plugin);
         let recorder = Arc::new(RunRecorder::new(
             run,
             written,
@@ -187,7 +189,7 @@ impl Executor {
             http: self.http.clone(),
             io: tokio::runtime::Handle::current(),
             effects: self.effects.clone(),
-            limits: GateLimits::default(),
+            limits: bounds.gate(),
             mode: match order.mode {
                 RunMode::Live => GateMode::Live,
                 RunMode::Dry => GateMode::Dry,
@@ -218,7 +220,7 @@ impl Executor {
         };
         let limits = RunLimits {
             timeout: order.timeout,
-            ..self.limits
+            ..bounds.run()
         };
         let (digest, drained) = (plugin.digest, self.drains.of(plugin.digest));
         let report = tokio::select! {

@@ -12,10 +12,10 @@ use sentinel_core::policy::{Environment, Policy, PolicyError, PolicySet, Step};
 use sentinel_core::recording::Recording;
 use sentinel_core::version::Versions;
 use sentinel_journal::{ReadError, Reader, StoredServing};
-use sentinel_sandbox::{LoadError, Plugin, Plugins, RunLimits, Sandbox};
+use sentinel_sandbox::{LoadError, Plugin, Plugins, Sandbox};
 
 use super::{Files, Problem, Serving, signature};
-use crate::config::PluginsConfig;
+use crate::config::{Limits, PluginsConfig};
 use crate::past_run;
 
 /// Where plugins and policies are found.
@@ -51,7 +51,7 @@ pub(crate) struct Loader {
 #[derive(Clone)]
 pub(crate) struct Past {
     pub(crate) reader: Arc<Reader>,
-    pub(crate) limits: RunLimits,
+    pub(crate) limits: Arc<Limits>,
 }
 
 /// A plugin file that cannot serve, found for the first time.
@@ -152,6 +152,7 @@ impl Loader {
             .reader
             .last_runs(Some(&plugin.name), self.config.replay)
             .map_err(unreadable)?;
+        let limits = past.limits.of(&plugin.name).run();
         let mut differences = Vec::new();
         let mut played = 0;
         for run in runs {
@@ -160,7 +161,7 @@ impl Loader {
                 continue;
             };
             // One whose record lacks something says nothing about the version.
-            let Ok((input, limits)) = past_run::input(&events, &recording, past.limits) else {
+            let Ok((input, limits)) = past_run::input(&events, &recording, limits) else {
                 continue;
             };
             played += 1;
