@@ -241,7 +241,7 @@ struct Alertmanager {
 }
 
 impl Alertmanager {
-    async fn run() -> Self {
+    fn run() -> Self {
         let compose = fs::read_to_string(root().join("stack/compose.yaml")).unwrap();
         let image = compose
             .lines()
@@ -303,7 +303,7 @@ impl Drop for Alertmanager {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_alertmanager_takes_the_alert_and_keeps_it_firing() {
-    let alertmanager = Alertmanager::run().await;
+    let alertmanager = Alertmanager::run();
     let policies = escalates(
         &format!(
             "{{ kind: alertmanager, url: '{}', labels: {{ team: oncall }} }}",

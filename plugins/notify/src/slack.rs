@@ -12,19 +12,19 @@ const TIMELINE: usize = 2500;
 
 pub(crate) fn payload(notice: &Notice<'_>) -> Value {
     let incident = notice.incident;
-    let mut lines = Vec::new();
+    let mut text = Vec::new();
     let parts = [notice.message, notice.summary()];
     for part in parts.into_iter().flatten() {
-        lines.push(escaped(&cut(part, 1000)));
+        text.push(escaped(&cut(part, 1000)));
     }
     if !notice.timeline.is_empty() {
         let (timeline, left_out) = notice.timeline_end(TIMELINE);
         if left_out > 0 {
-            lines.push(format!("_{left_out} earlier lines are left out_"));
+            text.push(format!("_{left_out} earlier lines are left out_"));
         }
         // What would end the block is not to.
         let timeline = escaped(&timeline).replace("```", "'''");
-        lines.push(format!("```{timeline}```"));
+        text.push(format!("```{timeline}```"));
     }
     let links: Vec<String> = notice
         .links()
@@ -35,7 +35,7 @@ pub(crate) fn payload(notice: &Notice<'_>) -> Value {
         })
         .collect();
     if !links.is_empty() {
-        lines.push(links.join(" · "));
+        text.push(links.join(" · "));
     }
     let field = |title: &str, value: &str, short: bool| json!({ "title": title, "value": escaped(&cut(value, 500)), "short": short });
     let title = notice.title();
@@ -60,7 +60,7 @@ pub(crate) fn payload(notice: &Notice<'_>) -> Value {
                     "short": false
                 }),
             ],
-            "text": lines.join("\n"),
+            "text": text.join("\n"),
             "mrkdwn_in": ["text", "fields"],
             "footer": format!("Infra Sentinel, incident {}", escaped(&incident.id)),
             "ts": incident.alert.starts_at.seconds,
