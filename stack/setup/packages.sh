@@ -60,8 +60,11 @@ for part in "$@"; do
     build) build ;;
     docker) docker_engine ;;
     ansible) need ansible-core:ansible-playbook ;;
-    # A clock that can be set, and a disk that can fail.
-    tests) need faketime:faketime e2fsprogs:mkfs.ext4 ;;
+    # A clock that can be set, a disk that can fail, signatures, other machines to reach, and a journal to clean.
+    tests)
+        need faketime:faketime e2fsprogs:mkfs.ext4 minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd openssl:openssl \
+            systemd:journalctl iproute2:ip
+        ;;
     *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
     esac
 done

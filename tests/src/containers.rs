@@ -81,28 +81,61 @@ impl Container {
         Self::run(base, &["--label", label])
     }
 
+    /// Starts nginx with these options of `docker run`, or with `--entrypoint sleep`
+    /// something that only runs.
+    #[must_use]
+    pub fn with(base: &str, options: &[&str]) -> Self {
+        Self::named(&unique(base), options)
+    }
+
+    /// The same under a name that is unique already.
+    #[must_use]
+    pub fn named(name: &str, options: &[&str]) -> Self {
+        let command: &[&str] = if options.contains(&"sleep") {
+            &["1d"]
+        } else {
+            &[]
+        };
+        Self::run_named(name, options, command)
+    }
+
     fn run(base: &str, options: &[&str]) -> Self {
         Self::run_command(base, options, &[])
     }
 
     fn run_command(base: &str, options: &[&str], command: &[&str]) -> Self {
-        let name = unique(base);
+        Self::run_named(&unique(base), options, command)
+    }
+
+    /// Starts what this image runs.
+    #[must_use]
+    pub fn of(image: &str, base: &str, options: &[&str]) -> Self {
+        Self::run_image(image, &unique(base), options, &[])
+    }
+
+    fn run_named(name: &str, options: &[&str], command: &[&str]) -> Self {
         let image = std::env::var("SENTINEL_TEST_IMAGE").unwrap_or_else(|_| image());
+        Self::run_image(&image, name, options, command)
+    }
+
+    fn run_image(image: &str, name: &str, options: &[&str], command: &[&str]) -> Self {
         let mut args = vec![
             "run",
             "-d",
             "--name",
-            &name,
+            name,
             "--label",
             "infra-sentinel.test=1",
             "--stop-timeout",
             "1",
         ];
         args.extend(options);
-        args.push(&image);
+        args.push(image);
         args.extend(command);
         docker_ok(&args);
-        Self { name }
+        Self {
+            name: name.to_owned(),
+        }
     }
 
     /// Runs a command in it.

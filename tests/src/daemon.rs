@@ -354,7 +354,9 @@ fn replace(path: &Path, bytes: &[u8]) {
     fs::rename(&beside, path).expect("a rename");
 }
 
-fn client() -> reqwest::Client {
+/// A client that follows nothing and asks no proxy.
+#[must_use]
+pub fn client() -> reqwest::Client {
     // Every client needs a provider of cryptography, also for plain HTTP.
     let installed = rustls::crypto::ring::default_provider().install_default();
     drop(installed);

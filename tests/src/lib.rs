@@ -12,6 +12,7 @@ pub mod fake_docker;
 pub mod ledger;
 pub mod machine;
 pub mod payload;
+pub mod remote;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub fn root() -> PathBuf {
 /// A plugin that the tests install.
 #[must_use]
 pub fn plugin(name: &str) -> PathBuf {
-    let (variable, place) = if name.starts_with("hostile") {
+    let (variable, place) = if name.starts_with("hostile") || name.starts_with("scripted") {
         ("SENTINEL_HOSTILE", "target/plugins/hostile")
     } else {
         ("SENTINEL_PLUGINS", "target/plugins/dist")

@@ -313,7 +313,7 @@ policies:
     guards: { cooldown: 1s }
     escalate: { plugin: hostile, params: { behaviour: changed }, timeout: 5s }
     grants: &all
-      docker: { containers: ['*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate] }
+      docker: { containers: ['*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate, duplicate, remove] }
       ansible: { playbooks: ['*'] }
 "#;
     let policies = policies.replace("&all", "");

@@ -19,7 +19,7 @@ policies:
     verify: { alert: resolved, within: 1s }
     guards: { cooldown: 1s }
     grants:
-      docker: { containers: ['*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate] }
+      docker: { containers: ['*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate, duplicate, remove] }
       ansible: { playbooks: ['*'] }
 "#;
 

@@ -68,7 +68,11 @@ impl Request {
         match self {
             Self::Docker(request) => {
                 let container = request.call.container().unwrap_or("");
-                format!("{} {}/{container}", self.name(), request.host)
+                let made = match &request.call {
+                    DockerCall::Duplicate { name, .. } => format!(" as {name}"),
+                    _ => String::new(),
+                };
+                format!("{} {}/{container}{made}", self.name(), request.host)
             }
             Self::Ansible(request) => format!("{} {}", self.name(), request.playbook),
         }
@@ -149,6 +153,24 @@ pub enum DockerCall {
         /// Time between SIGTERM and SIGKILL.
         grace_ms: u64,
     },
+    /// Makes another one like it.
+    #[serde(rename = "docker.duplicate")]
+    Duplicate {
+        /// Name or id.
+        container: String,
+        /// What the other one is called.
+        name: String,
+        /// What it is labelled with over the labels of the first.
+        labels: Labels,
+    },
+    /// Stops and removes it.
+    #[serde(rename = "docker.remove")]
+    Remove {
+        /// Name or id.
+        container: String,
+        /// Time between SIGTERM and SIGKILL.
+        grace_ms: u64,
+    },
 }
 
 impl DockerCall {
@@ -164,6 +186,8 @@ impl DockerCall {
             Self::Restart { .. } => DockerAction::Restart,
             Self::Kill { .. } => DockerAction::Kill,
             Self::Recreate { .. } => DockerAction::Recreate,
+            Self::Duplicate { .. } => DockerAction::Duplicate,
+            Self::Remove { .. } => DockerAction::Remove,
         }
     }
 
@@ -178,7 +202,41 @@ impl DockerCall {
             | Self::Stop { container, .. }
             | Self::Restart { container, .. }
             | Self::Kill { container, .. }
-            | Self::Recreate { container, .. } => Some(container),
+            | Self::Recreate { container, .. }
+            | Self::Duplicate { container, .. }
+            | Self::Remove { container, .. } => Some(container),
+        }
+    }
+
+    /// The same call on the container with this name or id; one that names none stays as
+    /// it is.
+    #[must_use]
+    pub fn on(mut self, other: String) -> Self {
+        match &mut self {
+            Self::List { .. } => {}
+            Self::Inspect { container }
+            | Self::Logs { container, .. }
+            | Self::Start { container }
+            | Self::Stop { container, .. }
+            | Self::Restart { container, .. }
+            | Self::Kill { container, .. }
+            | Self::Recreate { container, .. }
+            | Self::Duplicate { container, .. }
+            | Self::Remove { container, .. } => *container = other,
+        }
+        self
+    }
+
+    /// How long the container may take to stop, in milliseconds; none for a call that
+    /// stops nothing, or that gives no time for it.
+    #[must_use]
+    pub fn grace_ms(&self) -> Option<u64> {
+        match self {
+            Self::Stop { grace_ms, .. }
+            | Self::Restart { grace_ms, .. }
+            | Self::Recreate { grace_ms, .. }
+            | Self::Remove { grace_ms, .. } => Some(*grace_ms),
+            _ => None,
         }
     }
 }
@@ -204,11 +262,15 @@ pub enum DockerAction {
     Kill,
     /// Replace it.
     Recreate,
+    /// Make another one like it.
+    Duplicate,
+    /// Stop and remove it.
+    Remove,
 }
 
 impl DockerAction {
     /// All of them, in the order of the WIT file.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::List,
         Self::Inspect,
         Self::Logs,
@@ -217,6 +279,8 @@ impl DockerAction {
         Self::Restart,
         Self::Kill,
         Self::Recreate,
+        Self::Duplicate,
+        Self::Remove,
     ];
 
     /// Whether it changes something outside.
@@ -243,6 +307,8 @@ impl DockerAction {
             Self::Restart => "docker.restart",
             Self::Kill => "docker.kill",
             Self::Recreate => "docker.recreate",
+            Self::Duplicate => "docker.duplicate",
+            Self::Remove => "docker.remove",
         }
     }
 }
@@ -274,7 +340,7 @@ pub enum Response {
     Container(Box<ContainerDetails>),
     /// `docker.logs`.
     Text(String),
-    /// `docker.recreate`: the new container's id.
+    /// `docker.recreate`, `docker.duplicate`: the new container's id.
     Created(String),
     /// `ansible.run`.
     Playbook(Box<PlaybookReport>),
@@ -314,6 +380,8 @@ pub struct ContainerSummary {
     pub image: String,
     pub state: ContainerState,
     pub labels: Labels,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_of: Option<String>,
 }
 
 /// `sentinel:plugin/docker` `details`.
@@ -332,6 +400,8 @@ pub struct ContainerDetails {
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub labels: Labels,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_of: Option<String>,
 }
 
 /// What a playbook did: the recap that the plugin sees, and what goes into the

@@ -1,5 +1,6 @@
-//! What holds above single incidents: the stop switch, and storms. Its state is the fold
-//! of its own events, which are journaled like those of incidents.
+//! What holds above single incidents: the stop switch, storms, and which versions serve.
+//! Its state is the fold of its own events, which are journaled like those of incidents.
+//! Of versions, [`Versions`](crate::version::Versions) is the fold.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +8,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{PolicyName, Target};
+use crate::id::{Digest, PluginName, PolicyName, Target};
 
 /// What a pause holds back.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,6 +89,67 @@ pub enum ControlBody {
         /// The policy.
         policy: PolicyName,
     },
+    /// Another version of a plugin serves.
+    PluginServed {
+        /// The plugin.
+        name: PluginName,
+        /// What served before; none when the plugin is new.
+        from: Option<Digest>,
+        /// What serves now.
+        to: Digest,
+        /// The version that it gives itself.
+        version: String,
+        /// Who put it there: a person, or the folder.
+        by: String,
+    },
+    /// A plugin does not serve any more.
+    PluginRemoved {
+        /// The plugin.
+        name: PluginName,
+        /// What served until now.
+        from: Digest,
+        /// Who took it away.
+        by: String,
+    },
+    /// An older version of a plugin serves again. What it takes the place of does not serve
+    /// again before somebody says so.
+    PluginRolledBack {
+        /// The plugin.
+        name: PluginName,
+        /// What served until now.
+        from: Digest,
+        /// What serves now.
+        to: Digest,
+        /// Who did it; sentinel itself when the newer version broke down too often.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// What was found in the folder, or sent, does not serve.
+    PluginRefused {
+        /// What it was found as.
+        file: String,
+        /// Its digest.
+        digest: Digest,
+        /// What serves instead, if anything does.
+        serving: Option<Digest>,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A person says that a version may serve although something speaks against it.
+    PluginAccepted {
+        /// The version.
+        digest: Digest,
+        /// Who.
+        by: String,
+    },
+    /// Other policies serve.
+    PoliciesServed {
+        /// What served before; none when there were none.
+        from: Option<Digest>,
+        /// What serves now.
+        to: Digest,
+    },
 }
 
 /// A pause that may hold.
@@ -163,6 +225,12 @@ impl Controls {
             ControlBody::StormEnded { policy } => {
                 self.storms.remove(policy);
             }
+            ControlBody::PluginServed { .. }
+            | ControlBody::PluginRemoved { .. }
+            | ControlBody::PluginRolledBack { .. }
+            | ControlBody::PluginRefused { .. }
+            | ControlBody::PluginAccepted { .. }
+            | ControlBody::PoliciesServed { .. } => {}
         }
     }
 

@@ -28,3 +28,4 @@ pub mod rehearsal;
 pub mod report;
 pub mod template;
 pub mod timeline;
+pub mod version;

@@ -69,7 +69,35 @@ pub struct Matcher {
     op: MatchOp,
     value: String,
     /// Present for the two operators that need it.
-    regex: Option<Regex>,
+    pattern: Option<Pattern>,
+}
+
+/// A regular expression, compiled.
+#[derive(Debug, Clone)]
+enum Pattern {
+    /// Nothing but literals with bars between them, as most are that people write:
+    /// `critical|page`. An automaton would be a hundred times larger, and slower.
+    OneOf(Vec<String>),
+    /// Any other.
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn compile(go: &str) -> Result<Self, RegexError> {
+        // Whatever has a meaning of its own to Go is left to the automaton.
+        let literal = !go.contains(|c: char| r"\.+*?()[]{}^$".contains(c));
+        if literal {
+            return Ok(Self::OneOf(go.split('|').map(ToOwned::to_owned).collect()));
+        }
+        compile(go).map(Self::Regex)
+    }
+
+    fn is_match(&self, label: &str) -> bool {
+        match self {
+            Self::OneOf(literals) => literals.iter().any(|literal| literal == label),
+            Self::Regex(regex) => regex.is_match(label),
+        }
+    }
 }
 
 impl Matcher {
@@ -81,15 +109,15 @@ impl Matcher {
         value: impl Into<String>,
     ) -> Result<Self, RegexError> {
         let value = value.into();
-        let regex = match op {
+        let pattern = match op {
             MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Matches | MatchOp::NotMatches => Some(compile(&value)?),
+            MatchOp::Matches | MatchOp::NotMatches => Some(Pattern::compile(&value)?),
         };
         Ok(Self {
             name: name.into(),
             op,
             value,
-            regex,
+            pattern,
         })
     }
 
@@ -133,9 +161,9 @@ impl Matcher {
     pub fn matches(&self, labels: &Labels) -> bool {
         let label = labels.get(&self.name).map_or("", String::as_str);
         let holds = self
-            .regex
+            .pattern
             .as_ref()
-            .map_or_else(|| label == self.value, |regex| regex.is_match(label));
+            .map_or_else(|| label == self.value, |pattern| pattern.is_match(label));
         holds == matches!(self.op, MatchOp::Equal | MatchOp::Matches)
     }
 }

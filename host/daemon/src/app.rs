@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,6 +12,7 @@ use sentinel_core::control::Controls;
 use sentinel_core::engine::Settings;
 use sentinel_core::guard::limits::{EffectLimits, EffectWindows};
 use sentinel_core::record::{History as _, HistoryError, earlier};
+use sentinel_core::version::Versions;
 use sentinel_drivers::alertmanager::AlertmanagerClient;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
@@ -31,7 +32,10 @@ use crate::config::{Config, Limits};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
 use crate::reconcile::Reconciler;
-use crate::serving::{Folders, Loader, NothingServes, Problem, Problems, Reloader, Serving};
+use crate::serving::{
+    Drains, Folders, Loader, NothingServes, Past, Probation, Problem, Problems, Reloader, Request,
+    Serving,
+};
 use crate::telemetry::metrics::Metrics;
 
 /// The daemon cannot start.
@@ -211,6 +215,9 @@ pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
         environment: sentinel_core::policy::Environment {
             docker_hosts: config.docker_hosts.keys().cloned().collect(),
         },
+        config: config.plugins.clone(),
+        past: None,
+        refused: Arc::default(),
     }
 }
 
@@ -286,6 +293,7 @@ fn driver(
     switch: &Arc<Switch>,
     handle: &EngineHandle,
     effects: &TaskTracker,
+    requests: &mpsc::UnboundedSender<Request>,
 ) -> Result<Driver, StartError> {
     let probe = HttpProbe::new().map_err(|error| StartError::Probe(error.to_string()))?;
     Ok(Driver::new(Parts {
@@ -304,6 +312,9 @@ fn driver(
             reader: base.reader.clone(),
             serving: reloader.serving.clone(),
             switch: switch.clone(),
+            probation: reloader.probation.clone(),
+            drains: reloader.drains.clone(),
+            requests: requests.clone(),
             metrics: base.metrics.clone(),
             engine: handle.clone(),
             limits: run_limits(&config.limits),
@@ -321,19 +332,37 @@ fn driver(
     }))
 }
 
+/// What changes what serves.
+fn reloader(config: &Config, base: &Base) -> Result<Reloader, StartError> {
+    // A connection of its own: runs that are played again are long to read.
+    let reader = Arc::new(Reader::open(&config.data_dir)?);
+    let versions = Versions::fold(&base.recovered.controls);
+    Ok(Reloader {
+        loader: Loader {
+            past: Some(Past {
+                reader: reader.clone(),
+                limits: run_limits(&config.limits),
+            }),
+            ..loader(config, base.sandbox.clone())
+        },
+        serving: Arc::new(ArcSwap::from_pointee(Serving::default())),
+        problems: Arc::new(Problems::default()),
+        versions: Arc::new(Mutex::new(versions)),
+        probation: Arc::new(Probation::new(config.plugins.probation)),
+        drains: Drains::default(),
+        journal: base.journal.clone(),
+        kept: reader,
+        metrics: base.metrics.clone(),
+    })
+}
+
 /// Serves until a signal says to stop.
 pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let stopping = CancellationToken::new();
     let abandon = CancellationToken::new();
     let signals = signals(stopping.clone(), abandon.clone())?;
     let base = Base::new(&config).await?;
-    let reloader = Reloader {
-        loader: loader(&config, base.sandbox.clone()),
-        serving: Arc::new(ArcSwap::from_pointee(Serving::default())),
-        problems: Arc::new(Problems::default()),
-        journal: base.journal.clone(),
-        metrics: base.metrics.clone(),
-    };
+    let reloader = reloader(&config, &base)?;
     reloader
         .start(&base.reader)
         .await
@@ -345,7 +374,10 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let switch = Arc::new(switch(&settings(&config), &base)?);
     let (handle, inputs) = engine::channel();
     let effects = TaskTracker::new();
-    let engine = driver(&config, &base, &reloader, &switch, &handle, &effects)?;
+    let (requests, reload_requests) = mpsc::unbounded_channel();
+    let engine = driver(
+        &config, &base, &reloader, &switch, &handle, &effects, &requests,
+    )?;
     let engine_gone = CancellationToken::new();
     let intake = Arc::new(Intake::new(
         base.journal.clone(),
@@ -363,7 +395,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
         reader,
         &reloader,
         intake.clone(),
-        (handle.clone(), switch),
+        (handle.clone(), switch, requests.clone()),
         stopping.clone(),
         engine_gone.clone(),
     );
@@ -376,8 +408,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let runs_playbooks = reloader.serving.load().runs_playbooks();
     let ansible = runs_playbooks.then(|| base.ansible.clone());
     tasks.spawn(look_around(base.docker.clone(), ansible));
-    let (again, reload_requests) = mpsc::channel(1);
-    tasks.spawn(signals.serve(again));
+    tasks.spawn(signals.serve(requests));
     tasks.spawn(reloader.serve(reload_requests, stopping.clone()));
     let recovered = base.recovered;
     let engine_task = {
@@ -449,7 +480,7 @@ fn router(
     reader: Arc<Reader>,
     reloader: &Reloader,
     intake: Arc<Intake>,
-    (engine, switch): (EngineHandle, Arc<Switch>),
+    (engine, switch, requests): (EngineHandle, Arc<Switch>, mpsc::UnboundedSender<Request>),
     stopping: CancellationToken,
     engine_gone: CancellationToken,
 ) -> axum::Router {
@@ -458,6 +489,10 @@ fn router(
         journal: base.journal.clone(),
         serving: reloader.serving.clone(),
         problems: reloader.problems.clone(),
+        versions: reloader.versions.clone(),
+        probation: reloader.probation.clone(),
+        requests,
+        max_plugin_size: base.sandbox.config().max_plugin_size,
         metrics: base.metrics.clone(),
         docker: base.docker.clone(),
         clock: base.clock.clone(),
@@ -521,14 +556,14 @@ fn signals(stopping: CancellationToken, abandon: CancellationToken) -> Result<Si
 impl Signals {
     /// SIGINT and SIGTERM stop the daemon, the second one without waiting for runs;
     /// SIGHUP makes it look at its folders.
-    async fn serve(mut self, again: mpsc::Sender<()>) {
+    async fn serve(mut self, requests: mpsc::UnboundedSender<Request>) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => self.stop(),
                 _ = self.terminate.recv() => self.stop(),
                 _ = self.hangup.recv() => {
-                    if again.try_send(()).is_err() {
-                        tracing::debug!("a reload is already waiting");
+                    if requests.send(Request::Look).is_err() {
+                        tracing::debug!("stopping: nothing is looked at any more");
                     }
                 }
             }

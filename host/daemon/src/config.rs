@@ -2,16 +2,21 @@
 //! top of it. Read once, into types that hold only what is valid.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use minisign_verify::PublicKey;
 use sentinel_core::capability::DockerAction;
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowError};
+use sentinel_drivers::docker::{DockerHost, SshFiles, TlsFiles};
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use url::Url;
 
 use crate::telemetry;
@@ -28,9 +33,11 @@ pub(crate) struct Config {
     /// Where policies are found.
     pub(crate) policies_dir: PathBuf,
     /// Docker hosts by name.
-    pub(crate) docker_hosts: BTreeMap<String, String>,
+    pub(crate) docker_hosts: BTreeMap<String, DockerHost>,
     /// How playbooks are run.
     pub(crate) ansible: AnsibleConfig,
+    /// When another version of a plugin may serve.
+    pub(crate) plugins: PluginsConfig,
     /// What is bounded.
     pub(crate) limits: Limits,
     /// When no policy does anything.
@@ -52,6 +59,58 @@ pub(crate) struct AnsibleConfig {
     pub(crate) inventory: Option<PathBuf>,
     /// The program.
     pub(crate) program: PathBuf,
+}
+
+/// When another version of a plugin may serve, and what becomes of the one before it.
+#[derive(Debug, Clone)]
+pub(crate) struct PluginsConfig {
+    /// What a plugin without a good signature may do.
+    pub(crate) signatures: Signatures,
+    /// Whose signatures are good: minisign's public keys.
+    pub(crate) keys: Vec<PublicKey>,
+    /// How many recorded runs a new version has to repeat before it serves.
+    pub(crate) replay: u32,
+    /// How a new version is watched.
+    pub(crate) probation: ProbationConfig,
+    /// How long runs of a version may go on after another has taken its place.
+    pub(crate) drain: Duration,
+}
+
+/// What a plugin without a good signature may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Signatures {
+    /// Serve: signatures are not looked at.
+    #[default]
+    Off,
+    /// Serve, with a warning.
+    Warn,
+    /// Nothing.
+    Enforce,
+}
+
+impl FromStr for Signatures {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s {
+            "off" => Ok(Self::Off),
+            "warn" => Ok(Self::Warn),
+            "enforce" => Ok(Self::Enforce),
+            _ => Err("expected off, warn or enforce".to_owned()),
+        }
+    }
+}
+
+/// How a new version of a plugin is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProbationConfig {
+    /// For so many runs.
+    pub(crate) runs: u32,
+    /// And for no longer than that.
+    pub(crate) within: Duration,
+    /// After so many in which it broke down, the version before it serves again; never, if 0.
+    pub(crate) faults: u32,
 }
 
 /// What is bounded.
@@ -292,6 +351,7 @@ struct File {
     policies_dir: Option<PathBuf>,
     docker: DockerSection,
     ansible: AnsibleSection,
+    plugins: PluginsSection,
     limits: LimitsSection,
     maintenance: Vec<MaintenanceTime>,
     alertmanager: AlertmanagerSection,
@@ -302,7 +362,96 @@ struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct DockerSection {
-    hosts: Option<BTreeMap<String, String>>,
+    hosts: Option<BTreeMap<String, HostEntry>>,
+}
+
+/// A Docker host: a URL, or a URL with what is needed to reach it.
+#[derive(Debug)]
+struct HostEntry(HostSection);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostSection {
+    url: String,
+    tls: Option<TlsSection>,
+    ssh: Option<SshSection>,
+    #[serde(default)]
+    insecure: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsSection {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SshSection {
+    identity: Option<PathBuf>,
+    known_hosts: Option<PathBuf>,
+}
+
+impl FromStr for HostEntry {
+    type Err = Infallible;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        Ok(Self(HostSection {
+            url: url.to_owned(),
+            tls: None,
+            ssh: None,
+            insecure: false,
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for HostEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // By hand, for an untagged enum would say of no mistake what it is.
+        struct EntryVisitor;
+
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = HostEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL such as unix:///var/run/docker.sock, or `url` with `tls`, `ssh` or `insecure`")
+            }
+
+            fn visit_str<E: de::Error>(self, url: &str) -> Result<HostEntry, E> {
+                let Ok(entry) = url.parse();
+                Ok(entry)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HostEntry, A::Error> {
+                HostSection::deserialize(MapAccessDeserializer::new(map)).map(HostEntry)
+            }
+        }
+
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+impl HostEntry {
+    fn resolve(self, folder: &Path) -> DockerHost {
+        let Self(section) = self;
+        let tls = section.tls.map(|tls| TlsFiles {
+            ca: folder.join(tls.ca),
+            cert: folder.join(tls.cert),
+            key: folder.join(tls.key),
+        });
+        let ssh = section.ssh.map(|ssh| SshFiles {
+            identity: ssh.identity.map(|file| folder.join(file)),
+            known_hosts: ssh.known_hosts.map(|file| folder.join(file)),
+        });
+        DockerHost {
+            url: section.url,
+            tls,
+            ssh,
+            insecure: section.insecure,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -311,6 +460,61 @@ struct AnsibleSection {
     playbooks_dir: Option<PathBuf>,
     inventory: Option<PathBuf>,
     program: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PluginsSection {
+    signatures: Option<Signatures>,
+    keys: Vec<String>,
+    replay: Option<u32>,
+    probation: ProbationSection,
+    drain: Option<HumanDuration>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ProbationSection {
+    runs: Option<u32>,
+    within: Option<HumanDuration>,
+    faults: Option<u32>,
+}
+
+impl PluginsSection {
+    fn resolve(self) -> Result<PluginsConfig, ConfigError> {
+        let keys = self
+            .keys
+            .iter()
+            .map(|key| {
+                PublicKey::from_base64(key.trim()).map_err(|error| {
+                    ConfigError::Value(format!(
+                        "plugins.keys has `{key}`, which is no public key of minisign ({error}): expected its last line, such as RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+                    ))
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let signatures = self.signatures.unwrap_or_default();
+        if signatures != Signatures::Off && keys.is_empty() {
+            return Err(ConfigError::Value(
+                "plugins.signatures is on, and plugins.keys names no key: no plugin could serve"
+                    .to_owned(),
+            ));
+        }
+        let probation = self.probation;
+        Ok(PluginsConfig {
+            signatures,
+            keys,
+            replay: self.replay.unwrap_or(0),
+            probation: ProbationConfig {
+                runs: probation.runs.unwrap_or(20),
+                within: probation
+                    .within
+                    .map_or(Duration::from_hours(1), Duration::from),
+                faults: probation.faults.unwrap_or(3),
+            },
+            drain: self.drain.map_or(Duration::from_mins(5), Duration::from),
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -466,6 +670,9 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_DATA_DIR" => data_dir,
         "SENTINEL_PLUGINS_DIR" => plugins_dir,
         "SENTINEL_POLICIES_DIR" => policies_dir,
+        "SENTINEL_PLUGINS_SIGNATURES" => plugins.signatures,
+        "SENTINEL_PLUGINS_REPLAY" => plugins.replay,
+        "SENTINEL_PLUGINS_DRAIN" => plugins.drain,
         "SENTINEL_ANSIBLE_PLAYBOOKS_DIR" => ansible.playbooks_dir,
         "SENTINEL_ANSIBLE_INVENTORY" => ansible.inventory,
         "SENTINEL_ANSIBLE_PROGRAM" => ansible.program,
@@ -553,9 +760,16 @@ impl File {
             data_dir: path(self.data_dir, "data"),
             plugins_dir: path(self.plugins_dir, "plugins"),
             policies_dir: path(self.policies_dir, "policies"),
-            docker_hosts: self.docker.hosts.unwrap_or_else(|| {
-                BTreeMap::from([("local".to_owned(), "unix:///var/run/docker.sock".to_owned())])
-            }),
+            docker_hosts: match self.docker.hosts {
+                Some(hosts) => hosts
+                    .into_iter()
+                    .map(|(name, entry)| (name, entry.resolve(folder)))
+                    .collect(),
+                None => BTreeMap::from([(
+                    "local".to_owned(),
+                    "unix:///var/run/docker.sock".to_owned().into(),
+                )]),
+            },
             ansible: AnsibleConfig {
                 playbooks_dir: path(self.ansible.playbooks_dir, "playbooks"),
                 inventory: self
@@ -564,6 +778,7 @@ impl File {
                     .map(|inventory| folder.join(inventory)),
                 program: program(folder, self.ansible.program),
             },
+            plugins: self.plugins.resolve()?,
             limits: Limits {
                 intake: IntakeLimits {
                     body: intake.body.unwrap_or(Bytes(32 << 20)),

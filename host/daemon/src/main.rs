@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod engine;
 mod intake;
+mod past_run;
 mod reconcile;
 mod serving;
 mod telemetry;

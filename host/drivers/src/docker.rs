@@ -10,12 +10,17 @@
 //! nothing worse.
 
 mod details;
+mod duplicate;
 mod host;
 mod logs;
+mod make;
 mod recreate;
 mod settle;
+mod ssh;
+mod tls;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +37,9 @@ use sentinel_sandbox::driver::{ContainerIdentity, DockerDriver, Settled};
 use tokio_util::task::TaskTracker;
 
 use self::host::{Ask, Host};
+use self::make::Maker;
+pub use self::ssh::SshFiles;
+pub use self::tls::TlsFiles;
 
 /// How long finding a container, and a ping, may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +65,41 @@ pub enum DockerConfigError {
         /// What is wrong with it, and what would be right.
         reason: &'static str,
     },
+    /// A file of its TLS cannot be used.
+    #[error("docker host {host}: {} {reason}", file.display())]
+    Tls {
+        /// The host's name.
+        host: String,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Where a Docker host is, and how it is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DockerHost {
+    /// `unix:///path/to/docker.sock`, `tcp://host:port`, or
+    /// `ssh://[user@]host[:port][/path/to/docker.sock]`; `http` and `https` are other
+    /// words for `tcp`.
+    pub url: String,
+    /// For `tcp`: what both sides identify themselves with. Without it nothing is
+    /// encrypted.
+    pub tls: Option<TlsFiles>,
+    /// For `ssh`: what ssh does not find by itself.
+    pub ssh: Option<SshFiles>,
+    /// Lets `tcp` without TLS go to other machines than this one.
+    pub insecure: bool,
+}
+
+impl From<String> for DockerHost {
+    fn from(url: String) -> Self {
+        Self {
+            url,
+            ..Self::default()
+        }
+    }
 }
 
 /// The Docker hosts that the daemon knows by name.
@@ -69,16 +112,16 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Takes the hosts' URLs by name: `unix:///path/to/docker.sock`, `tcp://host:port`
-    /// or `http://host:port`. Connects to none of them.
-    pub fn new(hosts: BTreeMap<String, String>) -> Result<Self, DockerConfigError> {
+    /// Takes the hosts by name. Reads the files of their TLS, and connects to none of
+    /// them.
+    pub fn new<H: Into<DockerHost>>(hosts: BTreeMap<String, H>) -> Result<Self, DockerConfigError> {
         let hosts = hosts
             .into_iter()
-            .map(|(name, url)| {
+            .map(|(name, host)| {
                 if !is_name(&name) {
                     return Err(DockerConfigError::Name(name));
                 }
-                let host = Host::new(&name, &url)?;
+                let host = Host::new(&name, host.into())?;
                 Ok((name, Arc::new(host)))
             })
             .collect::<Result<_, _>>()?;
@@ -107,6 +150,18 @@ impl Docker {
     pub async fn shutdown(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Does what makes a container to its end, whatever becomes of who asked for it.
+    async fn make(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<String, CapabilityError>> + Send + 'static,
+    ) -> Result<Response, CapabilityError> {
+        let ended = self.tasks.spawn(work).await;
+        let id = ended
+            .map_err(|error| CapabilityError::Failed(format!("{what} ended early: {error}")))??;
+        Ok(Response::Created(id))
     }
 
     fn host(&self, name: &str) -> Result<&Arc<Host>, CapabilityError> {
@@ -227,11 +282,27 @@ impl DockerDriver for Docker {
                     Grace::of(*grace_ms),
                     timeout,
                 );
-                let id = self.tasks.spawn(work).await.map_err(|error| {
-                    CapabilityError::Failed(format!("recreate ended early: {error}"))
-                })??;
-                Ok(Response::Created(id))
+                self.make("recreate", Box::pin(work)).await
             }
+            DockerCall::Duplicate {
+                container,
+                name,
+                labels,
+            } => {
+                check_name(name)?;
+                let work = duplicate::duplicate(
+                    Arc::clone(host),
+                    container.clone(),
+                    name.clone(),
+                    labels.clone(),
+                    timeout,
+                );
+                self.make("duplicate", Box::pin(work)).await
+            }
+            DockerCall::Remove {
+                container,
+                grace_ms,
+            } => remove(host, container, Grace::of(*grace_ms), timeout).await,
         }
     }
 
@@ -245,6 +316,9 @@ impl DockerDriver for Docker {
         let host = self.host(host)?;
         if let Some(container) = call.container() {
             check_name(container)?;
+        }
+        if let DockerCall::Duplicate { name, .. } = call {
+            check_name(name)?;
         }
         settle::settle(host, call, began_at, timeout).await
     }
@@ -307,6 +381,24 @@ async fn inspect(
     details::details(found)
         .map(|details| Response::Container(Box::new(details)))
         .ok_or_else(|| host.nonsense("inspect"))
+}
+
+async fn remove(
+    host: &Host,
+    container: &str,
+    grace: Grace,
+    timeout: Duration,
+) -> Result<Response, CapabilityError> {
+    let client = host.client(timeout).await?;
+    let maker = Maker {
+        host,
+        client: &client,
+        timeout,
+    };
+    maker.stop(container, grace).await?;
+    // By force, because Docker takes a container that it failed to stop whole no other way.
+    maker.remove(container, true).await?;
+    Ok(Response::Done)
 }
 
 /// The time between SIGTERM and SIGKILL, in the whole seconds that Docker counts in.
@@ -380,10 +472,11 @@ mod tests {
     fn urls_that_can_be_connected_to() {
         for url in [
             "unix:///var/run/docker.sock",
-            "tcp://10.0.0.5:2375",
-            "http://docker.internal:2375",
-            "http://docker.internal:2375/",
+            "tcp://127.0.0.1:2375",
+            "http://localhost:2375",
+            "http://localhost:2375/",
             "tcp://[::1]:2375",
+            "ssh://ops@web1:2222",
         ] {
             config(url).unwrap();
         }
@@ -400,9 +493,45 @@ mod tests {
             ("tcp://user@host:2375", "host and a port"),
             ("http://host:2375/docker", "port"),
             ("https://host:2376", "TLS"),
+            ("tcp://10.0.0.5:2375", "insecure: true"),
+            ("http://docker.internal:2375", "insecure: true"),
+            ("tcp://[fe80::1]:2375", "insecure: true"),
+            ("ssh://-oProxyCommand=x", "a machine"),
             ("/var/run/docker.sock", "unix://"),
         ] {
             let error = config(url).unwrap_err().to_string();
+            assert!(error.contains(reason), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_with_a_url_is_refused() {
+        let made = |host: DockerHost| {
+            let hosts = BTreeMap::from([("web1".to_owned(), host)]);
+            Docker::new(hosts).map_err(|error| error.to_string())
+        };
+        made(DockerHost {
+            insecure: true,
+            ..DockerHost::from("tcp://10.0.0.5:2375".to_owned())
+        })
+        .unwrap();
+        for (url, tls, ssh, reason) in [
+            ("unix:///run/docker.sock", true, false, "no `tls`"),
+            ("ssh://web1", true, false, "no `tls`"),
+            ("http://10.0.0.5:2376", true, false, "plain HTTP"),
+            ("tcp://127.0.0.1:2376", false, true, "no `ssh`"),
+            ("tcp://10.0.0.5:2376", true, false, "/nowhere/ca.pem"),
+        ] {
+            let host = DockerHost {
+                tls: tls.then(|| TlsFiles {
+                    ca: "/nowhere/ca.pem".into(),
+                    cert: "/nowhere/cert.pem".into(),
+                    key: "/nowhere/key.pem".into(),
+                }),
+                ssh: ssh.then(SshFiles::default),
+                ..DockerHost::from(url.to_owned())
+            };
+            let error = made(host).unwrap_err();
             assert!(error.contains(reason), "{url}: {error}");
         }
     }

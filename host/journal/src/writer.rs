@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, Transaction, params};
 use sentinel_core::alert::Alert;
+use sentinel_core::control::ControlEvent;
 use sentinel_core::event::EventBody;
 use sentinel_core::id::{Digest, PluginName};
 use sentinel_core::record::{Accepted, Append, Recovered};
@@ -140,6 +141,7 @@ enum Op {
     Serving {
         at: Timestamp,
         serving: StoredServing,
+        events: Vec<ControlEvent>,
         reply: Reply<()>,
     },
     Probe {
@@ -179,9 +181,14 @@ impl Op {
                 dead_letter(transaction, letter).map(|()| Outcome::Written)
             }
             Self::Plugin { record, .. } => plugin(transaction, record).map(|()| Outcome::Written),
-            Self::Serving { at, serving, .. } => {
-                store_serving(transaction, *at, serving).map(|()| Outcome::Written)
-            }
+            Self::Serving {
+                at,
+                serving,
+                events,
+                ..
+            } => store_serving(transaction, *at, serving)
+                .and_then(|()| controls(transaction, events))
+                .map(|()| Outcome::Written),
             // The same value again is a write like any other, down to the disk.
             Self::Probe { .. } => transaction
                 .pragma_update(None, "user_version", schema::newest())
@@ -370,14 +377,21 @@ impl Journal {
             .await
     }
 
-    /// Notes the set of plugins and policies that serves from now on.
+    /// Notes the set of plugins and policies that serves from now on, and what changed to
+    /// it.
     pub async fn keep_serving(
         &self,
         at: Timestamp,
         serving: StoredServing,
+        events: Vec<ControlEvent>,
     ) -> Result<(), WriteError> {
-        self.write(Lane::Urgent, |reply| Op::Serving { at, serving, reply })
-            .await
+        self.write(Lane::Urgent, |reply| Op::Serving {
+            at,
+            serving,
+            events,
+            reply,
+        })
+        .await
     }
 
     /// Whether the last write held.
@@ -765,15 +779,19 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
             _ => {}
         }
     }
-    let mut control_row =
-        transaction.prepare_cached("INSERT INTO controls (at, body) VALUES (?1, ?2)")?;
-    for control in &append.controls {
-        control_row.execute(params![control.at.as_microsecond(), json(control)?])?;
-    }
+    controls(transaction, &append.controls)?;
     let mut done = transaction.prepare_cached("DELETE FROM inbox WHERE seq BETWEEN ?1 AND ?2")?;
     let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
     for (first, last) in ranges(&append.done) {
         done.execute(params![number(first), number(last)])?;
+    }
+    Ok(())
+}
+
+fn controls(transaction: &Transaction<'_>, events: &[ControlEvent]) -> rusqlite::Result<()> {
+    let mut row = transaction.prepare_cached("INSERT INTO controls (at, body) VALUES (?1, ?2)")?;
+    for event in events {
+        row.execute(params![event.at.as_microsecond(), json(event)?])?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
+use sentinel_core::control::{ControlBody, ControlEvent};
 use sentinel_core::event::{Event, EventBody};
 use sentinel_core::grant::Grants;
 use sentinel_core::guard::settings::Guards;
@@ -321,7 +322,17 @@ async fn what_serves_and_what_was_not_understood_is_kept() {
         plugins: [("a.wasm".to_owned(), digest)].into(),
         policies: [("a.yaml".to_owned(), "policies: []".to_owned())].into(),
     };
-    journal.keep_serving(at, serving.clone()).await.unwrap();
+    let event = ControlEvent {
+        at,
+        body: ControlBody::PluginAccepted {
+            digest,
+            by: "ann".to_owned(),
+        },
+    };
+    journal
+        .keep_serving(at, serving.clone(), vec![event.clone()])
+        .await
+        .unwrap();
     journal
         .dead_letter(DeadLetter {
             at,
@@ -332,6 +343,7 @@ async fn what_serves_and_what_was_not_understood_is_kept() {
         .await
         .unwrap();
     let reader = Reader::open(folder.path()).unwrap();
+    assert_eq!(reader.controls().unwrap(), [event]);
     assert_eq!(reader.serving().unwrap(), Some(serving));
     assert_eq!(
         reader.plugin(&digest).unwrap().as_deref(),

@@ -107,6 +107,7 @@ pub(crate) fn summary(row: ContainerSummary) -> docker::Summary {
         image: row.image,
         state: state(row.state),
         labels: labels(&row.labels),
+        network_of: row.network_of,
     }
 }
 
@@ -129,6 +130,7 @@ pub(crate) fn details(details: ContainerDetails) -> docker::Details {
         started_at: details.started_at.map(timestamp),
         finished_at: details.finished_at.map(timestamp),
         labels: labels(&details.labels),
+        network_of: details.network_of,
     }
 }
 

@@ -7,7 +7,8 @@
 //! 2. the grant, on what was asked: a call that no container could satisfy is refused
 //!    before Docker is asked anything;
 //! 3. the name is resolved to a container, and the grant is decided on what was found,
-//!    so that a name, a short id and a long id are treated alike;
+//!    so that a name, a short id and a long id are treated alike; what a call would make
+//!    has to be granted as well;
 //! 4. for effects, the limits of the run;
 //! 5. for effects, the mode: a dry run's effect is noted down, answered with what would
 //!    have happened, and goes no further; one of a run that applies an approved plan is
@@ -491,6 +492,10 @@ impl Shared {
                 let found = self.find(&asked.host, container).await?;
                 let Found { identity: on, .. } = &found;
                 grants.allows_docker(&asked.host, action, &on.name, &on.labels)?;
+                if let DockerCall::Duplicate { name, labels, .. } = &asked.call {
+                    let labels = dry::overlaid(&on.labels, labels);
+                    grants.allows_docker(&asked.host, action, name, &labels)?;
+                }
                 Ok(Some(found))
             }
             Request::Ansible(asked) => {
@@ -521,7 +526,7 @@ impl Shared {
 
     async fn find(&self, host: &str, container: &str) -> Result<Found, CapabilityError> {
         let docker = Arc::clone(&self.context.docker);
-        let container = match &self.rehearsal {
+        let real = match &self.rehearsal {
             Some(rehearsal) => rehearsal.real(host, container),
             None => container.to_owned(),
         };
@@ -529,17 +534,17 @@ impl Shared {
         let timeout = self.docker_timeout();
         let (mut identity, mut details) = self
             .look(async move {
-                tokio::time::timeout(timeout, docker.find(&asked, &container))
+                tokio::time::timeout(timeout, docker.find(&asked, &real))
                     .await
                     .unwrap_or_else(|_| {
                         Err(CapabilityError::TimedOut(format!(
-                            "docker host {asked} did not say within {timeout:?} what `{container}` is"
+                            "docker host {asked} did not say within {timeout:?} what `{real}` is"
                         )))
                     })
             })
             .await?;
         if let Some(rehearsal) = &self.rehearsal {
-            identity.id = rehearsal.id(host, identity.id);
+            identity = rehearsal.identity(host, container, identity)?;
             // They are not what the run is to see.
             details = None;
         }
@@ -594,13 +599,14 @@ impl Shared {
         let mut response = match &self.rehearsal {
             None => carry_out(&self.context, request, container, timeout).await?,
             Some(rehearsal) => {
-                let real = container.map(|id| rehearsal.real(&asked.host, &id));
+                let real = container.as_ref().map(|id| rehearsal.real(&asked.host, id));
                 let ask = Request::Docker(DockerRequest {
                     host: asked.host.clone(),
                     call: rehearsal.ask(asked.call.clone()),
                 });
                 let mut response = carry_out(&self.context, &ask, real, timeout).await?;
-                rehearsal.show(&asked.host, &asked.call, &mut response);
+                let on = container.as_deref();
+                rehearsal.show(&asked.host, &asked.call, on, &mut response);
                 response
             }
         };
@@ -870,22 +876,11 @@ async fn carry_out(
 }
 
 /// `call` on the container that was found instead of on what it was called.
-fn with_container(mut call: DockerCall, id: Option<String>) -> DockerCall {
-    match &mut call {
-        DockerCall::List { .. } => {}
-        DockerCall::Inspect { container }
-        | DockerCall::Logs { container, .. }
-        | DockerCall::Start { container }
-        | DockerCall::Stop { container, .. }
-        | DockerCall::Restart { container, .. }
-        | DockerCall::Kill { container, .. }
-        | DockerCall::Recreate { container, .. } => {
-            if let Some(id) = id {
-                *container = id;
-            }
-        }
+fn with_container(call: DockerCall, id: Option<String>) -> DockerCall {
+    match id {
+        Some(id) => call.on(id),
+        None => call,
     }
-    call
 }
 
 fn new_seed() -> [u8; 32] {
@@ -914,12 +909,7 @@ fn in_doubt(call: u32, request: &Request, why: &str) -> Halted {
 
 /// The time that the container is given to end by itself.
 fn grace(call: &DockerCall) -> Duration {
-    match call {
-        DockerCall::Stop { grace_ms, .. }
-        | DockerCall::Restart { grace_ms, .. }
-        | DockerCall::Recreate { grace_ms, .. } => Duration::from_millis(*grace_ms),
-        _ => Duration::ZERO,
-    }
+    Duration::from_millis(call.grace_ms().unwrap_or(0))
 }
 
 fn driver_broke() -> CapabilityError {

@@ -548,11 +548,41 @@ impl docker::Host for Guest {
             container: container.name,
             grace_ms,
         };
-        self.docker(container.host, call, |response| match response {
-            Response::Created(id) => Some(id),
-            _ => None,
-        })
-        .await
+        self.docker(container.host, call, made).await
+    }
+
+    async fn duplicate(
+        &mut self,
+        container: docker::Container,
+        name: String,
+        labels: Vec<types::Label>,
+    ) -> wasmtime::Result<Result<String, types::CapabilityError>> {
+        let call = DockerCall::Duplicate {
+            container: container.name,
+            name,
+            labels: convert::to_labels(labels),
+        };
+        self.docker(container.host, call, made).await
+    }
+
+    async fn remove(
+        &mut self,
+        container: docker::Container,
+        grace_ms: u64,
+    ) -> wasmtime::Result<Result<(), types::CapabilityError>> {
+        let call = DockerCall::Remove {
+            container: container.name,
+            grace_ms,
+        };
+        self.docker_effect(container.host, call).await
+    }
+}
+
+/// The id of a container that was made.
+fn made(response: Response) -> Option<String> {
+    match response {
+        Response::Created(id) => Some(id),
+        _ => None,
     }
 }
 

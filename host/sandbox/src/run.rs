@@ -231,6 +231,24 @@ impl RunFailure {
             .any(|begin| message.starts_with(begin))
     }
 
+    /// Whether the plugin broke down: it did what no plugin is meant to do, whatever it was
+    /// asked. What it reports itself is no fault of it.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Trapped { .. }
+                | Self::OutOfStack { .. }
+                | Self::Exited
+                | Self::TimedOut { .. }
+                | Self::OutOfCpu { .. }
+                | Self::OutOfMemory { .. }
+                | Self::TooManyCalls { .. }
+                | Self::TooMuchData { .. }
+                | Self::Forbidden { .. }
+        )
+    }
+
     /// Whether the plugin itself came to an end here, and would at the same place again.
     fn is_of_the_plugin(&self) -> bool {
         match self {

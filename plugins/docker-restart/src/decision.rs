@@ -103,36 +103,6 @@ fn without_health_check(details: &Details, first: &Details, incident: &Incident)
     }
 }
 
-/// The container's state in words.
-pub(crate) fn tell(details: &Details) -> String {
-    match (details.state, details.health) {
-        (State::Created, _) => "created and never started".to_owned(),
-        (State::Removing, _) => "being removed".to_owned(),
-        (State::Exited, _) => format!("stopped ({})", last_end(details)),
-        (State::Restarting, _) => format!("restarting ({})", last_end(details)),
-        (State::Running, Health::Unhealthy) => format!(
-            "running, unhealthy ({} in a row)",
-            probes_failed(details.failing_streak)
-        ),
-        (State::Running, health) => format!("running, {health}"),
-        (state, _) => state.to_string(),
-    }
-}
-
-fn last_end(details: &Details) -> String {
-    let memory = if details.oom_killed {
-        ", out of memory"
-    } else {
-        ""
-    };
-    format!("exit code {}{memory}", details.exit_code)
-}
-
-fn probes_failed(count: u32) -> String {
-    let probes = if count == 1 { "probe" } else { "probes" };
-    format!("{count} {probes} failed")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +131,7 @@ mod tests {
             started_at: Some(at(ALERT_BEGAN - 500)),
             finished_at: None,
             labels: Vec::new(),
+            network_of: None,
         }
     }
 
@@ -306,22 +277,5 @@ mod tests {
                 Decision::Leave("was started at 1970-01-01T00:17:40Z by someone else".to_owned())
             );
         }
-    }
-
-    #[test]
-    fn states_are_told_in_words() {
-        let mut stopped = details(State::Exited, Health::None);
-        assert_eq!(tell(&stopped), "stopped (exit code 137)");
-        stopped.oom_killed = true;
-        assert_eq!(tell(&stopped), "stopped (exit code 137, out of memory)");
-        let mut sick = details(State::Running, Health::Unhealthy);
-        assert_eq!(tell(&sick), "running, unhealthy (3 probes failed in a row)");
-        sick.failing_streak = 1;
-        assert_eq!(tell(&sick), "running, unhealthy (1 probe failed in a row)");
-        assert_eq!(
-            tell(&details(State::Running, Health::None)),
-            "running, no health check"
-        );
-        assert_eq!(tell(&details(State::Paused, Health::None)), "paused");
     }
 }

@@ -13,7 +13,7 @@ use sentinel_plugin::params::Span;
 use sentinel_plugin::{Failure, Incident, Outcome, Remediation, Target, clock, info};
 use serde::Deserialize;
 
-use crate::decision::{Decision, Patience, decide, tell};
+use crate::decision::{Decision, Patience, decide};
 
 /// How long to wait for a container that is starting, or that Docker's restart policy is
 /// about to start.
@@ -42,27 +42,7 @@ impl Params {
     /// The container to act on: what the params name, and where they are silent what the
     /// target is.
     fn container(&self, target: &Target) -> Result<Container, Failure> {
-        let by_target = target.container();
-        let missing = |param: &str| {
-            Failure::permanent(format!(
-                "the target {target} is no container: params need `{param}`"
-            ))
-        };
-        let pick = |given: &Option<String>, default: Option<&String>, param| {
-            given
-                .as_ref()
-                .or(default)
-                .cloned()
-                .ok_or_else(|| missing(param))
-        };
-        Ok(Container {
-            host: pick(&self.host, by_target.as_ref().map(|by| &by.host), "host")?,
-            name: pick(
-                &self.container,
-                by_target.as_ref().map(|by| &by.name),
-                "container",
-            )?,
-        })
+        target.container_or(self.host.as_deref(), self.container.as_deref())
     }
 }
 
@@ -77,7 +57,7 @@ impl Remediation for DockerRestart {
     fn remediate(incident: &Incident, params: Params) -> Result<Outcome, Failure> {
         let container = params.container(&incident.target)?;
         let first = container.inspect()?;
-        let mut state = tell(&first);
+        let mut state = first.describe();
         let mut details = first.clone();
         info!("{container} is {state}");
 
@@ -110,7 +90,7 @@ impl Remediation for DockerRestart {
                 Decision::Wait => {
                     clock::sleep(PAUSE);
                     details = container.inspect()?;
-                    let now = tell(&details);
+                    let now = details.describe();
                     if now != state {
                         info!("{container} is now {now}");
                         state = now;

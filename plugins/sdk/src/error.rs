@@ -83,6 +83,17 @@ impl Failure {
     pub fn denied(reason: impl Into<String>) -> Self {
         Self::Denied(reason.into())
     }
+
+    /// The same kind of failure, told in other words: what had been done before it belongs
+    /// into the timeline as well.
+    #[must_use]
+    pub fn map_reason(self, tell: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Retryable(reason) => Self::Retryable(tell(reason)),
+            Self::Permanent(reason) => Self::Permanent(tell(reason)),
+            Self::Denied(reason) => Self::Denied(tell(reason)),
+        }
+    }
 }
 
 impl fmt::Display for Failure {

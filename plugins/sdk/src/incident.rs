@@ -3,7 +3,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::docker::Container;
-use crate::{Alert, Incident, Label, Target, Timestamp};
+use crate::{Alert, Failure, Incident, Label, Target, Timestamp};
 
 impl Incident {
     /// The value of one of the alert's labels.
@@ -54,6 +54,47 @@ impl Target {
     pub fn container(&self) -> Option<Container> {
         (self.kind == "docker" && !self.name.is_empty())
             .then(|| Container::new(&self.host, &self.name))
+    }
+
+    /// The container that a plugin's params `host` and `container` mean, where each is left
+    /// out what the target is; a permanent failure that names the missing one when the
+    /// target is no container.
+    pub fn container_or(
+        &self,
+        host: Option<&str>,
+        container: Option<&str>,
+    ) -> Result<Container, Failure> {
+        let target = self.container();
+        let pick = |given: Option<&str>, of_target: Option<&String>, param: &str| {
+            given
+                .or(of_target.map(String::as_str))
+                .map(str::to_owned)
+                .ok_or_else(|| {
+                    Failure::permanent(format!(
+                        "the target {self} is no container: params need `{param}`"
+                    ))
+                })
+        };
+        let (by_host, by_name) = match &target {
+            Some(target) => (Some(&target.host), Some(&target.name)),
+            None => (None, None),
+        };
+        Ok(Container {
+            host: pick(host, by_host, "host")?,
+            name: pick(container, by_name, "container")?,
+        })
+    }
+
+    /// The Docker host that a plugin's param `host` means, the target's where it is left
+    /// out; a permanent failure when the target is not on one.
+    pub fn docker_host_or(&self, host: Option<&str>) -> Result<String, Failure> {
+        match host {
+            Some(host) => Ok(host.to_owned()),
+            None if self.kind == "docker" => Ok(self.host.clone()),
+            None => Err(Failure::permanent(format!(
+                "the target {self} is on no Docker host: params need `host`"
+            ))),
+        }
     }
 }
 

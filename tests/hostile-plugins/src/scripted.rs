@@ -101,6 +101,11 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
             *made = container().recreate(GRACE)?;
             format!("made {made}")
         }
+        "duplicate" => {
+            *made = container().duplicate(&format!("{about}-2"), [("number", "2")])?;
+            format!("made {made}")
+        }
+        "remove" => container().remove(GRACE).map(done)?,
         "playbook" => {
             let recap = Playbook::new(about).var("third", 1.0 / 3.0).run()?;
             format!("exit code {}", recap.exit_code)

@@ -154,6 +154,7 @@ impl Docker {
             started_at: None,
             finished_at: None,
             labels: labels(name),
+            network_of: None,
         })
     }
 

@@ -24,24 +24,27 @@ pub(super) struct Matched {
 pub(super) fn matches(policies: &PolicySet, alert: &Alert) -> Vec<Matched> {
     policies
         .matching(&alert.labels)
-        .filter_map(|policy| {
-            let rendered = policy
-                .target(alert)
-                .and_then(|target| Ok((policy.plan(alert)?, target)));
-            match rendered {
-                Ok((plan, target)) => Some(Matched {
-                    plan,
-                    target,
-                    refused: None,
-                }),
-                Err(error) => Some(Matched {
-                    plan: empty(policy),
-                    target: nowhere(policy, alert)?,
-                    refused: Some(format!("the policy does not fit the alert: {error}")),
-                }),
-            }
-        })
+        .filter_map(|policy| matched(policy, alert))
         .collect()
+}
+
+/// What `policy`, which `alert` matches, would do about it.
+pub(super) fn matched(policy: &Policy, alert: &Alert) -> Option<Matched> {
+    let rendered = policy
+        .target(alert)
+        .and_then(|target| Ok((policy.plan(alert)?, target)));
+    Some(match rendered {
+        Ok((plan, target)) => Matched {
+            plan,
+            target,
+            refused: None,
+        },
+        Err(error) => Matched {
+            plan: empty(policy),
+            target: nowhere(policy, alert)?,
+            refused: Some(format!("the policy does not fit the alert: {error}")),
+        },
+    })
 }
 
 /// A plan that does nothing: its incident goes straight to a person.

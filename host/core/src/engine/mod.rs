@@ -353,21 +353,24 @@ impl Engine {
         let policies = context.world.policies();
         let episode = accepted.alert.episode();
         let mut late = None;
-        for matched in matching::matches(policies, &accepted.alert) {
-            let key = (matched.plan.policy.clone(), matched.target.clone());
-            // One that ended in this very turn is still here, and takes nothing more in.
-            let open = self.by_target.get(&key).copied().filter(|id| {
-                self.incidents
-                    .get(id)
-                    .is_some_and(|incident| !incident.ended())
-            });
+        for policy in policies.matching(&accepted.alert.labels) {
+            // Most notifications are about what is open already: what the policy would do
+            // has to be known only where it is not.
+            let target = policy.target(&accepted.alert).ok();
+            let mut open = target.and_then(|target| self.open_on(&policy.name, target));
+            let mut matched = None;
+            if open.is_none() {
+                matched = matching::matched(policy, &accepted.alert);
+                let target = matched.as_ref().map(|matched| matched.target.clone());
+                open = target.and_then(|target| self.open_on(&policy.name, target));
+            }
             let news = open
                 .and_then(|id| self.incidents.get(&id))
                 .is_none_or(|incident| !incident.knows(&episode, AlertStatus::Firing));
             // It may have waited longer than the two minutes in which it counts as late.
             if news && *late.get_or_insert_with(|| Self::late(work, context, accepted)) {
                 work.turn.notes.push(Note::Repeat {
-                    policy: key.0,
+                    policy: policy.name.clone(),
                     alert: accepted.alert.clone(),
                 });
                 continue;
@@ -376,6 +379,7 @@ impl Engine {
                 self.see(work, context, id, accepted);
                 continue;
             }
+            let Some(matched) = matched else { continue };
             let matched = match self.judge(work, context, accepted, &matched) {
                 News::Episode => matched,
                 News::StillFiring(reason) => matching::Matched {
@@ -384,7 +388,7 @@ impl Engine {
                 },
                 News::Repeat => {
                     work.turn.notes.push(Note::Repeat {
-                        policy: key.0,
+                        policy: policy.name.clone(),
                         alert: accepted.alert.clone(),
                     });
                     continue;
@@ -396,6 +400,14 @@ impl Engine {
             self.open(work, context, matched, accepted);
         }
         true
+    }
+
+    /// The open incident of a policy on a target. One that ended in this very turn is still
+    /// here, and takes nothing more in.
+    fn open_on(&self, policy: &PolicyName, target: Target) -> Option<IncidentId> {
+        let id = self.by_target.get(&(policy.clone(), target)).copied()?;
+        let incident = self.incidents.get(&id)?;
+        (!incident.ended()).then_some(id)
     }
 
     /// Whether a firing notification was overtaken by the end of what it tells of. On an

@@ -4,32 +4,36 @@ mod alertmanager;
 mod health;
 mod incidents;
 mod operate;
+mod plugins;
 mod server;
 mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use axum::routing::{MethodFilter, get, on, post};
+use axum::routing::{MethodFilter, get, on, post, put};
 use jiff::Timestamp;
+use sentinel_core::version::Versions;
 use sentinel_drivers::docker::Docker;
 use sentinel_journal::{Journal, Reader};
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::incidents::{IncidentList, IncidentView, PlanView};
 pub(crate) use self::operate::{
     PauseBody, Pauses, PlanBody, ReasonBody, ResumeBody, Said, ScopeBody,
 };
+pub(crate) use self::plugins::{AcceptBody, InstallQuery, PluginList, RollBackBody};
 pub(crate) use self::server::serve;
 use crate::clock::Clock;
 use crate::engine::{EngineHandle, Switch};
 use crate::intake::{self, Intake};
-use crate::serving::{Problems, Serving};
+use crate::serving::{Probation, Problems, Request, Serving};
 use crate::telemetry::metrics::Metrics;
 
 /// How long a request's headers may take to arrive.
@@ -41,6 +45,10 @@ pub(crate) struct Api {
     pub(crate) journal: Arc<Journal>,
     pub(crate) serving: Arc<arc_swap::ArcSwap<Serving>>,
     pub(crate) problems: Arc<Problems>,
+    pub(crate) versions: Arc<Mutex<Versions>>,
+    pub(crate) probation: Arc<Probation>,
+    pub(crate) requests: mpsc::UnboundedSender<Request>,
+    pub(crate) max_plugin_size: usize,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) docker: Arc<Docker>,
     pub(crate) clock: Arc<Clock>,
@@ -77,6 +85,13 @@ pub(crate) fn router(api: Arc<Api>, intake: Arc<Intake>) -> Router {
         .route("/api/v1/incidents/{id}/cancel", post(operate::cancel))
         .route("/api/v1/pauses", get(operate::pauses).post(operate::pause))
         .route("/api/v1/resume", post(operate::resume))
+        .route("/api/v1/plugins", get(plugins::list))
+        .route(
+            "/api/v1/plugins/{name}",
+            put(plugins::install).delete(plugins::remove),
+        )
+        .route("/api/v1/plugins/{name}/rollback", post(plugins::roll_back))
+        .route("/api/v1/versions/{digest}/accept", post(plugins::accept))
         .route("/api/v1/status", get(status::status))
         .route("/api/v2/status", get(alertmanager::status))
         .route("/api/v2/status/", get(alertmanager::status))

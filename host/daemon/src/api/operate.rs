@@ -121,10 +121,10 @@ pub(crate) struct Storm {
 }
 
 /// An answer that is no.
-pub(super) struct Refused(StatusCode, String);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 
 impl Refused {
-    fn bad(message: impl Into<String>) -> Self {
+    pub(super) fn bad(message: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, message.into())
     }
 }
@@ -156,10 +156,10 @@ impl IntoResponse for Refused {
     }
 }
 
-type Answer = Result<Json<Said>, Refused>;
+pub(super) type Answer = Result<Json<Said>, Refused>;
 
 /// A name or a reason: something, on one line.
-fn text(what: &str, text: &str) -> Result<String, Refused> {
+pub(super) fn text(what: &str, text: &str) -> Result<String, Refused> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Refused::bad(format!("`{what}` is empty")));

@@ -219,8 +219,16 @@ fn play_controls(rehearsal: &mut Rehearsal<'_>, controls: Vec<ControlEvent>, sta
                 reason,
             },
             ControlBody::Resumed { scope, by } => Operator::Resume { scope, by },
-            // Storms are the engine's own, and it makes them anew.
-            ControlBody::StormBegan { .. } | ControlBody::StormEnded { .. } => continue,
+            // Storms are the engine's own, and it makes them anew. The candidates are other
+            // policies, and plugins are not run.
+            ControlBody::StormBegan { .. }
+            | ControlBody::StormEnded { .. }
+            | ControlBody::PluginServed { .. }
+            | ControlBody::PluginRemoved { .. }
+            | ControlBody::PluginRolledBack { .. }
+            | ControlBody::PluginRefused { .. }
+            | ControlBody::PluginAccepted { .. }
+            | ControlBody::PoliciesServed { .. } => continue,
         };
         if event.at < start {
             before.push(event);

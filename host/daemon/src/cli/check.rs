@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use sentinel_core::version::Versions;
 use serde::Serialize;
 
 use super::Output;
@@ -31,7 +32,7 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::software(error.to_string()))?;
     let loader = app::loader(&config, sandbox.clone());
-    let looked = runtime.block_on(loader.look(&Serving::default()));
+    let looked = runtime.block_on(loader.look(&Serving::default(), &Versions::default()));
     let serving = looked.serving.unwrap_or_default();
     // No problem of the files: they may be checked on another machine than they run on.
     let notes = if serving.runs_playbooks() {

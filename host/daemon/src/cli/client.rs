@@ -52,6 +52,35 @@ pub(super) fn post<T: DeserializeOwned>(
     ask(base, &url, |client| client.post(url.clone()).json(body))
 }
 
+/// Puts something there.
+pub(super) fn put<T: DeserializeOwned>(
+    base: &Url,
+    path: &str,
+    query: &impl Serialize,
+    body: Vec<u8>,
+) -> Result<T, Failure> {
+    let mut url = join(base, path)?;
+    let query = serde_json::to_value(query).unwrap_or_default();
+    for (name, value) in query.as_object().into_iter().flatten() {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), ToOwned::to_owned);
+        url.query_pairs_mut().append_pair(name, &value);
+    }
+    ask(base, &url, |client| client.put(url.clone()).body(body))
+}
+
+/// Takes something away.
+pub(super) fn delete<T: DeserializeOwned>(
+    base: &Url,
+    path: &str,
+    query: &[(&str, String)],
+) -> Result<T, Failure> {
+    let mut url = join(base, path)?;
+    url.query_pairs_mut().extend_pairs(query);
+    ask(base, &url, |client| client.delete(url.clone()))
+}
+
 fn join(base: &Url, path: &str) -> Result<Url, Failure> {
     base.join(path)
         .map_err(|error| Failure::given(format!("{base} is no base address: {error}")))

@@ -348,7 +348,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Incidents(IncidentsCommand::Show { id, from, output }) => {
             incidents::show(&config, from.url.as_ref(), id, output.output)
         }
-        Command::Plugin(command) => plugin::dispatch(command),
+        Command::Plugin(command) => plugin::dispatch(&config, command),
         Command::Policy(PolicyCommand::Test {
             files,
             only,

@@ -23,7 +23,7 @@ pub(super) struct DaemonArgs {
     /// The daemon, for example `http://127.0.0.1:9095`; without it, the one that listens at the
     /// configuration's `listen`.
     #[arg(long, env = "SENTINEL_URL", value_name = "URL")]
-    url: Option<Url>,
+    pub(super) url: Option<Url>,
 }
 
 /// Who asks.
@@ -31,7 +31,7 @@ pub(super) struct DaemonArgs {
 pub(super) struct ByArgs {
     /// Who you are; it goes on record.
     #[arg(long, env = "USER", value_name = "NAME", hide_env_values = true)]
-    by: String,
+    pub(super) by: String,
 }
 
 /// What a pause holds back.
@@ -263,6 +263,6 @@ fn confirm(id: IncidentId, waiting: &PlanView) -> Result<Digest, Failure> {
     }
 }
 
-fn said(said: &Said) -> Result<(), Failure> {
+pub(super) fn said(said: &Said) -> Result<(), Failure> {
     print(&format!("{}\n", harmless(&said.message)))
 }

@@ -4,19 +4,18 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sentinel_core::event::Event;
 use sentinel_core::id::{Digest, RunId};
-use sentinel_core::incident::Incident;
 use sentinel_core::recording::{RecordedLine, RecordedOutcome, Recording};
 use sentinel_core::timeline;
 use sentinel_journal::Reader;
-use sentinel_sandbox::{IncidentInput, Plugin, ReplayOutcome, ReplayReport, RunLimits, Sandbox};
+use sentinel_sandbox::{Plugin, ReplayOutcome, ReplayReport, RunLimits, Sandbox};
 use serde::Serialize;
 
 use super::incidents::reader;
 use super::output::{Failure, harmless, print_as};
 use crate::app;
 use crate::config::Config;
+use crate::past_run;
 
 /// What is played again.
 #[derive(Debug, clap::Args)]
@@ -166,7 +165,8 @@ impl Player {
                 return Ok(replayed);
             }
         };
-        let (input, limits) = self.input(&events, &recording)?;
+        let (input, limits) =
+            past_run::input(&events, &recording, self.limits).map_err(Failure::given)?;
         let report = self.sandbox.replay(plugin, input, recording, limits).await;
         replayed.report = Some(report);
         Ok(replayed)
@@ -181,43 +181,6 @@ impl Player {
         };
         let loaded = self.sandbox.load(wasm).await;
         Ok(loaded.map_err(|error| format!("plugin {digest} cannot be loaded any more: {error}")))
-    }
-
-    /// What the run was told, and what it might use.
-    fn input(
-        &self,
-        events: &[Event],
-        recording: &Recording,
-    ) -> Result<(IncidentInput, RunLimits), Failure> {
-        let incident = Incident::fold(events).map_err(|error| Failure::given(error.to_string()))?;
-        let missing = || Failure::given("the run is of no step that its incident has");
-        let (params, timeout) = if recording.step == 0 {
-            let escalate = incident.plan.escalate.as_ref().ok_or_else(missing)?;
-            (escalate.params.clone(), escalate.timeout)
-        } else {
-            let step = incident.step(recording.step).ok_or_else(missing)?;
-            (step.params.clone(), step.timeout)
-        };
-        let mut alert = (*incident.alert).clone();
-        let briefing = timeline::briefing(events, recording.run);
-        if let Some(briefing) = briefing.map_err(|error| Failure::given(error.to_string()))? {
-            briefing.annotate(&mut alert);
-        }
-        let input = IncidentInput {
-            incident: incident.id,
-            run: recording.run,
-            policy: incident.plan.policy.clone(),
-            target: incident.target.clone(),
-            alert,
-            step: recording.step,
-            attempt: recording.attempt,
-            params,
-        };
-        let limits = RunLimits {
-            timeout,
-            ..self.limits
-        };
-        Ok((input, limits))
     }
 }
 

@@ -13,13 +13,13 @@ use sentinel_journal::{Journal, Reader};
 use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver};
 use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateLimits, GateMode, Halt};
 use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use super::recorder::RunRecorder;
 use super::switch::{RunSwitch, Switch};
 use super::{EngineHandle, Incoming};
-use crate::serving::Serving;
+use crate::serving::{Drains, Probation, Request, Serving};
 use crate::telemetry::metrics::Metrics;
 
 /// What runs need, whichever they are.
@@ -33,6 +33,12 @@ pub(crate) struct Executor {
     pub(crate) reader: Arc<Reader>,
     pub(crate) serving: Arc<ArcSwap<Serving>>,
     pub(crate) switch: Arc<Switch>,
+    /// New versions of plugins are watched.
+    pub(crate) probation: Arc<Probation>,
+    /// Old ones have to come to an end.
+    pub(crate) drains: Drains,
+    /// Whoever changes what serves.
+    pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) engine: EngineHandle,
     pub(crate) limits: RunLimits,
@@ -211,7 +217,12 @@ impl Executor {
             timeout: order.timeout,
             ..self.limits
         };
-        let report = self.sandbox.run(plugin, input, gate.clone(), limits).await;
+        let (digest, drained) = (plugin.digest, self.drains.of(plugin.digest));
+        let report = tokio::select! {
+            biased;
+            report = self.sandbox.run(plugin, input, gate.clone(), limits) => Some(report),
+            () = drained.cancelled() => None,
+        };
         // A run that was cut off may leave an effect under way.
         gate.settled().await;
         // What the run did is on the disk before its end is.
@@ -219,6 +230,21 @@ impl Executor {
         while recorder.flush().await.is_err() && !self.journal.is_closed() {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(5));
+        }
+        let Some(report) = report else {
+            return RunResult::Failed {
+                class: FailureClass::Retryable,
+                message: "another version of the plugin took the place of the one that ran, which was not done within the time that plugins.drain gives".to_owned(),
+            };
+        };
+        let fault = report.result.as_ref().err();
+        let fault = fault
+            .filter(|failure| failure.is_fault())
+            .map(ToString::to_string);
+        if let Some(failed) = self.probation.ended(&digest, fault.as_deref())
+            && self.requests.send(Request::Failed(failed)).is_err()
+        {
+            tracing::debug!("the daemon is stopping: no version is rolled back");
         }
         tracing::debug!(
             %run, cpu = ?report.cpu, wall = ?report.wall, peak_memory = report.peak_memory,

@@ -3,15 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::{StreamExt as _, stream};
 use sentinel_core::grant::Import;
 use sentinel_core::id::{Digest, PluginName};
 use sentinel_core::policy::{Environment, Policy, PolicyError, PolicySet, Step};
-use sentinel_journal::{Reader, StoredServing};
-use sentinel_sandbox::{Plugin, Plugins, Sandbox};
+use sentinel_core::recording::Recording;
+use sentinel_core::version::Versions;
+use sentinel_journal::{ReadError, Reader, StoredServing};
+use sentinel_sandbox::{LoadError, Plugin, Plugins, RunLimits, Sandbox};
 
-use super::{Files, Problem, Serving};
+use super::{Files, Problem, Serving, signature};
+use crate::config::PluginsConfig;
+use crate::past_run;
 
 /// Where plugins and policies are found.
 #[derive(Debug, Clone)]
@@ -21,20 +26,60 @@ pub(crate) struct Folders {
     pub(crate) playbooks: PathBuf,
 }
 
+/// How many plugins are looked at at the same time. They are compiled one by one; what
+/// machine code there is for is not.
+const AT_ONCE: usize = 4;
+
+/// Of how many digests is remembered that they cannot serve.
+const REMEMBERED: usize = 1024;
+
 /// Turns folders into something that can serve.
 #[derive(Clone)]
 pub(crate) struct Loader {
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) folders: Folders,
     pub(crate) environment: Environment,
+    pub(crate) config: PluginsConfig,
+    /// What a new version has to repeat before it serves; none where nothing is asked of
+    /// the past.
+    pub(crate) past: Option<Past>,
+    /// What is wrong with bytes that were looked at before: they are not looked at again.
+    pub(crate) refused: Arc<Mutex<BTreeMap<Digest, String>>>,
+}
+
+/// The recorded runs.
+#[derive(Clone)]
+pub(crate) struct Past {
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) limits: RunLimits,
+}
+
+/// A plugin file that cannot serve, found for the first time.
+#[derive(Debug, Clone)]
+pub(super) struct NewlyRefused {
+    pub(super) file: String,
+    pub(super) digest: Digest,
+    pub(super) reason: String,
 }
 
 /// One thing that differs from what serves.
 #[derive(Debug, Clone)]
-enum Change {
+pub(super) enum Change {
     Plugin(String, Arc<Plugin>),
     PluginGone(String),
     Policies(BTreeMap<String, String>),
+}
+
+/// What a file of the plugins folder is.
+enum Candidate {
+    /// What serves already.
+    Same,
+    /// A plugin that can serve, as far as it is about itself.
+    New(Arc<Plugin>, Vec<u8>),
+    /// It cannot, as was known.
+    Known(String),
+    /// It cannot.
+    Refused(Digest, String),
 }
 
 /// What a look at the folders came to.
@@ -45,28 +90,100 @@ pub(crate) struct Looked {
     pub(crate) fresh: BTreeMap<Digest, Vec<u8>>,
     /// What cannot.
     pub(crate) problems: Vec<Problem>,
+    /// Those plugins of which that was not known.
+    pub(super) refused: Vec<NewlyRefused>,
 }
 
 impl Loader {
     /// Reads the folders and takes over whatever fits together with the rest; what
     /// does not is left as it was, and told.
-    pub(crate) async fn look(&self, current: &Serving) -> Looked {
-        let mut problems = Vec::new();
-        let mut fresh = BTreeMap::new();
-        let mut changes = self
-            .plugin_changes(current, &mut fresh, &mut problems)
-            .await;
-        self.policy_changes(current, &mut changes, &mut problems);
-        let serving = self.take_over(current, changes, &mut problems);
-        Looked {
-            serving,
-            fresh,
-            problems,
+    pub(crate) async fn look(&self, current: &Serving, versions: &Versions) -> Looked {
+        let mut looked = Looked {
+            serving: None,
+            fresh: BTreeMap::new(),
+            problems: Vec::new(),
+            refused: Vec::new(),
+        };
+        let mut changes = self.plugin_changes(current, versions, &mut looked).await;
+        self.policy_changes(current, &mut changes, &mut looked.problems);
+        looked.serving = self.take_over(current, changes, &mut looked.problems);
+        looked
+    }
+
+    fn refused(&self) -> MutexGuard<'_, BTreeMap<Digest, String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at a version anew, whatever was found wrong with it.
+    pub(super) fn forgive(&self, digest: &Digest) {
+        self.refused().remove(digest);
+    }
+
+    /// Everything that is asked of a plugin by itself before it may serve, but for its
+    /// signature.
+    pub(super) async fn admit(
+        &self,
+        wasm: Vec<u8>,
+        current: &Serving,
+        accepted: bool,
+    ) -> Result<Arc<Plugin>, String> {
+        let loaded = self.sandbox.load(wasm).await;
+        let plugin = loaded.map_err(|error| error.to_string())?;
+        let new_version = current
+            .plugins
+            .get(&plugin.name)
+            .is_some_and(|before| before.digest != plugin.digest);
+        if new_version && !accepted {
+            self.rehearse(&plugin).await?;
+        }
+        Ok(plugin)
+    }
+
+    /// Plays the last recorded runs of the plugin to its new version, if that is asked for.
+    async fn rehearse(&self, plugin: &Arc<Plugin>) -> Result<(), String> {
+        let Some(past) = &self.past else {
+            return Ok(());
+        };
+        if self.config.replay == 0 {
+            return Ok(());
+        }
+        let unreadable = |error: ReadError| format!("its recorded runs cannot be read: {error}");
+        let runs = past
+            .reader
+            .last_runs(Some(&plugin.name), self.config.replay)
+            .map_err(unreadable)?;
+        let mut differences = Vec::new();
+        let mut played = 0;
+        for run in runs {
+            let events = past.reader.events(run.incident).map_err(unreadable)?;
+            let Ok(recording) = Recording::of(&events, run) else {
+                continue;
+            };
+            // One whose record lacks something says nothing about the version.
+            let Ok((input, limits)) = past_run::input(&events, &recording, past.limits) else {
+                continue;
+            };
+            played += 1;
+            let report = self
+                .sandbox
+                .replay(plugin.clone(), input, recording, limits)
+                .await;
+            differences.extend(report.divergence.map(|how| format!("run {run}: {how}")));
+        }
+        tracing::info!(%plugin, played, different = differences.len(), "a new version was played the last runs");
+        match differences.first() {
+            None => Ok(()),
+            Some(first) => Err(format!(
+                "{plugin} does something else than was recorded in {} of the last {played} runs, first in {first}; see `sentinel replay --last {} --plugin FILE`, and let it serve with `sentinel plugin accept {}`",
+                differences.len(),
+                self.config.replay,
+                plugin.digest
+            )),
         }
     }
 
     /// As many of the changes as fit together with what serves.
-    fn take_over(
+    pub(super) fn take_over(
         &self,
         current: &Serving,
         mut changes: Vec<Change>,
@@ -146,41 +263,51 @@ impl Loader {
     async fn plugin_changes(
         &self,
         current: &Serving,
-        fresh: &mut BTreeMap<Digest, Vec<u8>>,
-        problems: &mut Vec<Problem>,
+        versions: &Versions,
+        looked: &mut Looked,
     ) -> Vec<Change> {
         let serving = &current.files.plugins;
         let paths = match files_in(&self.folders.plugins, &["wasm"]) {
             Ok(paths) => paths,
             Err(error) => {
-                problems.push(plugin_problem(&self.folders.plugins, error));
+                looked
+                    .problems
+                    .push(plugin_problem(&self.folders.plugins, error));
                 return Vec::new();
             }
         };
+        let present: BTreeSet<String> = paths.keys().cloned().collect();
+        let candidates = paths.into_iter().map(|(file, path)| async move {
+            let found = self.candidate(&file, &path, current, versions).await;
+            (file, path, found)
+        });
+        let candidates: Vec<_> = stream::iter(candidates).buffered(AT_ONCE).collect().await;
         let mut changes = Vec::new();
-        let mut present = BTreeSet::new();
-        for (file, path) in paths {
-            present.insert(file.clone());
-            let wasm = match read(&path).await {
-                Ok(wasm) => wasm,
-                Err(error) => {
-                    problems.push(plugin_problem(&path, error));
-                    continue;
-                }
-            };
-            let digest = Digest::of(&wasm);
-            if serving
-                .get(&file)
-                .is_some_and(|plugin| plugin.digest == digest)
-            {
-                continue;
-            }
-            match self.sandbox.load(wasm.clone()).await {
-                Ok(plugin) => {
-                    fresh.insert(digest, wasm);
+        for (file, path, found) in candidates {
+            match found {
+                Candidate::Same => {}
+                Candidate::New(plugin, wasm) => {
+                    looked.fresh.insert(plugin.digest, wasm);
                     changes.push(Change::Plugin(file, plugin));
                 }
-                Err(error) => problems.push(plugin_problem(&path, error.to_string())),
+                Candidate::Known(reason) => {
+                    looked.problems.push(plugin_problem(&path, reason));
+                }
+                Candidate::Refused(digest, reason) => {
+                    {
+                        let mut refused = self.refused();
+                        if refused.len() >= REMEMBERED {
+                            refused.clear();
+                        }
+                        refused.insert(digest, reason.clone());
+                    }
+                    looked.problems.push(plugin_problem(&path, reason.clone()));
+                    looked.refused.push(NewlyRefused {
+                        file,
+                        digest,
+                        reason,
+                    });
+                }
             }
         }
         changes.extend(
@@ -191,6 +318,46 @@ impl Loader {
                 .map(Change::PluginGone),
         );
         changes
+    }
+
+    /// What a file of the plugins folder is.
+    async fn candidate(
+        &self,
+        file: &str,
+        path: &Path,
+        current: &Serving,
+        versions: &Versions,
+    ) -> Candidate {
+        let wasm = match read(path, self.sandbox.config().max_plugin_size).await {
+            Ok(wasm) => wasm,
+            Err(error) => return Candidate::Known(error),
+        };
+        let digest = Digest::of(&wasm);
+        let before = current.files.plugins.get(file);
+        if before.is_some_and(|plugin| plugin.digest == digest) {
+            return Candidate::Same;
+        }
+        if let Some(reason) = versions.rolled_back(&digest) {
+            return Candidate::Known(format!(
+                "{} was rolled back: {reason}; put another version there, or let it serve again with `sentinel plugin accept {digest}`",
+                digest.short()
+            ));
+        }
+        // A signature can come after its plugin, so that is asked anew each time.
+        let signature = tokio::fs::read_to_string(signature::beside(path))
+            .await
+            .ok();
+        if let Err(problem) = signature::check(&self.config, file, &wasm, signature.as_deref()) {
+            return Candidate::Known(problem);
+        }
+        if let Some(reason) = self.refused().get(&digest) {
+            return Candidate::Known(reason.clone());
+        }
+        let accepted = versions.accepted(&digest);
+        match self.admit(wasm.clone(), current, accepted).await {
+            Ok(plugin) => Candidate::New(plugin, wasm),
+            Err(reason) => Candidate::Refused(digest, reason),
+        }
     }
 
     fn policy_changes(
@@ -373,10 +540,17 @@ fn files_in(folder: &Path, endings: &[&str]) -> Result<BTreeMap<String, PathBuf>
     Ok(files)
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>, String> {
-    tokio::fs::read(path)
-        .await
-        .map_err(|error| format!("cannot be read: {error}"))
+async fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
+    if size > limit as u64 {
+        let error = LoadError::TooLarge {
+            size: usize::try_from(size).unwrap_or(usize::MAX),
+            limit,
+        };
+        return Err(error.to_string());
+    }
+    tokio::fs::read(path).await.map_err(unreadable)
 }
 
 fn policy_texts(folder: &Path) -> Result<BTreeMap<String, String>, Box<Problem>> {

@@ -2,7 +2,11 @@
 //! whole. A run in flight keeps the plugin that it began with, an incident keeps the
 //! policy that opened it.
 
+mod change;
+mod drain;
 mod load;
+mod probation;
+mod signature;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -13,7 +17,10 @@ use sentinel_journal::StoredServing;
 use sentinel_sandbox::{Plugin, Plugins};
 use serde::Serialize;
 
-pub(crate) use self::load::{Folders, Loader, policies_in};
+pub(crate) use self::change::{Changed, Refusal, Request, Word};
+pub(crate) use self::drain::Drains;
+pub(crate) use self::load::{Folders, Loader, Past, policies_in};
+pub(crate) use self::probation::Probation;
 pub(crate) use self::watch::{NothingServes, Reloader};
 
 /// The plugins and policies that serve. Every policy has been checked against these

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use sentinel_core::id::Digest;
-use sentinel_journal::{Journal, PluginRecord, Reader, StoredServing, WriteError};
+use sentinel_core::control::{ControlBody, ControlEvent};
+use sentinel_core::id::{Digest, PluginName};
+use sentinel_core::version::Versions;
+use sentinel_journal::{Append, Journal, PluginRecord, Reader, StoredServing, WriteError};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Loader, Problem, Problems, Serving};
+use super::{Drains, Loader, Probation, Problem, Problems, Request, Serving};
 use crate::telemetry::metrics::Metrics;
 
 /// How long a folder must be quiet before it is looked at: writing a file is several
@@ -42,8 +44,38 @@ pub(crate) struct Reloader {
     pub(crate) loader: Loader,
     pub(crate) serving: Arc<ArcSwap<Serving>>,
     pub(crate) problems: Arc<Problems>,
+    /// What is known of versions; shared with those who show it.
+    pub(crate) versions: Arc<Mutex<Versions>>,
+    pub(crate) probation: Arc<Probation>,
+    pub(crate) drains: Drains,
     pub(crate) journal: Arc<Journal>,
+    /// Older versions are read with it.
+    pub(crate) kept: Arc<Reader>,
     pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Why something else serves.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Why<'a> {
+    /// The folders say so.
+    Folder,
+    /// A person asked for it.
+    Asked(&'a str),
+    /// A version is given up.
+    RolledBack {
+        name: &'a PluginName,
+        by: &'a str,
+        reason: &'a str,
+    },
+}
+
+impl Why<'_> {
+    fn by(&self) -> String {
+        match self {
+            Self::Folder => "the folder".to_owned(),
+            Self::Asked(by) | Self::RolledBack { by, .. } => (*by).to_owned(),
+        }
+    }
 }
 
 impl Reloader {
@@ -51,7 +83,9 @@ impl Reloader {
     /// kept, the set that served last serves on; without one the daemon cannot start.
     pub(crate) async fn start(&self, reader: &Reader) -> Result<(), NothingServes> {
         let empty = Serving::default();
-        let looked = self.loader.look(&empty).await;
+        let versions = self.versions().clone();
+        let looked = self.loader.look(&empty, &versions).await;
+        self.note_refused(looked.refused).await;
         if looked.problems.is_empty() {
             let Some(serving) = looked.serving else {
                 tracing::warn!(
@@ -59,7 +93,8 @@ impl Reloader {
                 );
                 return Ok(());
             };
-            let Err(error) = self.swap(&empty, serving, &looked.fresh).await else {
+            let swapped = self.swap(&empty, serving, &looked.fresh, Why::Folder).await;
+            let Err(error) = swapped else {
                 return Ok(());
             };
             let Some(stored) = self.stored(reader) else {
@@ -101,7 +136,9 @@ impl Reloader {
     /// Looks once, now.
     pub(crate) async fn reload(&self) {
         let current = self.serving.load_full();
-        let looked = self.loader.look(&current).await;
+        let versions = self.versions().clone();
+        let looked = self.loader.look(&current, &versions).await;
+        self.note_refused(looked.refused).await;
         for problem in self.problems.set(looked.problems) {
             let whole = problem.to_string();
             let said = whole
@@ -111,7 +148,9 @@ impl Reloader {
                 .reload_refused(problem.what, &problem.file, said);
         }
         if let Some(serving) = looked.serving {
-            let swapped = self.swap(&current, serving, &looked.fresh).await;
+            let swapped = self
+                .swap(&current, serving, &looked.fresh, Why::Folder)
+                .await;
             if swapped.is_err() {
                 tracing::debug!("the next look tries again");
             }
@@ -120,15 +159,22 @@ impl Reloader {
 
     /// Swaps a set in. Kept before it serves, so that whatever acts can be looked at
     /// later: what cannot be written does not serve.
-    async fn swap(
+    pub(super) async fn swap(
         &self,
         current: &Serving,
         serving: Serving,
         fresh: &BTreeMap<Digest, Vec<u8>>,
+        why: Why<'_>,
     ) -> Result<(), WriteError> {
-        keep(&self.journal, &serving, fresh)
+        let events = self.transitions(current, &serving, why);
+        keep(&self.journal, &serving, fresh, events.clone())
             .await
             .inspect_err(|error| self.metrics.journal_failed("what serves", error))?;
+        let mut versions = self.versions();
+        for event in &events {
+            versions.apply(event);
+        }
+        drop(versions);
         for plugin in serving.plugins.iter() {
             let before = current
                 .plugins
@@ -156,12 +202,106 @@ impl Reloader {
                 .collect();
             self.metrics.reloaded("policies", &names.join(", "));
         }
-        self.serving.store(Arc::new(serving));
+        let serving = Arc::new(serving);
+        self.serving.store(serving.clone());
+        self.watch_over(current, &serving);
         Ok(())
     }
 
-    /// Watches until `stopping`. `again` asks for a look at once.
-    pub(crate) async fn serve(self, mut again: mpsc::Receiver<()>, stopping: CancellationToken) {
+    /// Puts new versions on probation, and gives the runs of old ones their time.
+    fn watch_over(&self, current: &Serving, serving: &Serving) {
+        for plugin in serving.plugins.iter() {
+            let before = current.plugins.get(&plugin.name);
+            if before.is_some_and(|before| before.digest != plugin.digest) {
+                self.probation.begin(&plugin.name, plugin.digest);
+            }
+        }
+        for before in current.plugins.iter() {
+            let after = serving.plugins.get(&before.name);
+            if after.is_none_or(|after| after.digest != before.digest) {
+                self.probation.forget(&before.digest);
+                self.drains.begin(before.digest, self.loader.config.drain);
+            }
+        }
+    }
+
+    pub(super) fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be on record of a change. At a start it is held against what served
+    /// last.
+    fn transitions(&self, current: &Serving, serving: &Serving, why: Why<'_>) -> Vec<ControlEvent> {
+        let versions = self.versions();
+        let before = |name: &PluginName| {
+            let plugin = current.plugins.get(name).map(|plugin| plugin.digest);
+            plugin.or_else(|| versions.served(name).last().map(|served| served.digest))
+        };
+        let mut bodies = Vec::new();
+        for plugin in serving.plugins.iter() {
+            let from = before(&plugin.name);
+            if from == Some(plugin.digest) {
+                continue;
+            }
+            bodies.push(match (why, from) {
+                (Why::RolledBack { name, by, reason }, Some(from)) if *name == plugin.name => {
+                    ControlBody::PluginRolledBack {
+                        name: name.clone(),
+                        from,
+                        to: plugin.digest,
+                        by: by.to_owned(),
+                        reason: reason.to_owned(),
+                    }
+                }
+                _ => ControlBody::PluginServed {
+                    name: plugin.name.clone(),
+                    from,
+                    to: plugin.digest,
+                    version: plugin.version.to_string(),
+                    by: why.by(),
+                },
+            });
+        }
+        let gone = current
+            .plugins
+            .iter()
+            .filter(|plugin| serving.plugins.get(&plugin.name).is_none());
+        bodies.extend(gone.map(|plugin| ControlBody::PluginRemoved {
+            name: plugin.name.clone(),
+            from: plugin.digest,
+            by: why.by(),
+        }));
+        let (from, to) = (versions.policies(), serving.policies.digest());
+        if from != Some(to) {
+            bodies.push(ControlBody::PoliciesServed { from, to });
+        }
+        let at = Timestamp::now();
+        let event = |body| ControlEvent { at, body };
+        bodies.into_iter().map(event).collect()
+    }
+
+    /// Puts something about versions on record.
+    pub(super) async fn note(&self, bodies: Vec<ControlBody>) -> Result<(), WriteError> {
+        let at = Timestamp::now();
+        let event = |body| ControlEvent { at, body };
+        let append = Arc::new(Append {
+            controls: bodies.into_iter().map(event).collect(),
+            ..Append::default()
+        });
+        self.journal.append(append.clone()).await?;
+        let mut versions = self.versions();
+        for event in &append.controls {
+            versions.apply(event);
+        }
+        Ok(())
+    }
+
+    /// Watches until `stopping`, and does what is asked for meanwhile.
+    pub(crate) async fn serve(
+        self,
+        mut requests: mpsc::UnboundedReceiver<Request>,
+        stopping: CancellationToken,
+    ) {
         let (events, mut changed) = mpsc::channel(1);
         let mut watcher = watcher(events);
         let folders = &self.loader.folders;
@@ -175,7 +315,12 @@ impl Reloader {
             self.reload().await;
             tokio::select! {
                 Some(()) = changed.recv() => {}
-                Some(()) = again.recv() => {}
+                Some(request) = requests.recv() => {
+                    // What it writes into the folder is an event of its own, which finds
+                    // nothing left to do.
+                    self.handle(request).await;
+                    continue;
+                }
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = stopping.cancelled() => return,
             }
@@ -194,6 +339,7 @@ async fn keep(
     journal: &Journal,
     serving: &Serving,
     fresh: &BTreeMap<Digest, Vec<u8>>,
+    events: Vec<ControlEvent>,
 ) -> Result<(), WriteError> {
     let at = Timestamp::now();
     for plugin in serving.plugins.iter() {
@@ -210,7 +356,9 @@ async fn keep(
         };
         journal.keep_plugin(record).await?;
     }
-    journal.keep_serving(at, serving.files.stored()).await
+    journal
+        .keep_serving(at, serving.files.stored(), events)
+        .await
 }
 
 fn watcher(events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {

@@ -417,6 +417,12 @@ impl Metrics {
         );
     }
 
+    /// A new version of a plugin broke down too often, and the one before it serves again.
+    pub(crate) fn plugin_rolled_back(&self, plugin: &PluginName, reason: &str, now: &str) {
+        self.reload("plugin", "rolled-back");
+        tracing::error!(%plugin, reason, now, "a new version of a plugin was rolled back");
+    }
+
     fn reload(&self, what: &str, result: &str) {
         self.reloads
             .get_or_create(&ReloadLabels {

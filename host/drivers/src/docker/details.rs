@@ -14,7 +14,7 @@ use sentinel_core::capability::{
 };
 use sentinel_sandbox::driver::ContainerIdentity;
 
-use super::recreate;
+use super::{duplicate, recreate};
 
 /// Who the container is; none when Docker left its id or its name out. One that a
 /// recreate moved aside, and was cut off, is called by its own name all the same.
@@ -56,6 +56,7 @@ pub(super) fn summary(row: DockerSummary) -> Option<ContainerSummary> {
         image: row.image.unwrap_or_default(),
         state,
         labels: sorted(row.labels),
+        network_of: network_of(row.host_config.and_then(|host| host.network_mode)),
     })
 }
 
@@ -82,6 +83,7 @@ pub(super) fn details(found: ContainerInspectResponse) -> Option<ContainerDetail
         started_at: moment(state.started_at.as_deref()),
         finished_at: moment(state.finished_at.as_deref()),
         labels: sorted(config.labels),
+        network_of: network_of(found.host_config.and_then(|host| host.network_mode)),
     })
 }
 
@@ -113,7 +115,14 @@ pub(super) fn bare(name: &str) -> &str {
 }
 
 fn sorted(labels: Option<HashMap<String, String>>) -> Labels {
-    labels.unwrap_or_default().into_iter().collect()
+    let mut labels: Labels = labels.unwrap_or_default().into_iter().collect();
+    labels.retain(|name, _| !duplicate::is_note(name));
+    labels
+}
+
+/// The container whose network this is, from the mode as in `container:ID`.
+fn network_of(mode: Option<String>) -> Option<String> {
+    mode?.strip_prefix("container:").map(str::to_owned)
 }
 
 fn count(number: Option<i64>) -> u32 {

@@ -1,21 +1,25 @@
 //! One Docker host: where it is, and what its answers mean.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::net::Ipv6Addr;
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bollard::API_DEFAULT_VERSION;
 use bollard::errors::Error;
+use rustls::ClientConfig;
 use sentinel_core::capability::CapabilityError;
 use tokio::net::TcpStream;
 
-use super::DockerConfigError;
+use super::ssh::Tunnel;
+use super::{DockerConfigError, DockerHost, tls};
 
-/// How long making a TCP connection may take; a host on a network either answers at
+/// How long making a connection may take; a host on a network either answers at
 /// once or is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,113 +52,201 @@ impl Ask {
     }
 }
 
-#[derive(Debug)]
 enum Endpoint {
     Unix(PathBuf),
     Tcp(String),
+    Tls(String, Arc<ClientConfig>),
+    Ssh(Box<Tunnel>),
 }
 
 impl Endpoint {
-    fn parse(url: &str) -> Result<Self, &'static str> {
+    fn of(name: &str, host: DockerHost) -> Result<Self, DockerConfigError> {
+        let DockerHost {
+            url,
+            tls,
+            ssh,
+            insecure,
+        } = host;
+        let wrong = |reason| DockerConfigError::Url {
+            host: name.to_owned(),
+            url: url.clone(),
+            reason,
+        };
+        if tls.is_some() && (url.starts_with("unix://") || url.starts_with("ssh://")) {
+            return Err(wrong("takes no `tls`, which is for tcp:// alone"));
+        }
         if let Some(path) = url.strip_prefix("unix://") {
             if path.starts_with('/') {
                 return Ok(Self::Unix(PathBuf::from(path)));
             }
-            return Err("needs an absolute path, as in unix:///var/run/docker.sock");
+            return Err(wrong(
+                "needs an absolute path, as in unix:///var/run/docker.sock",
+            ));
+        }
+        if let Some(address) = url.strip_prefix("ssh://") {
+            let tunnel = Tunnel::parse(address, ssh.unwrap_or_default()).map_err(wrong)?;
+            return Ok(Self::Ssh(Box::new(tunnel)));
+        }
+        if ssh.is_some() {
+            return Err(wrong("takes no `ssh`, which is for ssh:// alone"));
+        }
+        let address = ["tcp://", "https://", "http://"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme))
+            .ok_or_else(|| wrong("must begin with unix://, tcp:// or ssh://"))?;
+        let address = address.strip_suffix('/').unwrap_or(address);
+        let machine = machine(address).map_err(wrong)?;
+        if let Some(files) = tls {
+            if url.starts_with("http://") {
+                return Err(wrong("says plain HTTP and has `tls`; write tcp://"));
+            }
+            let config = files
+                .read()
+                .map_err(|(file, reason)| DockerConfigError::Tls {
+                    host: name.to_owned(),
+                    file,
+                    reason,
+                })?;
+            return Ok(Self::Tls(address.to_owned(), config));
         }
         if url.starts_with("https://") {
-            return Err("wants TLS, which is not supported; use a local socket or an SSH tunnel");
+            return Err(wrong("wants TLS and has no `tls: {ca, cert, key}`"));
         }
-        let Some(address) = url
-            .strip_prefix("tcp://")
-            .or_else(|| url.strip_prefix("http://"))
-        else {
-            return Err("must begin with unix://, tcp:// or http://");
-        };
-        let address = address.strip_suffix('/').unwrap_or(address);
-        let Some((host, port)) = address.rsplit_once(':') else {
-            return Err("needs a port, as in tcp://10.0.0.5:2375");
-        };
-        if port.parse::<u16>().is_err() {
-            return Err("needs a port at its end, up to 65535, as in tcp://10.0.0.5:2375");
+        if !insecure && !is_loopback(machine) {
+            return Err(wrong(
+                "would let everybody on the way read along and take over the machine; give it \
+                 `tls: {ca, cert, key}`, use ssh://, or say `insecure: true` where the network \
+                 is safe",
+            ));
         }
-        let named = !host.is_empty()
-            && host
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-        let v6 = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
-        if named || v6 {
-            Ok(Self::Tcp(address.to_owned()))
-        } else {
-            Err("needs a host and a port and nothing else, as in tcp://10.0.0.5:2375")
-        }
+        Ok(Self::Tcp(address.to_owned()))
     }
 }
 
+/// The machine in `address`, which is that and a port and nothing else.
+fn machine(address: &str) -> Result<&str, &'static str> {
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return Err("needs a port, as in tcp://10.0.0.5:2376");
+    };
+    if port.parse::<u16>().is_err() {
+        return Err("needs a port at its end, up to 65535, as in tcp://10.0.0.5:2376");
+    }
+    let named = !host.is_empty()
+        && host
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .filter(|host| host.parse::<Ipv6Addr>().is_ok());
+    match v6 {
+        Some(v6) => Ok(v6),
+        None if named => Ok(host),
+        None => Err("needs a host and a port and nothing else, as in tcp://10.0.0.5:2376"),
+    }
+}
+
+/// Whether nothing that is sent there leaves this machine.
+fn is_loopback(machine: &str) -> bool {
+    machine == "localhost"
+        || machine
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
 /// One Docker host.
-#[derive(Debug)]
 pub(super) struct Host {
     name: String,
     endpoint: Endpoint,
     // Made at the first call and not at the start, because the library refuses to
     // make one for a socket that is not there yet.
-    client: OnceLock<bollard::Docker>,
+    client: ArcSwapOption<Client>,
+}
+
+/// A client, and where it connects to.
+struct Client {
+    docker: bollard::Docker,
+    /// The end of a tunnel on this machine; each new tunnel has another.
+    socket: Option<PathBuf>,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Host {
-    pub(super) fn new(name: &str, url: &str) -> Result<Self, DockerConfigError> {
-        let endpoint = Endpoint::parse(url).map_err(|reason| DockerConfigError::Url {
-            host: name.to_owned(),
-            url: url.to_owned(),
-            reason,
-        })?;
+    pub(super) fn new(name: &str, host: DockerHost) -> Result<Self, DockerConfigError> {
         Ok(Self {
             name: name.to_owned(),
-            endpoint,
-            client: OnceLock::new(),
+            endpoint: Endpoint::of(name, host)?,
+            client: ArcSwapOption::empty(),
         })
     }
 
-    /// The client, once it is known that somebody listens. A TCP host is tried with a
-    /// connection of its own first: so a host that is down is told apart from a host
+    /// The client, once it is known that somebody listens. A host on a network is tried
+    /// with a connection of its own first: so a host that is down is told apart from a host
     /// that took a request and never answered, and in bounded time.
     pub(super) async fn client(
         &self,
         timeout: Duration,
-    ) -> Result<&bollard::Docker, CapabilityError> {
-        if let Endpoint::Tcp(address) = &self.endpoint {
-            let bound = timeout.min(CONNECT_TIMEOUT);
-            match tokio::time::timeout(bound, TcpStream::connect(address)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(self.unreachable(Some(&error))),
-                Err(_) => {
-                    return Err(CapabilityError::Unavailable(self.says(&format!(
-                        "no connection to {address} within {bound:?}; is the host up, and is a \
-                         firewall in between?"
-                    ))));
-                }
+    ) -> Result<bollard::Docker, CapabilityError> {
+        let bound = timeout.min(CONNECT_TIMEOUT);
+        let tunnel = match &self.endpoint {
+            Endpoint::Tcp(address) | Endpoint::Tls(address, _) => {
+                self.knock(address, bound).await?;
+                None
             }
-        }
-        if let Some(client) = self.client.get() {
-            return Ok(client);
+            Endpoint::Ssh(tunnel) => Some(tunnel.open(bound).await.map_err(|why| {
+                CapabilityError::Unavailable(
+                    self.says(&format!("no ssh to {}: {why}", tunnel.machine())),
+                )
+            })?),
+            Endpoint::Unix(_) => None,
+        };
+        if let Some(client) = &*self.client.load()
+            && client.socket == tunnel
+        {
+            return Ok(client.docker.clone());
         }
         // Requests carry no API version, which Docker takes as its own newest; the
         // version given here is what the library starts from and goes unused.
-        let client = match &self.endpoint {
-            Endpoint::Unix(path) => bollard::Docker::connect_with_unix(
+        let unix = |path: &Path| {
+            bollard::Docker::connect_with_unix(
                 &path.to_string_lossy(),
                 LIBRARY_TIMEOUT,
                 API_DEFAULT_VERSION,
-            ),
-            Endpoint::Tcp(address) => {
+            )
+        };
+        let docker = match (&self.endpoint, &tunnel) {
+            (Endpoint::Unix(path), _) | (Endpoint::Ssh(_), Some(path)) => unix(path),
+            (Endpoint::Tls(address, config), _) => tls::client(address, config, LIBRARY_TIMEOUT),
+            (Endpoint::Tcp(address), _) => {
                 bollard::Docker::connect_with_http(address, LIBRARY_TIMEOUT, API_DEFAULT_VERSION)
             }
+            (Endpoint::Ssh(_), None) => return Err(self.nonsense("ssh")),
         }
         .map_err(|error| self.explain(Ask::observation("connect"), &error))?;
-        Ok(self.client.get_or_init(|| client))
+        self.client.store(Some(Arc::new(Client {
+            docker: docker.clone(),
+            socket: tunnel,
+        })));
+        Ok(docker)
+    }
+
+    /// Makes a connection, and ends it again.
+    async fn knock(&self, address: &str, bound: Duration) -> Result<(), CapabilityError> {
+        match tokio::time::timeout(bound, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.unreachable(Some(&error))),
+            Err(_) => Err(CapabilityError::Unavailable(self.says(&format!(
+                "no connection to {address} within {bound:?}; is the host up, and is a \
+                 firewall in between?"
+            )))),
+        }
     }
 
     /// Waits for an answer, no longer than `timeout`, and says what an error means.
@@ -249,16 +341,24 @@ impl Host {
                 "nothing listens on {}; is the Docker Engine running?",
                 path.display()
             ),
-            (Endpoint::Tcp(address), Some(ErrorKind::ConnectionRefused)) => format!(
+            (
+                Endpoint::Tcp(address) | Endpoint::Tls(address, _),
+                Some(ErrorKind::ConnectionRefused),
+            ) => format!(
                 "nothing listens on {address}; is the Docker Engine running there, and does it \
                  listen on TCP?"
             ),
             (Endpoint::Unix(path), _) => {
                 format!("cannot connect to {}{}", path.display(), reason(error))
             }
-            (Endpoint::Tcp(address), _) => {
+            (Endpoint::Tcp(address) | Endpoint::Tls(address, _), _) => {
                 format!("cannot connect to {address}{}", reason(error))
             }
+            (Endpoint::Ssh(tunnel), _) => format!(
+                "ssh to {} works, and its Docker Engine's socket does not{}",
+                tunnel.machine(),
+                reason(error)
+            ),
         };
         CapabilityError::Unavailable(self.says(&text))
     }

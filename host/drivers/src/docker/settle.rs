@@ -28,14 +28,16 @@ use sentinel_sandbox::driver::Settled;
 use tokio::time::Instant;
 
 use super::details::is_up;
+use super::duplicate::Sibling;
 use super::host::{Ask, Host};
+use super::make::short;
 use super::{Grace, details, recreate};
 
 /// How long after its begin Docker may still be at work on one request, not counting a
 /// grace: far more than starting a container takes on a busy machine.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// The same for a recreate, which is a row of requests.
+/// The same for a recreate and a duplicate, which are rows of requests.
 const RECREATE: Duration = Duration::from_secs(30);
 
 /// How often the state is looked at while Docker may still be at work.
@@ -63,24 +65,23 @@ pub(super) async fn settle(
         ))));
     }
     let patience = match call {
-        DockerCall::Stop { grace_ms, .. } | DockerCall::Restart { grace_ms, .. } => {
-            REQUEST + Grace::of(*grace_ms).duration()
-        }
-        DockerCall::Recreate { grace_ms, .. } => RECREATE + Grace::of(*grace_ms).duration(),
+        DockerCall::Recreate { .. } | DockerCall::Duplicate { .. } => RECREATE,
+        // A remove is two requests.
+        DockerCall::Remove { .. } => 2 * REQUEST,
         _ => REQUEST,
-    };
+    } + Grace::of(call.grace_ms().unwrap_or(0)).duration();
     let asked_at = Instant::now();
     let elapsed = now.duration_since(began_at).unsigned_abs();
     let deadline = asked_at + timeout;
     let client = host.client(timeout).await?;
-    let Some(began) = window(host, client, began_at, deadline).await? else {
+    let Some(began) = window(host, &client, began_at, deadline).await? else {
         return Ok(Settled::Unknown(host.says(
             "it does not tell its time, so nothing tells what came before and what after",
         )));
     };
     let doubt = Doubt {
         host,
-        client,
+        client: &client,
         container,
         began,
         deadline,
@@ -164,6 +165,13 @@ impl Doubt<'_> {
         match call {
             DockerCall::Recreate { .. } => return self.recreated().await,
             DockerCall::Kill { signal, .. } => return self.killed(signal).await,
+            DockerCall::Duplicate { name, .. } => return self.duplicated(name).await,
+            DockerCall::Remove { .. } => {
+                return Ok(match self.inspect(self.container).await? {
+                    None => Look::DONE,
+                    Some(_) => Look::Tentative(Settled::NotDone),
+                });
+            }
             _ => {}
         }
         let Some(found) = self.details().await? else {
@@ -286,6 +294,21 @@ impl Doubt<'_> {
         Ok(Look::Tentative(Settled::NotDone))
     }
 
+    /// A duplicate that was cut off leaves no container, or one that never ran; either is
+    /// gone on from when it is carried out again.
+    async fn duplicated(&self, name: &str) -> Result<Look, CapabilityError> {
+        let found = self.inspect(name).await?;
+        let sibling = found.and_then(|found| Sibling::of(&found, self.container));
+        Ok(match sibling {
+            Some(sibling)
+                if sibling.ran && self.began.compare(sibling.created) != Order::Before =>
+            {
+                Look::Final(Settled::Done(Response::Created(sibling.id)))
+            }
+            _ => Look::Tentative(Settled::NotDone),
+        })
+    }
+
     async fn details(&self) -> Result<Option<ContainerDetails>, CapabilityError> {
         match self.inspect(self.container).await? {
             None => Ok(None),
@@ -332,10 +355,7 @@ impl Doubt<'_> {
     }
 
     fn gone(&self) -> Look {
-        Look::Final(self.unknown(&format!(
-            "the container {} is gone",
-            recreate::short(self.container)
-        )))
+        Look::Final(self.unknown(&format!("the container {} is gone", short(self.container))))
     }
 
     fn too_close(&self, what: &str) -> Settled {

@@ -11,6 +11,7 @@
     reason = "what helps tests may assume what tests may"
 )]
 
+mod beside;
 mod settle;
 
 use std::collections::{BTreeMap, HashMap};

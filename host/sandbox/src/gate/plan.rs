@@ -2,11 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sentinel_core::alert::Labels;
 use sentinel_core::capability::{DockerCall, Request, Response};
 use sentinel_core::event::{CallResult, PlannedEffect, Resource, StopCause};
 use sentinel_core::recording::is_same;
 
-use super::{Halted, with_container};
+use super::Halted;
 
 /// What begins the part of a run's last word that tells what of the plan it left out.
 pub(crate) const LEFT_OUT: &str = " (of the approved plan it left out: ";
@@ -109,7 +110,7 @@ impl Progress {
             if let Request::Docker(asked) = &mut planned.request
                 && asked.call.container() == Some(stand_in)
             {
-                asked.call = with_container(asked.call.clone(), Some(made.clone()));
+                asked.call = asked.call.clone().on(made.clone());
             }
         }
         planned
@@ -149,17 +150,15 @@ pub(crate) fn in_full(request: &Request) -> String {
         Request::Docker(asked) => match &asked.call {
             DockerCall::Stop { grace_ms, .. }
             | DockerCall::Restart { grace_ms, .. }
-            | DockerCall::Recreate { grace_ms, .. } => format!("grace {grace_ms} ms"),
+            | DockerCall::Recreate { grace_ms, .. }
+            | DockerCall::Remove { grace_ms, .. } => format!("grace {grace_ms} ms"),
             DockerCall::Kill { signal, .. } => signal.clone(),
             DockerCall::Logs { lines, .. } => format!("{lines} lines"),
             DockerCall::List { all, labels } => {
-                let labels: Vec<String> = labels
-                    .iter()
-                    .map(|(name, value)| format!("{name}={value}"))
-                    .collect();
                 let all = if *all { "all" } else { "running" };
-                format!("{all} {}", labels.join(","))
+                format!("{all} {}", listed(labels))
             }
+            DockerCall::Duplicate { labels, .. } => listed(labels),
             DockerCall::Inspect { .. } | DockerCall::Start { .. } => String::new(),
         },
         Request::Ansible(asked) => {
@@ -182,4 +181,12 @@ pub(crate) fn in_full(request: &Request) -> String {
     } else {
         format!("{} [{details}]", request.summary())
     }
+}
+
+fn listed(labels: &Labels) -> String {
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    labels.join(",")
 }

@@ -127,6 +127,70 @@ async fn effects_that_change_nothing_show_as_such() {
     );
 }
 
+#[tokio::test]
+async fn a_dry_run_sees_what_it_would_have_made_and_removed() {
+    let stage = Stage::new("scripted").await;
+    let world = Arc::new(World::default());
+    let script = [
+        "duplicate nginx",
+        "inspect made",
+        "inspect nginx-2",
+        "logs made",
+        "list",
+        "stop made",
+        "list",
+        "inspect nginx",
+        "remove nginx-2",
+        "inspect made",
+        "remove db",
+        "list-all",
+        "start db",
+    ];
+    let said = said(&stage.run(&world, &script, dry).await);
+    assert_eq!(world.done(), [""; 0], "nothing was done");
+    assert!(said[0].starts_with("made dry-run-1-"), "{}", said[0]);
+    assert!(said[1].starts_with("nginx-2 running healthy since 20"));
+    assert_eq!(said[1], said[2]);
+    assert_eq!(said[3], "");
+    assert_eq!(said[4], "db running, nginx running, nginx-2 running");
+    assert_eq!(said[6], "db running, nginx running");
+    assert!(
+        said[7].starts_with("nginx running unhealthy"),
+        "{}",
+        said[7]
+    );
+    assert!(said[9].starts_with("refused: not found"), "{}", said[9]);
+    assert_eq!(said[11], "nginx running");
+    assert!(said[12].contains("would have been removed"), "{}", said[12]);
+    assert_eq!(
+        summaries(&world.recording().plan()),
+        [
+            "docker.duplicate local/nginx as nginx-2".to_owned(),
+            format!("docker.stop local/{}", said[0].trim_start_matches("made ")),
+            "docker.remove local/nginx-2".to_owned(),
+            "docker.remove local/db".to_owned(),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_a_call_would_make_has_to_be_granted_as_well() {
+    let stage = Stage::new("scripted").await;
+    let world = Arc::new(World::default());
+    let report = stage
+        .run(&world, &["duplicate nginx"], |context| {
+            context.grants = Arc::new(crate::support::only("nginx"));
+        })
+        .await;
+    let said = said(&report);
+    assert!(
+        said[0].starts_with("refused: denied") && said[0].contains("nginx-2"),
+        "{}",
+        said[0]
+    );
+    assert_eq!(world.done(), [""; 0]);
+}
+
 /// Makes the plan of `script` in a world like the one that it will be applied to.
 async fn plan(stage: &Stage, script: &[&str]) -> Vec<PlannedEffect> {
     let world = Arc::new(World::default());

@@ -116,6 +116,7 @@ impl World {
             started_at: Some(began()),
             finished_at: None,
             labels: Labels::from([("app".to_owned(), name.to_owned())]),
+            network_of: None,
         };
         for (number, done) in self.done.lock().unwrap().iter().enumerate() {
             let Some((action, on)) = done.split_once(' ') else {
@@ -123,6 +124,7 @@ impl World {
             };
             match action {
                 _ if on != name => {}
+                "duplicate" | "remove" => {}
                 "stop" | "kill" => details.state = ContainerState::Exited,
                 _ => {
                     details.state = ContainerState::Running;
@@ -215,7 +217,9 @@ impl DockerDriver for World {
             done.push(format!("{} {name}", action.as_str()));
             self.story.tell(format!("driver {} done", action.as_str()));
             return Ok(match call {
-                DockerCall::Recreate { .. } => Response::Created(MADE.to_owned()),
+                DockerCall::Recreate { .. } | DockerCall::Duplicate { .. } => {
+                    Response::Created(MADE.to_owned())
+                }
                 _ => Response::Done,
             });
         }
@@ -263,6 +267,7 @@ fn row(details: &ContainerDetails) -> ContainerSummary {
         image: details.image.clone(),
         state: details.state,
         labels: details.labels.clone(),
+        network_of: details.network_of.clone(),
     }
 }
 
@@ -585,6 +590,13 @@ pub(crate) fn grants() -> Grants {
     .unwrap()
 }
 
+/// Grants everything on the container of this name alone.
+pub(crate) fn only(container: &str) -> Grants {
+    let mut grants = serde_json::to_value(all_grants()).unwrap();
+    grants["docker"]["containers"] = json!([container]);
+    serde_json::from_value(grants).unwrap()
+}
+
 /// Grants everything on every container, and every playbook.
 pub(crate) fn all_grants() -> Grants {
     serde_json::from_value(json!({
@@ -593,7 +605,8 @@ pub(crate) fn all_grants() -> Grants {
             "containers": ["*"],
             "labels": [],
             "actions": [
-                "list", "inspect", "logs", "start", "stop", "restart", "kill", "recreate"
+                "list", "inspect", "logs", "start", "stop", "restart", "kill", "recreate",
+                "duplicate", "remove"
             ],
         },
         "ansible": { "playbooks": ["*.yml"] },

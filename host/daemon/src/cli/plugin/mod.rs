@@ -12,6 +12,7 @@ mod new;
 mod project;
 mod run;
 mod test;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -120,9 +121,29 @@ pub(super) enum PluginCommand {
     /// call to the host.
     #[command(after_help = EXIT_CODES)]
     Bench(bench::BenchArgs),
+    /// List a running daemon's plugins, the versions of each, and what does not serve.
+    List(versions::ListArgs),
+    /// Put a plugin into a running daemon, if it can serve.
+    ///
+    /// It is checked as one that is found in the folder: its signature where signatures are asked
+    /// for, what it imports, whether it starts, its params against every policy that uses it, and the
+    /// last recorded runs where `plugins.replay` says so. Only then it is written to `plugins_dir`, and
+    /// serves; runs in flight finish on the version that they began with.
+    #[command(after_help = EXIT_CODES)]
+    Install(versions::InstallArgs),
+    /// Take a plugin out of a running daemon, if no policy needs it. Its versions are kept.
+    Remove(versions::RemoveArgs),
+    /// Let an older version of a plugin serve again.
+    ///
+    /// What serves now does not serve again before `sentinel plugin accept` or `install --accept` says
+    /// so, also when it is still in the folder.
+    #[command(name = "rollback", after_help = EXIT_CODES)]
+    RollBack(versions::RollBackArgs),
+    /// Let a version serve although recorded runs differ, or although it was rolled back.
+    Accept(versions::AcceptArgs),
 }
 
-pub(super) fn dispatch(command: PluginCommand) -> Result<(), Failure> {
+pub(super) fn dispatch(config: &Path, command: PluginCommand) -> Result<(), Failure> {
     match command {
         PluginCommand::New { name, lang, to } => new::run(&name, lang, to.as_deref()),
         PluginCommand::Build {
@@ -135,6 +156,11 @@ pub(super) fn dispatch(command: PluginCommand) -> Result<(), Failure> {
         PluginCommand::Run(args) => run::run(&args),
         PluginCommand::Test(args) => test::run(&args),
         PluginCommand::Bench(args) => bench::run(&args),
+        PluginCommand::List(args) => versions::list(config, args),
+        PluginCommand::Install(args) => versions::install(config, args),
+        PluginCommand::Remove(args) => versions::remove(config, args),
+        PluginCommand::RollBack(args) => versions::roll_back(config, args),
+        PluginCommand::Accept(args) => versions::accept(config, args),
     }
 }
 

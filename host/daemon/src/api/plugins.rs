@@ -1,0 +1,282 @@
+//! Plugins and their versions: `GET /api/v1/plugins`, `PUT|DELETE /api/v1/plugins/{name}`,
+//! `POST /api/v1/plugins/{name}/rollback` and `POST /api/v1/versions/{digest}/accept`. What
+//! changes something is answered once it serves and is on the disk.
+
+use std::sync::{Arc, PoisonError};
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use sentinel_core::id::{Digest, PluginName, PolicyName};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::Api;
+use super::operate::{Answer, Refused, Said, text};
+use crate::serving::{Changed, Problem, Refusal, Request, Word};
+
+/// The answer of `GET /api/v1/plugins`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PluginList {
+    /// Those that serve, by name.
+    pub(crate) plugins: Vec<PluginView>,
+    /// Plugin files that do not serve, and why.
+    pub(crate) problems: Vec<ProblemView>,
+}
+
+/// A plugin that serves.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PluginView {
+    /// Its name.
+    pub(crate) name: PluginName,
+    /// The version that it gives itself.
+    pub(crate) version: String,
+    /// Which bytes serve.
+    pub(crate) digest: Digest,
+    /// The file that it came from.
+    pub(crate) file: String,
+    /// What it does.
+    pub(crate) summary: String,
+    /// What a policy has to grant it.
+    pub(crate) asks_for: Vec<String>,
+    /// The policies that run it, or tell a person by it.
+    pub(crate) used_by: Vec<PolicyName>,
+    /// How it does, while it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) probation: Option<ProbationView>,
+    /// The versions that served, the last one last.
+    pub(crate) versions: Vec<VersionView>,
+}
+
+/// How a new version does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ProbationView {
+    /// Its runs so far.
+    pub(crate) runs: u32,
+    /// Those in which it broke down.
+    pub(crate) faults: u32,
+}
+
+/// A version that served.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct VersionView {
+    /// Since when.
+    pub(crate) since: Timestamp,
+    /// Which.
+    pub(crate) digest: Digest,
+    /// Who put it there.
+    pub(crate) by: String,
+    /// Why it must not serve again, if it must not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rolled_back: Option<String>,
+}
+
+/// A plugin file that does not serve.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ProblemView {
+    /// The file.
+    pub(crate) file: String,
+    /// What is wrong.
+    pub(crate) message: String,
+}
+
+impl From<Problem> for ProblemView {
+    fn from(problem: Problem) -> Self {
+        Self {
+            file: problem.file,
+            message: problem.message,
+        }
+    }
+}
+
+/// What `PUT /api/v1/plugins/{name}` takes beside the plugin.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct InstallQuery {
+    /// Who.
+    pub(crate) by: String,
+    /// minisign's signature: the whole text of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signature: Option<String>,
+    /// Let it serve whatever its recorded runs say, and even if it was rolled back.
+    #[serde(default)]
+    pub(crate) accept: bool,
+}
+
+/// What `DELETE /api/v1/plugins/{name}` takes.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ByQuery {
+    by: String,
+}
+
+/// The body of `rollback`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RollBackBody {
+    /// Which version; the one before what serves when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<Digest>,
+    /// Who.
+    pub(crate) by: String,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// The body of `accept`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AcceptBody {
+    /// Who.
+    pub(crate) by: String,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal.wants {
+            Word::Given => StatusCode::UNPROCESSABLE_ENTITY,
+            Word::Unknown => StatusCode::NOT_FOUND,
+            Word::Ours => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, refusal.message)
+    }
+}
+
+fn plugin(name: &str) -> Result<PluginName, Refused> {
+    PluginName::new(name).map_err(|error| Refused::bad(error.to_string()))
+}
+
+async fn ask(
+    api: &Api,
+    request: impl FnOnce(oneshot::Sender<Result<Changed, Refusal>>) -> Request,
+) -> Answer {
+    let (reply, replied) = oneshot::channel();
+    let stopping = || {
+        Refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping, come again".to_owned(),
+        )
+    };
+    api.requests.send(request(reply)).map_err(|_| stopping())?;
+    let changed = replied.await.map_err(|_| stopping())??;
+    tracing::info!(message = changed.message, "operator");
+    Ok(Json(Said {
+        message: changed.message,
+    }))
+}
+
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<PluginList> {
+    let serving = api.serving.load_full();
+    let versions = api
+        .versions
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let plugins = serving.plugins.iter().map(|plugin| {
+        let policies = serving.policies.policies().iter();
+        let uses = policies.filter(|policy| {
+            policy.steps.iter().any(|step| step.plugin == plugin.name)
+                || policy
+                    .escalate
+                    .as_ref()
+                    .is_some_and(|escalate| escalate.plugin == plugin.name)
+        });
+        PluginView {
+            name: plugin.name.clone(),
+            version: plugin.version.to_string(),
+            digest: plugin.digest,
+            file: serving.file_of(&plugin.name).unwrap_or_default(),
+            summary: plugin.summary.clone(),
+            asks_for: plugin.imports.iter().map(ToString::to_string).collect(),
+            used_by: uses.map(|policy| policy.name.clone()).collect(),
+            probation: api
+                .probation
+                .standing(&plugin.digest)
+                .map(|(runs, faults)| ProbationView { runs, faults }),
+            versions: versions
+                .served(&plugin.name)
+                .iter()
+                .map(|served| VersionView {
+                    since: served.at,
+                    digest: served.digest,
+                    by: served.by.clone(),
+                    rolled_back: versions.rolled_back(&served.digest).map(ToOwned::to_owned),
+                })
+                .collect(),
+        }
+    });
+    let problems = api.problems.get();
+    let problems = problems
+        .into_iter()
+        .filter(|problem| problem.what == "plugin");
+    Json(PluginList {
+        plugins: plugins.collect(),
+        problems: problems.map(ProblemView::from).collect(),
+    })
+}
+
+pub(super) async fn install(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Query(query): Query<InstallQuery>,
+    body: Body,
+) -> Answer {
+    let name = plugin(&name)?;
+    let by = text("by", &query.by)?;
+    let limit = api.max_plugin_size;
+    let wasm = axum::body::to_bytes(body, limit).await.map_err(|error| {
+        Refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the plugin did not arrive ({error}); it may have {limit} bytes"),
+        )
+    })?;
+    ask(&api, |reply| Request::Install {
+        name,
+        wasm: wasm.into(),
+        signature: query.signature,
+        accept: query.accept,
+        by,
+        reply,
+    })
+    .await
+}
+
+pub(super) async fn remove(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    Query(query): Query<ByQuery>,
+) -> Answer {
+    let name = plugin(&name)?;
+    let by = text("by", &query.by)?;
+    ask(&api, |reply| Request::Remove { name, by, reply }).await
+}
+
+pub(super) async fn roll_back(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    body: Result<Json<RollBackBody>, JsonRejection>,
+) -> Answer {
+    let name = plugin(&name)?;
+    let Json(body) = body?;
+    let (by, reason) = (text("by", &body.by)?, text("reason", &body.reason)?);
+    ask(&api, |reply| Request::RollBack {
+        name,
+        to: body.to,
+        reason,
+        by,
+        reply,
+    })
+    .await
+}
+
+pub(super) async fn accept(
+    State(api): State<Arc<Api>>,
+    Path(digest): Path<String>,
+    body: Result<Json<AcceptBody>, JsonRejection>,
+) -> Answer {
+    let digest: Digest = digest
+        .parse()
+        .map_err(|error: sentinel_core::id::IdError| Refused::bad(error.to_string()))?;
+    let Json(body) = body?;
+    let by = text("by", &body.by)?;
+    ask(&api, |reply| Request::Accept { digest, by, reply }).await
+}

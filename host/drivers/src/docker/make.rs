@@ -1,0 +1,497 @@
+//! Makes a container from what Docker tells of another one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, EndpointSettings, HostConfig,
+    NetworkConnectRequest, NetworkingConfig,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use sentinel_core::capability::CapabilityError;
+
+use super::host::{Ask, Host};
+use super::{Grace, recreate};
+
+/// As many digits of an id as Docker itself shows, and as it uses for a hostname.
+const SHORT_ID: usize = 12;
+
+/// How a namespace is named that is another container's.
+const BORROWED: &str = "container:";
+
+/// Compose's labels: the project, the service, and what a service depends on, as in
+/// `vpn:service_started:true,db:service_healthy:false`.
+const PROJECT: &str = "com.docker.compose.project";
+const SERVICE: &str = "com.docker.compose.service";
+const DEPENDS_ON: &str = "com.docker.compose.depends_on";
+
+/// What makes and unmakes containers on one host.
+pub(super) struct Maker<'a> {
+    pub(super) host: &'a Host,
+    pub(super) client: &'a bollard::Docker,
+    /// How long each answer may take, not counting a grace.
+    pub(super) timeout: Duration,
+}
+
+impl Maker<'_> {
+    /// The settings of `old`, for a container that is made now.
+    pub(super) async fn settings(
+        &self,
+        old: &ContainerInspectResponse,
+    ) -> Result<Settings, CapabilityError> {
+        let image = self.image(old).await?;
+        let mut settings = Settings::of(old, image)
+            .map_err(|reason| CapabilityError::Invalid(self.host.says(reason)))?;
+        let host = &mut settings.host;
+        for mode in [
+            &mut host.network_mode,
+            &mut host.pid_mode,
+            &mut host.ipc_mode,
+        ] {
+            let owner = mode.as_deref().and_then(|mode| mode.strip_prefix(BORROWED));
+            if let Some(owner) = owner {
+                *mode = Some(format!("{BORROWED}{}", self.owner(owner, old).await?));
+            }
+        }
+        Ok(settings)
+    }
+
+    /// The container whose namespace `old` uses: `owner`, or what came in its place.
+    async fn owner(
+        &self,
+        owner: &str,
+        old: &ContainerInspectResponse,
+    ) -> Result<String, CapabilityError> {
+        match self.inspect(owner).await {
+            Err(CapabilityError::NotFound(_)) => {}
+            Ok(_) => return Ok(owner.to_owned()),
+            Err(error) => return Err(error),
+        }
+        let successors = recreate::successors(self.host, self.client, owner, self.timeout).await?;
+        if let Some(successor) = successors.into_iter().find(|successor| successor.ran) {
+            return Ok(successor.id);
+        }
+        match self.composed(old).await?.as_slice() {
+            [only] => Ok(only.clone()),
+            _ => Err(CapabilityError::Failed(self.host.says(&format!(
+                "it uses the namespace of the container {}, which is gone, and nothing says \
+                 which one replaces that; create it anew",
+                short(owner)
+            )))),
+        }
+    }
+
+    /// The running containers of the services that this one's service depends on: who
+    /// replaced a container through Compose left no other trace.
+    async fn composed(
+        &self,
+        old: &ContainerInspectResponse,
+    ) -> Result<Vec<String>, CapabilityError> {
+        let labels = old
+            .config
+            .as_ref()
+            .and_then(|config| config.labels.as_ref());
+        let label = |name: &str| labels?.get(name).map(String::as_str);
+        let (Some(project), Some(depends_on)) = (label(PROJECT), label(DEPENDS_ON)) else {
+            return Ok(Vec::new());
+        };
+        let services: Vec<&str> = depends_on
+            .split(',')
+            .filter_map(|dependency| dependency.split(':').next())
+            .collect();
+        let filter = HashMap::from([("label", vec![format!("{PROJECT}={project}")])]);
+        let options = ListContainersOptionsBuilder::new().filters(&filter).build();
+        let rows = self
+            .host
+            .answer(
+                Ask::observation("list"),
+                self.timeout,
+                self.client.list_containers(Some(options)),
+            )
+            .await?;
+        let is_wanted = |labels: Option<HashMap<String, String>>| {
+            labels.is_some_and(|labels| {
+                let service = labels.get(SERVICE).map(String::as_str);
+                service.is_some_and(|service| services.contains(&service))
+            })
+        };
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| row.id.filter(|_| is_wanted(row.labels)))
+            .collect())
+    }
+
+    /// Makes a container under this name and starts nothing; its id. When that fails,
+    /// nothing is left of it.
+    pub(super) async fn make(
+        &self,
+        name: &str,
+        settings: Settings,
+    ) -> Result<String, CapabilityError> {
+        let (body, further) = settings.into_parts();
+        let id = self.create(name, body).await?;
+        for (network, endpoint) in further {
+            if let Err(error) = self.connect(&id, &network, endpoint).await {
+                return Err(match self.remove(&id, true).await {
+                    Ok(()) => error,
+                    Err(second) => {
+                        because(error, &format!("removing {name} failed, too: {second}"))
+                    }
+                });
+            }
+        }
+        Ok(id)
+    }
+
+    /// The image's name, if it still means the image that the old container was made
+    /// from, and else that image's id.
+    async fn image(&self, old: &ContainerInspectResponse) -> Result<String, CapabilityError> {
+        let name = old
+            .config
+            .as_ref()
+            .and_then(|config| config.image.clone())
+            .ok_or_else(|| self.host.nonsense("inspect"))?;
+        // The name goes into a URL. Docker's grammar of references has none of these
+        // characters, and Docker gave the name.
+        if name.contains(['?', '#', '%', ' ']) || name.contains("..") {
+            return Err(CapabilityError::Failed(
+                self.host.says(&format!("odd image name {name:?}")),
+            ));
+        }
+        let found = self
+            .host
+            .answer(
+                Ask::observation("inspect image"),
+                self.timeout,
+                self.client.inspect_image(&name),
+            )
+            .await;
+        match (found, &old.image) {
+            (Ok(found), Some(id)) if found.id.as_ref() != Some(id) => Ok(id.clone()),
+            (Err(CapabilityError::NotFound(_)), Some(id)) => Ok(id.clone()),
+            (Err(error), _) if !matches!(error, CapabilityError::NotFound(_)) => Err(error),
+            _ => Ok(name),
+        }
+    }
+
+    async fn create(
+        &self,
+        name: &str,
+        body: ContainerCreateBody,
+    ) -> Result<String, CapabilityError> {
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
+        let created = self
+            .host
+            .answer(
+                Ask::effect("create"),
+                self.timeout,
+                self.client.create_container(Some(options), body),
+            )
+            .await?;
+        for warning in created.warnings {
+            tracing::warn!(container = name, warning, "docker create");
+        }
+        Ok(created.id)
+    }
+
+    async fn connect(
+        &self,
+        new_id: &str,
+        network: &str,
+        endpoint: EndpointSettings,
+    ) -> Result<(), CapabilityError> {
+        let request = NetworkConnectRequest {
+            container: new_id.to_owned(),
+            endpoint_config: Some(endpoint),
+        };
+        self.host
+            .answer(
+                Ask::effect("connect network"),
+                self.timeout,
+                self.client.connect_network(network, request),
+            )
+            .await
+    }
+
+    pub(super) async fn inspect(
+        &self,
+        container: &str,
+    ) -> Result<ContainerInspectResponse, CapabilityError> {
+        self.host
+            .answer(
+                Ask::observation("inspect"),
+                self.timeout,
+                self.client
+                    .inspect_container(container, None::<InspectContainerOptions>),
+            )
+            .await
+    }
+
+    pub(super) async fn stop(&self, container: &str, grace: Grace) -> Result<(), CapabilityError> {
+        let options = StopContainerOptionsBuilder::new().t(grace.seconds).build();
+        self.host
+            .answer(
+                Ask::effect("stop"),
+                self.timeout + grace.duration(),
+                self.client.stop_container(container, Some(options)),
+            )
+            .await
+    }
+
+    pub(super) async fn start(&self, container: &str) -> Result<(), CapabilityError> {
+        self.host
+            .answer(
+                Ask::effect("start"),
+                self.timeout,
+                self.client.start_container(container, None),
+            )
+            .await
+    }
+
+    pub(super) async fn rename(&self, id: &str, name: &str) -> Result<(), CapabilityError> {
+        let options = RenameContainerOptionsBuilder::new().name(name).build();
+        self.host
+            .answer(
+                Ask::effect("rename"),
+                self.timeout,
+                self.client.rename_container(id, options),
+            )
+            .await
+    }
+
+    /// Removes a container, never its volumes; one that is not there is as good.
+    pub(super) async fn remove(&self, container: &str, force: bool) -> Result<(), CapabilityError> {
+        let options = RemoveContainerOptionsBuilder::new()
+            .v(false)
+            .force(force)
+            .build();
+        let removed = self
+            .host
+            .answer(
+                Ask::effect("remove"),
+                self.timeout,
+                self.client.remove_container(container, Some(options)),
+            )
+            .await;
+        match removed {
+            Err(CapabilityError::NotFound(_)) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// What to make a container from.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// Without the two that follow.
+    pub(super) body: ContainerCreateBody,
+    pub(super) host: HostConfig,
+    /// Its networks, by name.
+    pub(super) endpoints: BTreeMap<String, EndpointSettings>,
+    /// The network that the settings name: the one that `create` is told.
+    main: Option<String>,
+}
+
+impl Settings {
+    /// The settings of `old`, but for what Docker made up for it alone. What is meant for
+    /// it alone is for the caller to take out.
+    pub(super) fn of(old: &ContainerInspectResponse, image: String) -> Result<Self, &'static str> {
+        const INCOMPLETE: &str = "the answer to inspect lacks the container's configuration";
+        let config = old.config.as_ref().ok_or(INCOMPLETE)?;
+        let mut host = old.host_config.clone().ok_or(INCOMPLETE)?;
+        // The same fields under the same names: what `inspect` calls Config is what
+        // `create` takes.
+        let mut body: ContainerCreateBody = serde_json::to_value(config)
+            .and_then(serde_json::from_value)
+            .map_err(|_| INCOMPLETE)?;
+        body.image = Some(image);
+
+        let short_id = short(old.id.as_deref().unwrap_or_default());
+        let mode = host.network_mode.clone().unwrap_or_default();
+        let borrowed = mode.starts_with(BORROWED);
+        if body.hostname.as_deref() == Some(short_id)
+            || borrowed
+            || host.uts_mode.as_deref() == Some("host")
+        {
+            body.hostname = None;
+        }
+        if borrowed {
+            // They are the other container's, and Docker refuses them here.
+            body.exposed_ports = None;
+            host.port_bindings = None;
+        }
+
+        let mut endpoints = endpoints(old, short_id);
+        if borrowed || mode == "host" || mode == "none" {
+            endpoints.clear();
+        }
+        let named = match mode.as_str() {
+            "" | "default" => "bridge",
+            mode => mode,
+        };
+        let networks = old.network_settings.as_ref();
+        let network_id = |name: &str| {
+            networks
+                .and_then(|settings| settings.networks.as_ref()?.get(name)?.network_id.as_deref())
+                .unwrap_or_default()
+        };
+        let main = endpoints
+            .keys()
+            .find(|name| *name == named || network_id(name) == named)
+            .cloned();
+        Ok(Self {
+            body,
+            host,
+            endpoints,
+            main,
+        })
+    }
+
+    /// What `create` takes, and the networks to connect the container to before it
+    /// starts: `create` takes one alone under Docker before 25.
+    fn into_parts(mut self) -> (ContainerCreateBody, BTreeMap<String, EndpointSettings>) {
+        let main = self.main;
+        self.body.networking_config = main
+            .and_then(|main| self.endpoints.remove_entry(&main))
+            .map(|first| NetworkingConfig {
+                endpoints_config: Some(HashMap::from([first])),
+            });
+        self.body.host_config = Some(self.host);
+        (self.body, self.endpoints)
+    }
+}
+
+/// The networks with what was asked for there, and without what Docker made up.
+fn endpoints(old: &ContainerInspectResponse, short_id: &str) -> BTreeMap<String, EndpointSettings> {
+    old.network_settings
+        .as_ref()
+        .and_then(|settings| settings.networks.clone())
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, endpoint)| {
+            let aliases = endpoint.aliases.map(|aliases| {
+                aliases
+                    .into_iter()
+                    .filter(|alias| alias != short_id)
+                    .collect()
+            });
+            let asked = EndpointSettings {
+                ipam_config: endpoint.ipam_config,
+                links: endpoint.links,
+                mac_address: endpoint.mac_address.filter(|address| !address.is_empty()),
+                aliases,
+                driver_opts: endpoint.driver_opts,
+                gw_priority: endpoint.gw_priority,
+                ..EndpointSettings::default()
+            };
+            (name, asked)
+        })
+        .collect()
+}
+
+/// The id as people see it.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..SHORT_ID).unwrap_or(id)
+}
+
+/// `error`, and what became of what it was to be done to. A missing image or a refused
+/// setting is no fault of the caller's.
+pub(super) fn because(error: CapabilityError, end: &str) -> CapabilityError {
+    match error {
+        CapabilityError::Denied(text) => CapabilityError::Denied(format!("{text}; {end}")),
+        CapabilityError::Unavailable(text) => {
+            CapabilityError::Unavailable(format!("{text}; {end}"))
+        }
+        CapabilityError::TimedOut(text) => CapabilityError::TimedOut(format!("{text}; {end}")),
+        CapabilityError::NotFound(text)
+        | CapabilityError::Invalid(text)
+        | CapabilityError::Failed(text) => CapabilityError::Failed(format!("{text}; {end}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn made_from(
+        change: impl FnOnce(&mut Value),
+    ) -> (ContainerCreateBody, BTreeMap<String, EndpointSettings>) {
+        let mut inspect = json!({
+            "Id": ID,
+            "Image": "sha256:aa",
+            "Config": { "Image": "nginx:1", "Hostname": &ID[..12], "Env": ["A=1"] },
+            "HostConfig": { "NetworkMode": "front" },
+            "Mounts": [],
+            "NetworkSettings": { "Networks": {} },
+        });
+        change(&mut inspect);
+        let old = serde_json::from_value(inspect).unwrap();
+        Settings::of(&old, "nginx:1".to_owned())
+            .unwrap()
+            .into_parts()
+    }
+
+    #[test]
+    fn the_hostname_that_docker_made_up_is_dropped() {
+        let made = made_from(|_| {});
+        assert_eq!(made.0.hostname, None);
+        assert_eq!(made.0.env, Some(vec!["A=1".to_owned()]));
+        let made = made_from(|old| old["Config"]["Hostname"] = json!("web"));
+        assert_eq!(made.0.hostname.as_deref(), Some("web"));
+    }
+
+    #[test]
+    fn a_borrowed_network_takes_no_settings_of_its_own() {
+        let made = made_from(|old| {
+            old["HostConfig"]["NetworkMode"] = json!("container:abc");
+            old["Config"]["Hostname"] = json!("web");
+            old["Config"]["ExposedPorts"] = json!({"80/tcp": {}});
+        });
+        assert_eq!(made.0.hostname, None);
+        assert_eq!(made.0.exposed_ports, None);
+        assert_eq!(made.0.networking_config, None);
+        assert!(made.1.is_empty());
+    }
+
+    #[test]
+    fn networks_keep_what_was_asked_for_only() {
+        let made = made_from(|old| {
+            old["NetworkSettings"]["Networks"] = json!({
+                "back": { "NetworkID": "b", "IPAddress": "10.2.0.2" },
+                "front": {
+                    "NetworkID": "f",
+                    "Aliases": ["web", &ID[..12]],
+                    "IPAMConfig": { "IPv4Address": "10.1.0.9" },
+                    "IPAddress": "10.1.0.9",
+                    "Gateway": "10.1.0.1",
+                },
+            });
+        });
+        let config = made.0.networking_config.unwrap();
+        let front = &config.endpoints_config.unwrap()["front"];
+        assert_eq!(front.aliases, Some(vec!["web".to_owned()]));
+        assert_eq!(front.ip_address, None);
+        assert_eq!(front.gateway, None);
+        let ipam = front.ipam_config.as_ref().unwrap();
+        assert_eq!(ipam.ipv4_address.as_deref(), Some("10.1.0.9"));
+        assert_eq!(made.1.len(), 1);
+        assert!(made.1.contains_key("back"));
+    }
+
+    #[test]
+    fn a_network_mode_that_is_an_id_finds_its_network() {
+        let made = made_from(|old| {
+            old["HostConfig"]["NetworkMode"] = json!("f00");
+            old["NetworkSettings"]["Networks"] = json!({ "front": { "NetworkID": "f00" } });
+        });
+        assert!(made.0.networking_config.is_some());
+        assert!(made.1.is_empty());
+    }
+}
