@@ -305,6 +305,39 @@ fn a_case_that_fails_shows_where_and_exits_with_1() {
     }
 }
 
+#[tokio::test]
+async fn watching_builds_and_tests_again_when_a_file_changes() {
+    let work = tempfile::tempdir().unwrap();
+    let project = project(work.path());
+    let told = work.path().join("told");
+    let mut watching = sentinel(&["plugin", "test", text(&project), "--watch"])
+        .stdout(fs::File::create(&told).unwrap())
+        .spawn()
+        .unwrap();
+    let tells = |what: &'static str| {
+        let told = told.clone();
+        async move {
+            eventually(what, Duration::from_secs(60), || async {
+                let told = fs::read_to_string(&told).unwrap();
+                told.contains(what).then_some(())
+            })
+            .await;
+        }
+    };
+    tells("4 cases passed\nwatching").await;
+    let source = fs::read_to_string(project.join("plugin.c")).unwrap();
+    let other = source.replace("* 1000, &error", "* 3000, &error");
+    fs::write(project.join("plugin.c"), other).unwrap();
+    tells("2 cases passed, 2 failed\nwatching").await;
+    // A build that fails is told, and the next change may mend it.
+    fs::write(project.join("plugin.c"), "no C").unwrap();
+    fs::remove_file(project.join("cases/docker-is-away.yaml")).unwrap();
+    fs::write(project.join("plugin.c"), source).unwrap();
+    tells("3 cases passed\nwatching").await;
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
 #[test]
 fn what_a_plugin_does_not_name_it_cannot_call() {
     let work = tempfile::tempdir().unwrap();
