@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use sentinel_tests::containers::{Container, docker_ok};
@@ -305,15 +305,26 @@ fn a_case_that_fails_shows_where_and_exits_with_1() {
     }
 }
 
+/// A command that ends with the test, however that ends.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _gone = self.0.kill().and_then(|()| self.0.wait().map(drop));
+    }
+}
+
 #[tokio::test]
 async fn watching_builds_and_tests_again_when_a_file_changes() {
     let work = tempfile::tempdir().unwrap();
     let project = project(work.path());
     let told = work.path().join("told");
-    let mut watching = sentinel(&["plugin", "test", text(&project), "--watch"])
-        .stdout(fs::File::create(&told).unwrap())
-        .spawn()
-        .unwrap();
+    let _watching = Ends(
+        sentinel(&["plugin", "test", text(&project), "--watch"])
+            .stdout(fs::File::create(&told).unwrap())
+            .spawn()
+            .unwrap(),
+    );
     let tells = |what: &'static str| {
         let told = told.clone();
         async move {
@@ -334,8 +345,6 @@ async fn watching_builds_and_tests_again_when_a_file_changes() {
     fs::remove_file(project.join("cases/docker-is-away.yaml")).unwrap();
     fs::write(project.join("plugin.c"), source).unwrap();
     tells("3 cases passed\nwatching").await;
-    watching.kill().unwrap();
-    watching.wait().unwrap();
 }
 
 #[test]
