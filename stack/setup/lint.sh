@@ -14,3 +14,6 @@ fi
 say "checking the lints"
 # The guests compile for the host as well, where their own tests run.
 cargo clippy --release --workspace --all-targets -- -D warnings
+say "checking the SDK's documentation"
+# What plugin authors read: a link that leads nowhere is an error.
+RUSTDOCFLAGS="-D warnings" cargo doc --release --quiet --no-deps -p sentinel-plugin

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use sentinel_tests::containers::{Container, docker_ok};
@@ -174,7 +174,7 @@ async fn heals(daemon: &Daemon, alert: &str, container: &Container, changed: &st
 async fn the_examples_are_built_pass_their_cases_and_heal() {
     let work = tempfile::tempdir().unwrap();
     // No policies yet: they would be refused without their plugins.
-    let daemon = Daemon::start(&["docker-restart"], "").await;
+    let daemon = Daemon::start(&[], "").await;
     for (example, name, asks_for) in EXAMPLES {
         let project = copied(example, work.path());
         let made = build(&project);
@@ -303,6 +303,48 @@ fn a_case_that_fails_shows_where_and_exits_with_1() {
     ] {
         assert!(tested.out.contains(line), "no `{line}` in {}", tested.out);
     }
+}
+
+/// A command that ends with the test, however that ends.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _gone = self.0.kill().and_then(|()| self.0.wait().map(drop));
+    }
+}
+
+#[tokio::test]
+async fn watching_builds_and_tests_again_when_a_file_changes() {
+    let work = tempfile::tempdir().unwrap();
+    let project = project(work.path());
+    let told = work.path().join("told");
+    let _watching = Ends(
+        sentinel(&["plugin", "test", text(&project), "--watch"])
+            .stdout(fs::File::create(&told).unwrap())
+            .spawn()
+            .unwrap(),
+    );
+    let tells = |what: &'static str| {
+        let told = told.clone();
+        async move {
+            eventually(what, Duration::from_secs(60), || async {
+                let told = fs::read_to_string(&told).unwrap();
+                told.contains(what).then_some(())
+            })
+            .await;
+        }
+    };
+    tells("4 cases passed\nwatching").await;
+    let source = fs::read_to_string(project.join("plugin.c")).unwrap();
+    let other = source.replace("* 1000, &error", "* 3000, &error");
+    fs::write(project.join("plugin.c"), other).unwrap();
+    tells("2 cases passed, 2 failed\nwatching").await;
+    // A build that fails is told, and the next change may mend it.
+    fs::write(project.join("plugin.c"), "no C").unwrap();
+    fs::remove_file(project.join("cases/docker-is-away.yaml")).unwrap();
+    fs::write(project.join("plugin.c"), source).unwrap();
+    tells("3 cases passed\nwatching").await;
 }
 
 #[test]

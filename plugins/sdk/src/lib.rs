@@ -56,7 +56,8 @@
 //!
 //! # From a folder to a file that runs
 //!
-//! The crate is a `cdylib`; its name and version in `Cargo.toml` are the plugin's:
+//! `sentinel plugin new bounce --lang rust` makes such a project, with this crate in it and
+//! cases for `sentinel plugin test`. By hand it is this. The crate is a `cdylib`; its name and version in `Cargo.toml` are the plugin's:
 //!
 //! ```toml
 //! [package]
@@ -114,7 +115,9 @@
 //!
 //! The crate compiles for any target, but its calls reach a host only inside one: elsewhere
 //! they panic. Keep the decision in a function of plain data (an [`Incident`],
-//! [`docker::Details`], the params), and test that with `cargo test`.
+//! [`docker::Details`], the params), and test that with `cargo test`. The whole plugin is
+//! tested by `sentinel plugin test`: each case is an alert, what the plugin asks and is
+//! told, and how it ends, and it is run on the sandbox that the daemon has.
 
 #![forbid(unsafe_code)]
 

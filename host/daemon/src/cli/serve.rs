@@ -14,6 +14,7 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
     let config =
         Config::read(config, &super::variable).map_err(|error| Failure::from(error).code(78))?;
     telemetry::init(&config.log).map_err(|error| Failure::config(error.to_string()))?;
+    sentinel_sandbox::give_large_blocks_back();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("sentinel")

@@ -145,7 +145,7 @@ struct ExpectedEnd {
 }
 
 /// The calls of the contract by their names, as cases write them: which fields they have.
-const CALLS: [(&str, &[&str]); 9] = [
+const CALLS: [(&str, &[&str]); 11] = [
     ("docker.list", &["host", "all", "labels"]),
     ("docker.inspect", &["host", "container"]),
     ("docker.logs", &["host", "container", "lines"]),
@@ -154,6 +154,8 @@ const CALLS: [(&str, &[&str]); 9] = [
     ("docker.restart", &["host", "container", "grace_ms"]),
     ("docker.kill", &["host", "container", "signal"]),
     ("docker.recreate", &["host", "container", "grace_ms"]),
+    ("docker.duplicate", &["host", "container", "name", "labels"]),
+    ("docker.remove", &["host", "container", "grace_ms"]),
     (
         "ansible.run",
         &["playbook", "extra_vars", "limit", "tags", "timeout_ms"],
@@ -336,7 +338,7 @@ fn response(call: &str, container: &str, given: Value) -> Result<Response, Strin
         json!({
             "id": id(name), "name": name, "image": name, "state": "running", "health": "none",
             "failing_streak": 0, "exit_code": 0, "oom_killed": false, "restart_count": 0,
-            "started_at": null, "finished_at": null, "labels": {},
+            "started_at": null, "finished_at": null, "labels": {}, "network_of": null,
         })
     };
     match call {
@@ -353,7 +355,7 @@ fn response(call: &str, container: &str, given: Value) -> Result<Response, Strin
                     let name = row.get("name").and_then(Value::as_str).unwrap_or("web");
                     let default = json!({
                         "id": id(name), "name": name, "image": name, "state": "running",
-                        "labels": {},
+                        "labels": {}, "network_of": null,
                     });
                     over(default, row)
                 })
@@ -365,8 +367,8 @@ fn response(call: &str, container: &str, given: Value) -> Result<Response, Strin
             Value::String(text) => Ok(Response::Text(text)),
             other => Err(format!("expected a text, found {other}")),
         },
-        "docker.recreate" => match given {
-            Value::Null => Ok(Response::Created(id("recreated"))),
+        "docker.recreate" | "docker.duplicate" => match given {
+            Value::Null => Ok(Response::Created(id("new"))),
             Value::String(id) => Ok(Response::Created(id)),
             other => Err(format!("expected the new container's id, found {other}")),
         },
@@ -700,6 +702,14 @@ expect: { changed: 'started *' }
         }
         let problem = case("expect: { changed: a }").unwrap_err();
         assert!(problem.contains("`target` is missing"), "{problem}");
+    }
+
+    #[test]
+    fn every_call_of_docker_can_be_written() {
+        for action in sentinel_core::capability::DockerAction::ALL {
+            let name = action.call_name();
+            assert!(CALLS.iter().any(|(call, _)| *call == name), "{name}");
+        }
     }
 
     #[test]

@@ -103,8 +103,7 @@ fn watch(args: &TestArgs) -> Result<(), Failure> {
             }
         }
         print("watching, until Ctrl-C\n\n")?;
-        // What the build itself has written.
-        while changes.recv_timeout(QUIET).is_ok() {}
+        // What was saved while it was building counts as well.
         loop {
             let event = changes
                 .recv()
@@ -138,7 +137,8 @@ fn is_change(event: &notify::Event, folder: &Path) -> bool {
             .components()
             .any(|part| MADE.iter().any(|made| part.as_os_str() == *made));
         let name = inside.to_string_lossy();
-        !made && !name.ends_with(".wasm") && !name.ends_with(".wasm.new") && !name.is_empty()
+        let written = [".wasm", ".wasm.new", "Cargo.lock"];
+        !made && !name.is_empty() && !written.iter().any(|ending| name.ends_with(ending))
     })
 }
 
