@@ -43,7 +43,10 @@ pub fn root() -> PathBuf {
 /// A plugin that the tests install.
 #[must_use]
 pub fn plugin(name: &str) -> PathBuf {
-    let (variable, place) = if name.starts_with("hostile") || name.starts_with("scripted") {
+    let (variable, place) = if ["hostile", "scripted", "counting"]
+        .iter()
+        .any(|test| name.starts_with(test))
+    {
         ("SENTINEL_HOSTILE", "target/plugins/hostile")
     } else {
         ("SENTINEL_PLUGINS", "target/plugins/dist")

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Labels;
+pub use crate::http::Blob;
 use crate::http::{HttpRequest, HttpResponse};
 
 /// Why a capability did not do what it was asked; `sentinel:plugin/types`
@@ -44,6 +45,8 @@ pub enum Request {
     Ansible(AnsibleRequest),
     /// A call of `sentinel:plugin/http`.
     Http(Box<HttpRequest>),
+    /// A call of `sentinel:plugin/memory`.
+    Memory(MemoryCall),
 }
 
 impl Request {
@@ -54,6 +57,8 @@ impl Request {
             Self::Docker(request) => request.call.action().is_effect(),
             Self::Ansible(_) => true,
             Self::Http(request) => request.method.is_effect(),
+            // What is set is the plugin's own, and takes effect when the run has ended well.
+            Self::Memory(_) => false,
         }
     }
 
@@ -64,6 +69,7 @@ impl Request {
             Self::Docker(request) => request.call.action().call_name(),
             Self::Ansible(_) => "ansible.run",
             Self::Http(_) => "http.send",
+            Self::Memory(call) => call.name(),
         }
     }
 
@@ -84,6 +90,68 @@ impl Request {
                 let place = request.url.summary();
                 format!("{} {} {place}", self.name(), request.method)
             }
+            Self::Memory(call) => format!("{} {}", self.name(), call.about()),
+        }
+    }
+}
+
+/// How long a key of a plugin's memory may be, in bytes.
+pub const MEMORY_KEY: usize = 128;
+/// How long a value may be, in bytes.
+pub const MEMORY_VALUE: usize = 16 * 1024;
+/// How much one plugin may have under one policy, keys included, in bytes.
+pub const MEMORY_TOTAL: usize = 256 * 1024;
+
+/// The functions of `sentinel:plugin/memory`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call")]
+pub enum MemoryCall {
+    /// The value of a key.
+    #[serde(rename = "memory.get")]
+    Get {
+        /// Which.
+        key: String,
+    },
+    /// Sets it.
+    #[serde(rename = "memory.set")]
+    Set {
+        /// Which.
+        key: String,
+        /// To what.
+        value: Blob,
+    },
+    /// Forgets it.
+    #[serde(rename = "memory.forget")]
+    Forget {
+        /// Which.
+        key: String,
+    },
+    /// The keys with a prefix.
+    #[serde(rename = "memory.keys")]
+    Keys {
+        /// Which prefix.
+        prefix: String,
+    },
+}
+
+impl MemoryCall {
+    /// The call's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Get { .. } => "memory.get",
+            Self::Set { .. } => "memory.set",
+            Self::Forget { .. } => "memory.forget",
+            Self::Keys { .. } => "memory.keys",
+        }
+    }
+
+    /// The key or the prefix.
+    #[must_use]
+    pub fn about(&self) -> &str {
+        match self {
+            Self::Get { key } | Self::Set { key, .. } | Self::Forget { key } => key,
+            Self::Keys { prefix } => prefix,
         }
     }
 }
@@ -355,6 +423,10 @@ pub enum Response {
     Playbook(Box<PlaybookReport>),
     /// `http.send`.
     Http(Box<HttpResponse>),
+    /// `memory.get`.
+    Value(Option<Blob>),
+    /// `memory.keys`.
+    Keys(Vec<String>),
 }
 
 /// What Docker says of a container's main process; `sentinel:plugin/docker` `state`.

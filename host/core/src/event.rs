@@ -1,6 +1,7 @@
 //! What happens to an incident. The events are the truth: an incident's state is
 //! their fold ([`crate::incident`]), and whatever is shown of it is read from them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, AlertStatus, Episode, Labels};
-use crate::capability::{CapabilityError, ContainerDetails, Request, Response};
+use crate::capability::{Blob, CapabilityError, ContainerDetails, Request, Response};
 use crate::id::{Digest, IncidentId, PluginName, RunId, Target};
 use crate::incident::Plan;
 
@@ -245,6 +246,16 @@ pub enum EventBody {
         /// The line.
         message: String,
     },
+    /// A run that ended well leaves something for the next one of its plugin under the same
+    /// policy. Written once more when the run was cut off right after, to the same values.
+    Remembered {
+        /// The run.
+        run: RunId,
+        /// Its plugin.
+        plugin: PluginName,
+        /// What was set, by key; nothing where it was forgotten.
+        changes: BTreeMap<String, Option<Blob>>,
+    },
 }
 
 impl EventBody {
@@ -279,6 +290,7 @@ impl EventBody {
             Self::EffectEnded { .. } => "effect-ended",
             Self::Denied { .. } => "denied",
             Self::Logged { .. } => "logged",
+            Self::Remembered { .. } => "remembered",
         }
     }
 }

@@ -217,6 +217,9 @@ pub struct Grants {
     /// where it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<HttpGrant>,
+    /// Whether plugins may remember something under this policy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memory: bool,
 }
 
 /// Which containers, and what may be done with them. Of `containers` and `labels` at
@@ -368,7 +371,7 @@ impl Grants {
                 .is_some_and(|grant| grant.actions.contains(action)),
             Import::Ansible => self.ansible.is_some(),
             Import::Http => !self.http.is_empty(),
-            Import::Memory => false,
+            Import::Memory => self.memory,
         };
         imports
             .iter()

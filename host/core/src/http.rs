@@ -375,20 +375,21 @@ impl HttpHeader {
     }
 }
 
-/// A body. In the journal it is text where it can be, and else hexadecimal digits.
+/// Bytes, such as a body. In the journal they are text where that can be, and else
+/// hexadecimal digits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "JournaledBody", try_from = "JournaledBody")]
-pub struct HttpBody(pub Vec<u8>);
+#[serde(into = "Journaled", try_from = "Journaled")]
+pub struct Blob(pub Vec<u8>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum JournaledBody {
+enum Journaled {
     Text(String),
     Hex(String),
 }
 
-impl From<HttpBody> for JournaledBody {
-    fn from(body: HttpBody) -> Self {
+impl From<Blob> for Journaled {
+    fn from(body: Blob) -> Self {
         String::from_utf8(body.0).map_or_else(
             |error| {
                 let bytes = error.into_bytes();
@@ -404,13 +405,13 @@ impl From<HttpBody> for JournaledBody {
     }
 }
 
-impl TryFrom<JournaledBody> for HttpBody {
+impl TryFrom<Journaled> for Blob {
     type Error = &'static str;
 
-    fn try_from(body: JournaledBody) -> Result<Self, Self::Error> {
+    fn try_from(body: Journaled) -> Result<Self, Self::Error> {
         match body {
-            JournaledBody::Text(text) => Ok(Self(text.into_bytes())),
-            JournaledBody::Hex(digits) => digits
+            Journaled::Text(text) => Ok(Self(text.into_bytes())),
+            Journaled::Hex(digits) => digits
                 .as_bytes()
                 .chunks(2)
                 .map(|pair| {
@@ -421,7 +422,7 @@ impl TryFrom<JournaledBody> for HttpBody {
                 .map(|pair| pair.and_then(hex))
                 .collect::<Option<Vec<u8>>>()
                 .map(Self)
-                .ok_or("a body is not made of hexadecimal digits"),
+                .ok_or("bytes are not written in hexadecimal digits"),
         }
     }
 }
@@ -446,7 +447,7 @@ pub struct HttpRequest {
     /// The headers; secrets by their names alone.
     pub headers: Vec<HttpHeader>,
     /// The body.
-    pub body: HttpBody,
+    pub body: Blob,
     /// The texts of the body that the host fills in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secret_fields: Vec<SecretField>,
@@ -491,7 +492,7 @@ pub struct HttpResponse {
     /// The headers.
     pub headers: Vec<HttpHeader>,
     /// The body, or its beginning.
-    pub body: HttpBody,
+    pub body: Blob,
     /// Whether the body was longer.
     pub truncated: bool,
 }
@@ -647,12 +648,12 @@ mod tests {
             (b"", r#"{"text":""}"#),
             (b"\xff\x00\x7f", r#"{"hex":"ff007f"}"#),
         ] {
-            let body = HttpBody(bytes.to_vec());
+            let body = Blob(bytes.to_vec());
             assert_eq!(serde_json::to_string(&body).unwrap(), json);
-            assert_eq!(serde_json::from_str::<HttpBody>(json).unwrap(), body);
+            assert_eq!(serde_json::from_str::<Blob>(json).unwrap(), body);
         }
         for json in [r#"{"hex":"f"}"#, r#"{"hex":"+1"}"#, r#"{"hex":"äb"}"#] {
-            assert!(serde_json::from_str::<HttpBody>(json).is_err(), "{json}");
+            assert!(serde_json::from_str::<Blob>(json).is_err(), "{json}");
         }
     }
 }

@@ -680,7 +680,8 @@ impl Incident {
             | EventBody::Observed { .. }
             | EventBody::EffectEnded { .. }
             | EventBody::Denied { .. }
-            | EventBody::Logged { .. } => Vec::new(),
+            | EventBody::Logged { .. }
+            | EventBody::Remembered { .. } => Vec::new(),
         }
     }
 
@@ -1202,7 +1203,16 @@ impl Incident {
         }
         match back {
             Some(_) if self.resolved() => self.end_resolved(at),
-            Some(hold) => self.enter(Phase::Held(hold)),
+            Some(hold) => {
+                // Its time may have passed meanwhile.
+                let over = hold.until.is_some_and(|until| until <= at);
+                let commands = self.enter(Phase::Held(hold));
+                if over {
+                    vec![Command::AskGuards]
+                } else {
+                    commands
+                }
+            }
             None => self.end(End::Escalated, failure.unwrap_or(reason), at),
         }
     }

@@ -288,6 +288,10 @@ fn entry(event: &Event) -> Entry {
             CapabilityError::Denied(why) => format!("denied: {}: {why}", request.summary()),
             error => format!("not done: {}: {error}", request.summary()),
         },
+        EventBody::Remembered { changes, .. } => {
+            let keys: Vec<_> = changes.keys().map(String::as_str).collect();
+            format!("remembers {}", keys.join(", "))
+        }
         EventBody::Logged { level, message, .. } => format!("{}: {message}", level.as_str()),
     };
     Entry {
@@ -348,6 +352,9 @@ pub fn outcome(result: &CallResult) -> String {
             report.hosts.len(),
             report.duration_ms as f64 / 1000.0
         ),
+        Ok(Response::Value(None)) => "nothing".to_owned(),
+        Ok(Response::Value(Some(value))) => format!("{} bytes", value.0.len()),
+        Ok(Response::Keys(keys)) => format!("{} keys", keys.len()),
         Ok(Response::Http(response)) => format!(
             "status {}, {}{} bytes",
             response.status,

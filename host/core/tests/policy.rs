@@ -471,7 +471,7 @@ mistakes! {
     durations: "durations",
     steps: "steps",
     verify: "verify",
-    not_in_this_version: "not-in-this-version",
+    memory_grant: "memory-grant",
     grants: "grants",
     duplicate_policies: "duplicate-policies",
     approval: "approval",

@@ -28,8 +28,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, StatusCode};
 use sentinel_core::capability::CapabilityError;
 use sentinel_core::http::{
-    BODY_LIMIT, HEADER_LIMIT, HttpBody, HttpHeader, HttpMethod, HttpPlace, HttpRequest,
-    HttpResponse, HttpUrl, header_size, is_secret_name,
+    BODY_LIMIT, Blob, HEADER_LIMIT, HttpHeader, HttpMethod, HttpPlace, HttpRequest, HttpResponse,
+    HttpUrl, header_size, is_secret_name,
 };
 use sentinel_sandbox::driver::{HttpDriver, MayFollow};
 use serde_json::Value;
@@ -392,7 +392,7 @@ impl Hop {
         Ok(HttpResponse {
             status,
             headers,
-            body: HttpBody(body),
+            body: Blob(body),
             truncated,
         })
     }

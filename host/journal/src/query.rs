@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use sentinel_core::alert::{Alert, Episode};
 use sentinel_core::control::ControlEvent;
 use sentinel_core::event::Event;
-use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
+use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, RunId};
 use sentinel_core::record::{Accepted, IncidentRow, Recovered};
 use serde::{Deserialize, Serialize};
 
@@ -187,6 +187,21 @@ impl Reader {
             }
         }
         Ok(alerts)
+    }
+
+    /// What a plugin remembers under a policy, by key.
+    pub fn memory(
+        &self,
+        policy: &PolicyName,
+        plugin: &PluginName,
+    ) -> Result<BTreeMap<String, Vec<u8>>, ReadError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT key, value FROM memory WHERE policy = ?1 AND plugin = ?2")?;
+        let rows = statement.query_map(params![policy.as_str(), plugin.as_str()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// What happened to the controls, in order.

@@ -140,6 +140,16 @@ const MIGRATIONS: &[&str] = &[
         body  TEXT NOT NULL
     ) STRICT;
     ",
+    "
+    -- What plugins remember: a view of `events`.
+    CREATE TABLE memory (
+        policy  TEXT NOT NULL,
+        plugin  TEXT NOT NULL,
+        key     TEXT NOT NULL,
+        value   BLOB NOT NULL,
+        PRIMARY KEY (policy, plugin, key)
+    ) STRICT, WITHOUT ROWID;
+    ",
 ];
 
 /// The newest schema that this program knows.

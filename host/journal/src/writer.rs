@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, Transaction, params};
 use sentinel_core::alert::Alert;
+use sentinel_core::capability::Blob;
 use sentinel_core::control::ControlEvent;
 use sentinel_core::event::EventBody;
 use sentinel_core::id::{Digest, PluginName};
@@ -776,6 +777,13 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
             } => {
                 effect_row.execute(params![at, incident, run.number, call, request.name()])?;
             }
+            EventBody::Remembered {
+                plugin, changes, ..
+            } => {
+                for (key, value) in changes {
+                    remember(transaction, incident, plugin, key, value.as_ref())?;
+                }
+            }
             _ => {}
         }
     }
@@ -785,6 +793,31 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
     for (first, last) in ranges(&append.done) {
         done.execute(params![number(first), number(last)])?;
     }
+    Ok(())
+}
+
+/// Keeps a value of a plugin's memory under the incident's policy, or forgets it.
+fn remember(
+    transaction: &Transaction<'_>,
+    incident: i64,
+    plugin: &PluginName,
+    key: &str,
+    value: Option<&Blob>,
+) -> rusqlite::Result<()> {
+    match value {
+        Some(value) => transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO memory (policy, plugin, key, value)
+                 SELECT policy, ?2, ?3, ?4 FROM incidents WHERE id = ?1",
+            )?
+            .execute(params![incident, plugin.as_str(), key, value.0])?,
+        None => transaction
+            .prepare_cached(
+                "DELETE FROM memory WHERE plugin = ?2 AND key = ?3
+                     AND policy = (SELECT policy FROM incidents WHERE id = ?1)",
+            )?
+            .execute(params![incident, plugin.as_str(), key])?,
+    };
     Ok(())
 }
 

@@ -31,11 +31,10 @@ const WASI: [&str; 6] = [
 
 const EXPORTS: [&str; 2] = ["describe", "remediate"];
 
-/// The interfaces of the contract that this version serves, and those that it does not.
-const SERVED: [&str; 7] = [
-    "types", "log", "clock", "random", "docker", "ansible", "http",
+/// The interfaces of the contract.
+const SERVED: [&str; 8] = [
+    "types", "log", "clock", "random", "docker", "ansible", "http", "memory",
 ];
-const UNSERVED: [&str; 1] = ["memory"];
 
 /// What a function asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +58,7 @@ fn ask(interface: &str, function: &str) -> Option<Ask> {
         }
         ("ansible", "run") => Ask::Grant(Import::Ansible),
         ("http", "send") => Ask::Grant(Import::Http),
+        ("memory", "get" | "set" | "forget" | "keys") => Ask::Grant(Import::Memory),
         _ => return None,
     };
     Some(ask)
@@ -205,11 +205,6 @@ impl Surface {
             if version != VERSION {
                 return Err(LoadError::OtherVersion { name: name.clone() });
             }
-            if UNSERVED.contains(&interface) {
-                return Err(LoadError::Unserved {
-                    name: format!("{PACKAGE}/{interface}"),
-                });
-            }
             if !SERVED.contains(&interface) {
                 return Err(foreign());
             }
@@ -298,9 +293,6 @@ mod tests {
         assert_eq!(NAME, package.name.to_string());
         for (interface, id) in &package.interfaces {
             let interface = interface.as_str();
-            if UNSERVED.contains(&interface) {
-                continue;
-            }
             assert!(SERVED.contains(&interface), "{interface} is not known");
             for function in resolve.interfaces[*id].functions.keys() {
                 assert!(
@@ -309,8 +301,7 @@ mod tests {
                 );
             }
         }
-        let interfaces = SERVED.len() + UNSERVED.len();
-        assert_eq!(package.interfaces.len(), interfaces);
+        assert_eq!(package.interfaces.len(), SERVED.len());
     }
 
     #[test]

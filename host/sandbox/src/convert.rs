@@ -8,8 +8,7 @@ use sentinel_core::capability::{
 };
 use sentinel_core::event::LogLevel;
 use sentinel_core::http::{
-    BODY_LIMIT, HEADER_LIMIT, HttpBody, HttpHeader, HttpRequest, HttpResponse, SecretField,
-    header_size,
+    BODY_LIMIT, Blob, HEADER_LIMIT, HttpHeader, HttpRequest, HttpResponse, SecretField, header_size,
 };
 use sentinel_core::id::Target;
 
@@ -237,7 +236,7 @@ pub(crate) fn to_http(request: http::Request) -> Result<HttpRequest, CapabilityE
             .parse()
             .map_err(|error| invalid(format!("{error}")))?,
         headers,
-        body: HttpBody(request.body),
+        body: Blob(request.body),
         secret_fields: request
             .secret_fields
             .into_iter()

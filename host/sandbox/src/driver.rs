@@ -1,6 +1,7 @@
 //! What the gate carries calls out with. The drivers crate implements these; the
 //! sandbox knows capabilities only as the traits here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -87,6 +88,24 @@ pub trait AnsibleDriver: Send + Sync {
         request: &AnsibleRequest,
         timeout: Duration,
     ) -> Result<PlaybookReport, CapabilityError>;
+}
+
+/// What plugins remember.
+#[async_trait]
+pub trait MemoryDriver: Send + Sync {
+    /// Everything that earlier runs of the run's plugin left under its policy, by key.
+    async fn load(&self) -> Result<BTreeMap<String, Vec<u8>>, CapabilityError>;
+}
+
+/// Nothing is remembered: where there is no past.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPast;
+
+#[async_trait]
+impl MemoryDriver for NoPast {
+    async fn load(&self) -> Result<BTreeMap<String, Vec<u8>>, CapabilityError> {
+        Ok(BTreeMap::new())
+    }
 }
 
 /// Whether a redirect may be followed: the method and the URL that it leads to.

@@ -27,8 +27,10 @@ mod account;
 mod dry;
 mod evidence;
 mod halt;
+mod memory;
 mod plan;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,7 +38,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng as _;
 use sentinel_core::capability::{
-    CapabilityError, ContainerDetails, DockerCall, DockerRequest, Request, Response,
+    Blob, CapabilityError, ContainerDetails, DockerCall, DockerRequest, MemoryCall, Request,
+    Response,
 };
 use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource, RunMode, StopCause};
 use sentinel_core::grant::Grants;
@@ -55,9 +58,12 @@ pub use self::halt::{EffectGuard, Halt, Halted};
 pub(crate) use self::plan::{LEFT_OUT, in_full};
 
 use self::dry::Rehearsal;
+use self::memory::Memory;
 use self::plan::ApprovedPlan;
 use crate::clock::RunClock;
-use crate::driver::{AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, Settled};
+use crate::driver::{
+    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MemoryDriver, Settled,
+};
 use crate::guest::Source;
 use crate::playback::Playback;
 use crate::run::{RunFailure, RunLimits};
@@ -126,6 +132,8 @@ pub struct GateContext {
     pub ansible: Arc<dyn AnsibleDriver>,
     /// Carries out `http` calls.
     pub http: Arc<dyn HttpDriver>,
+    /// What earlier runs left to remember.
+    pub memory: Arc<dyn MemoryDriver>,
     /// The runtime that the drivers run on; not the one that guests run on.
     pub io: Handle,
     /// Counts the effects that are under way, so that a shutdown can wait for them.
@@ -191,6 +199,7 @@ struct Shared {
     effects: AtomicU32,
     /// What went by `http` so far, in bytes.
     http_bytes: AtomicUsize,
+    memory: Memory,
     /// Whether the next effect is the first one.
     first: AtomicBool,
     /// This run's effects that are under way.
@@ -224,6 +233,7 @@ impl Gate {
                 calls: AtomicU32::new(0),
                 effects: AtomicU32::new(0),
                 http_bytes: AtomicUsize::new(0),
+                memory: Memory::default(),
                 first: AtomicBool::new(!captured),
                 under_way: TaskTracker::new(),
                 doubt: OnceLock::new(),
@@ -247,6 +257,15 @@ impl Gate {
                 Some(answer) => Ok(answer),
                 None => shared.settle(call, request, recorded).await,
             };
+        }
+        if let Request::Memory(asked) = &request {
+            let result = shared.remember(asked).await;
+            shared.flush_clock();
+            let account = &shared.context.recorder;
+            account
+                .observed(self.run(), call, &request, &result)
+                .await?;
+            return Ok(result);
         }
         match shared.admit(&request).await {
             Ok(found) if !request.is_effect() => shared.observation(call, request, found).await,
@@ -376,6 +395,16 @@ impl Gate {
         })
     }
 
+    /// What the run leaves to remember, for when it has ended well: the keys that it set,
+    /// and without a value those that it forgot. A dry run leaves nothing.
+    #[must_use]
+    pub fn remembered(&self) -> BTreeMap<String, Option<Blob>> {
+        if self.shared.rehearsal.is_some() {
+            return BTreeMap::new();
+        }
+        self.shared.memory.changes()
+    }
+
     /// Hands a line of the plugin's log on.
     pub(crate) fn logged(&self, level: LogLevel, message: &str) {
         let shared = &self.shared;
@@ -467,6 +496,11 @@ impl Shared {
             }
             RecordedOutcome::Observed(_) | RecordedOutcome::Denied(_) => {}
         }
+        if let Request::Memory(asked) = request
+            && matches!(recorded.outcome, RecordedOutcome::Observed(Ok(_)))
+        {
+            self.memory.apply(asked);
+        }
         if let Request::Http(asked) = request
             && !matches!(recorded.outcome, RecordedOutcome::Denied(_))
         {
@@ -531,7 +565,21 @@ impl Shared {
                 grants.allows_http(asked, &url)?;
                 Ok(None)
             }
+            Request::Memory(_) => Ok(None),
         }
+    }
+
+    /// A call of `memory`. It touches nothing outside: what is set is the run's own until it
+    /// has ended well.
+    async fn remember(self: &Arc<Self>, asked: &MemoryCall) -> CallResult {
+        if !self.context.grants.memory {
+            return Err(CapabilityError::Denied(
+                "the policy grants no memory (`memory: true`)".to_owned(),
+            ));
+        }
+        let driver = Arc::clone(&self.context.memory);
+        let load = self.look(async move { driver.load().await });
+        self.memory.call(asked, load).await
     }
 
     /// Whether the limits allow an effect; observations always may.
@@ -610,7 +658,9 @@ impl Shared {
             (_, found) => {
                 let timeout = match &request {
                     Request::Http(_) => self.remaining(),
-                    Request::Docker(_) | Request::Ansible(_) => self.docker_timeout(),
+                    Request::Docker(_) | Request::Ansible(_) | Request::Memory(_) => {
+                        self.docker_timeout()
+                    }
                 };
                 let on = found.map(|found| found.identity.id);
                 let (shared, asked) = (Arc::clone(self), request.clone());
@@ -692,7 +742,7 @@ impl Shared {
     ) -> Result<CallResult, PassError> {
         let evidence = match &request {
             // Nothing on the target is touched by it.
-            Request::Http(_) => None,
+            Request::Http(_) | Request::Memory(_) => None,
             Request::Docker(_) | Request::Ansible(_) => {
                 self.evidence(&request, on.as_ref(), details).await
             }
@@ -719,7 +769,7 @@ impl Shared {
                     .map_or(Duration::MAX, Duration::from_millis);
                 asked.min(self.remaining())
             }
-            Request::Http(_) => self.remaining(),
+            Request::Http(_) | Request::Memory(_) => self.remaining(),
         };
         let (answer, answered) = oneshot::channel();
         let shared = Arc::clone(self);
@@ -880,6 +930,7 @@ impl Shared {
                 let why = "whether a server has had a request that was cut off cannot be told";
                 return Ok(Settled::Unknown(why.to_owned()));
             }
+            Request::Memory(_) => return Ok(Settled::NotDone),
         };
         let docker = Arc::clone(&self.context.docker);
         let call = with_container(asked.call, recorded.on.as_ref().map(|on| on.id.clone()));
@@ -946,6 +997,11 @@ async fn carry_out(
             let response = context.http.send(request, &may_follow, timeout).await?;
             Ok(Response::Http(Box::new(response)))
         }
+        // Answered before it comes here.
+        Request::Memory(call) => Err(CapabilityError::Failed(format!(
+            "{} went where nothing is remembered",
+            call.name()
+        ))),
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use sentinel_core::capability::{CapabilityError, DockerCall, DockerRequest, Request, Response};
+use sentinel_core::capability::{
+    Blob, CapabilityError, DockerCall, DockerRequest, MemoryCall, Request, Response,
+};
 use sentinel_core::event::CallResult;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter};
@@ -15,7 +17,7 @@ use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::{DynPollable, subscribe};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use crate::bindings::sentinel::plugin::{ansible, clock, docker, http, log, random, types};
+use crate::bindings::sentinel::plugin::{ansible, clock, docker, http, log, memory, random, types};
 use crate::clock::{Look, RunClock, Timer};
 use crate::convert;
 use crate::gate::{Gate, Halted, PassError, RecordError};
@@ -201,8 +203,7 @@ fn answer<T>(
         .map_err(convert::error)
 }
 
-/// Where everything that a guest sees comes from. `memory` is missing: plugins that import
-/// it are refused when they are loaded.
+/// Where everything that a guest sees comes from.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     // All of WASI 0.2 is linked, because the standard libraries of all languages import
@@ -221,6 +222,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     docker::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     ansible::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     http::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    memory::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 
@@ -624,6 +626,64 @@ impl http::Host for Guest {
             Response::Http(response) => Some(convert::response(*response)),
             _ => None,
         }))
+    }
+}
+
+impl memory::Host for Guest {
+    async fn get(
+        &mut self,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, types::CapabilityError>> {
+        self.remember(MemoryCall::Get { key }, |response| match response {
+            Response::Value(value) => Some(value.map(|value| value.0)),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn set(
+        &mut self,
+        key: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), types::CapabilityError>> {
+        let value = Blob(value);
+        self.remember(MemoryCall::Set { key, value }, |response| {
+            (response == Response::Done).then_some(())
+        })
+        .await
+    }
+
+    async fn forget(
+        &mut self,
+        key: String,
+    ) -> wasmtime::Result<Result<(), types::CapabilityError>> {
+        self.remember(MemoryCall::Forget { key }, |response| {
+            (response == Response::Done).then_some(())
+        })
+        .await
+    }
+
+    async fn keys(
+        &mut self,
+        prefix: String,
+    ) -> wasmtime::Result<Result<Vec<String>, types::CapabilityError>> {
+        self.remember(MemoryCall::Keys { prefix }, |response| match response {
+            Response::Keys(keys) => Some(keys),
+            _ => None,
+        })
+        .await
+    }
+}
+
+impl Guest {
+    async fn remember<T>(
+        &mut self,
+        call: MemoryCall,
+        convert: impl FnOnce(Response) -> Option<T>,
+    ) -> wasmtime::Result<Result<T, types::CapabilityError>> {
+        let name = call.name();
+        let result = self.pass(Request::Memory(call)).await?;
+        Ok(answer(name, result, convert))
     }
 }
 

@@ -19,6 +19,7 @@ pub mod gate;
 pub mod replay;
 pub mod run;
 
+mod allocator;
 mod anatomy;
 mod bindings;
 mod clock;
@@ -27,17 +28,16 @@ mod convert;
 mod engine;
 mod guest;
 mod log;
-mod memory;
 mod playback;
 mod plugin;
 mod plugins;
 mod rehearse;
 mod wrap;
 
+pub use allocator::give_large_blocks_back;
 pub use anatomy::{Anatomy, CONTRACT, Form};
 pub use engine::{Sandbox, SandboxConfig, SandboxError};
 pub use gate::Gate;
-pub use memory::give_large_blocks_back;
 pub use plugin::{LoadError, ParamError, Plugin};
 pub use plugins::Plugins;
 pub use rehearse::Script;

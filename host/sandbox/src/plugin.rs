@@ -111,14 +111,6 @@ pub enum LoadError {
         /// What it imports.
         name: String,
     },
-    /// It wants what the contract has and this version does not serve.
-    #[error(
-        "it imports `{name}`, which this version of sentinel does not serve: build it without that interface"
-    )]
-    Unserved {
-        /// The interface.
-        name: String,
-    },
     /// A function has other parameters or results than the contract says.
     #[error(
         "{function} has other types than in sentinel:plugin@{version} ({detail}): build it with the `wit` folder or the SDK of this version",

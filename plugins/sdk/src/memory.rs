@@ -1,7 +1,6 @@
 //! Small durable state of a plugin under a policy: what one run leaves for the next.
 //!
-//! Sentinel 0.1 does not serve this yet: it refuses a plugin that calls it when the plugin
-//! is loaded.
+//! A policy grants it with `memory: true`.
 //!
 //! Nothing is shared between policies. What is set is committed when the run ends without
 //! a failure, and dropped otherwise. Keys are 1 to 128 bytes; a value is at most 16 KiB,

@@ -12,7 +12,7 @@ use sentinel_core::capability::{
 use sentinel_core::engine::Member;
 use sentinel_core::event::{CallResult, Resource};
 use sentinel_core::guard::settings::Fleet;
-use sentinel_core::http::{HttpBody, HttpResponse};
+use sentinel_core::http::{Blob, HttpResponse};
 use sentinel_core::id::{RunId, Target};
 use sentinel_core::incident::VerifyCheck;
 
@@ -112,9 +112,10 @@ impl Docker {
             Request::Http(_) => Ok(Response::Http(Box::new(HttpResponse {
                 status: 200,
                 headers: Vec::new(),
-                body: HttpBody::default(),
+                body: Blob::default(),
                 truncated: false,
             }))),
+            Request::Memory(_) => Ok(Response::Done),
             Request::Docker(docker) => match &docker.call {
                 DockerCall::Inspect { container } => {
                     let details = self.details(container).ok_or_else(|| {

@@ -264,7 +264,7 @@ impl<'de> Deserialize<'de> for UrlPattern {
 mod tests {
     use super::*;
     use crate::grant::Grants;
-    use crate::http::{HttpBody, HttpHeader};
+    use crate::http::{Blob, HttpHeader};
 
     fn fits(pattern: &str, url: &str) -> bool {
         let pattern: UrlPattern = pattern.parse().unwrap();
@@ -407,7 +407,7 @@ mod tests {
                 name: "Authorization".to_owned(),
                 value: value.to_owned(),
             }],
-            body: HttpBody::default(),
+            body: Blob::default(),
             secret_fields: Vec::new(),
             timeout_ms: None,
         }

@@ -200,7 +200,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::http::{HttpBody, HttpMethod, HttpRequest};
+    use crate::http::{Blob, HttpMethod, HttpRequest};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -246,7 +246,7 @@ mod tests {
             method: HttpMethod::Post,
             url: "http://chat/".parse().unwrap(),
             headers: Vec::new(),
-            body: HttpBody::default(),
+            body: Blob::default(),
             secret_fields: Vec::new(),
             timeout_ms: None,
         }));

@@ -91,18 +91,8 @@ fn check_plugin(
         return vec![places.source.error(&at.plugin, problem)];
     };
     let missing = policy.grants.imports_missing(&facts.imports);
-    let (unserved, ungranted): (Vec<_>, Vec<_>) = missing
-        .into_iter()
-        .partition(|import| matches!(import, Import::Memory));
+    let ungranted: Vec<_> = missing.into_iter().collect();
     let mut errors = Vec::new();
-    for import in unserved {
-        let problem = Problem::new(format!(
-            "this version does not serve {import}, which plugin {plugin} calls"
-        ))
-        .label(format!("calls {import}"))
-        .help("use a plugin that does without it");
-        errors.push(places.source.error(&at.plugin, problem));
-    }
     if !ungranted.is_empty() {
         let problem = not_granted(policy, plugin, &ungranted);
         errors.push(places.source.error(&at.plugin, problem));
@@ -217,6 +207,9 @@ fn grants_to_write(grants: &Grants, missing: &[Import]) -> String {
             [one] => format!("http: {one}"),
             several => format!("http: [{}]", several.join(", ")),
         });
+    }
+    if grants.memory || missing.contains(&Import::Memory) {
+        parts.push("memory: true".to_owned());
     }
     parts.join(", ")
 }

@@ -27,7 +27,6 @@ use crate::template::{TargetTemplate, Template, TemplateError};
 
 const FILE: Keys = Keys {
     known: &["policies"],
-    later: &[],
 };
 const POLICY: Keys = Keys {
     known: &[
@@ -46,7 +45,6 @@ const POLICY: Keys = Keys {
         "on_interrupt",
         "escalate",
     ],
-    later: &[],
 };
 const STEP: Keys = Keys {
     known: &[
@@ -58,44 +56,32 @@ const STEP: Keys = Keys {
         "on_interrupt",
         "when",
     ],
-    later: &[],
 };
 const WHEN: Keys = Keys {
     known: &["after", "on"],
-    later: &[],
 };
 const APPROVAL: Keys = Keys {
     known: &["expires", "people"],
-    later: &[],
 };
-const EVIDENCE: Keys = Keys {
-    known: &["logs"],
-    later: &[],
-};
+const EVIDENCE: Keys = Keys { known: &["logs"] };
 const ESCALATE: Keys = Keys {
     known: &["plugin", "params", "timeout", "attempts"],
-    later: &[],
 };
 const VERIFY: Keys = Keys {
     known: &["http", "docker", "alert", "within", "every"],
-    later: &[],
 };
 const GRANTS: Keys = Keys {
-    known: &["docker", "ansible", "http"],
-    later: &["memory"],
+    known: &["docker", "ansible", "http", "memory"],
 };
 const DOCKER: Keys = Keys {
     known: &["hosts", "containers", "labels", "actions"],
-    later: &[],
 };
 const ANSIBLE: Keys = Keys {
     known: &["playbooks"],
-    later: &[],
 };
 
 const HTTP: Keys = Keys {
     known: &["urls", "methods", "secrets"],
-    later: &[],
 };
 
 const MAX_STEPS: usize = 16;
@@ -741,10 +727,18 @@ impl PolicyReader<'_> {
             Some(AnsibleGrant { playbooks })
         });
         let http = self.optional(&section, "http", Self::http_grants);
+        let memory = self.optional(&section, "memory", |this, node| {
+            let Content::Bool(granted) = node.content else {
+                let help = "plugins may remember something under this policy with `memory: true`";
+                return this.reader.wrong_type(node, "true or false", help);
+            };
+            Some(granted)
+        });
         Some(Grants {
             docker: docker.ok()?,
             ansible: ansible.ok()?,
             http: http.ok()?.unwrap_or_default(),
+            memory: memory.ok()?.unwrap_or_default(),
         })
     }
 

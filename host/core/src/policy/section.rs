@@ -15,8 +15,6 @@ use crate::duration::HumanDuration;
 pub(crate) struct Keys {
     /// Those that this version knows.
     pub(crate) known: &'static [&'static str],
-    /// Those that the language has and this version has not.
-    pub(crate) later: &'static [&'static str],
 }
 
 /// A map whose keys have been checked.
@@ -107,15 +105,6 @@ impl Reader<'_> {
                         .help(format!(
                             "it stands at {line}:{column} already; keep one of the two"
                         )),
-                );
-                continue;
-            }
-            if keys.later.contains(&name.as_str()) {
-                self.fail::<()>(
-                    &key.at,
-                    Problem::new(format!("`{name}` in {what} is not in this version"))
-                        .label("not in this version")
-                        .help(format!("remove it; valid keys: {valid}")),
                 );
                 continue;
             }

@@ -1,16 +1,19 @@
 //! Runs plugins for the engine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use sentinel_core::capability::CapabilityError;
 use sentinel_core::engine::{Input, Order};
 use sentinel_core::event::{FailureClass, RunMode, RunResult};
-use sentinel_core::id::{Digest, PluginName, RunId};
+use sentinel_core::id::{Digest, PluginName, PolicyName, RunId};
 use sentinel_core::recording::Recording;
 use sentinel_core::timeline;
 use sentinel_journal::{Journal, Reader};
-use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver, HttpDriver};
+use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver, HttpDriver, MemoryDriver};
 use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateMode, Halt};
 use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
 use tokio::sync::{mpsc, watch};
@@ -187,6 +190,11 @@ impl Executor {
             docker: self.docker.clone(),
             ansible: self.ansible.clone(),
             http: self.http.clone(),
+            memory: Arc::new(Remembered {
+                reader: self.reader.clone(),
+                policy: order.policy.clone(),
+                plugin: order.plugin.clone(),
+            }),
             io: tokio::runtime::Handle::current(),
             effects: self.effects.clone(),
             limits: bounds.gate(),
@@ -230,6 +238,9 @@ impl Executor {
         };
         // A run that was cut off may leave an effect under way.
         gate.settled().await;
+        if report.as_ref().is_some_and(|report| report.result.is_ok()) {
+            recorder.remembered(&order.plugin, gate.remembered());
+        }
         // What the run did is on the disk before its end is.
         let mut wait = Duration::from_millis(50);
         while recorder.flush().await.is_err() && !self.journal.is_closed() {
@@ -281,5 +292,21 @@ impl Executor {
             attempt: order.rung.attempt,
             params: order.params.clone(),
         })
+    }
+}
+
+/// What a plugin remembers under a policy, from the journal.
+struct Remembered {
+    reader: Arc<Reader>,
+    policy: PolicyName,
+    plugin: PluginName,
+}
+
+#[async_trait]
+impl MemoryDriver for Remembered {
+    async fn load(&self) -> Result<BTreeMap<String, Vec<u8>>, CapabilityError> {
+        self.reader
+            .memory(&self.policy, &self.plugin)
+            .map_err(|error| CapabilityError::Unavailable(error.to_string()))
     }
 }

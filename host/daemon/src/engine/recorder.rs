@@ -1,13 +1,14 @@
 //! Writes what a run does to the journal, as the gate reports it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sentinel_core::capability::{CapabilityError, Request};
+use sentinel_core::capability::{Blob, CapabilityError, Request};
 use sentinel_core::engine::Input;
 use sentinel_core::event::{CallResult, Event, EventBody, LogLevel, PlannedEffect, Resource};
-use sentinel_core::id::RunId;
+use sentinel_core::id::{PluginName, RunId};
 use sentinel_journal::{Append, Journal};
 use sentinel_sandbox::gate::{Evidence, RecordError, Recorder};
 use tokio::sync::watch;
@@ -63,6 +64,17 @@ impl RunRecorder {
 
     fn waiting(&self) -> MutexGuard<'_, Vec<Event>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what a run that ended well leaves to remember.
+    pub(super) fn remembered(&self, plugin: &PluginName, changes: BTreeMap<String, Option<Blob>>) {
+        if !changes.is_empty() {
+            self.push(self.event(EventBody::Remembered {
+                run: self.run,
+                plugin: plugin.clone(),
+                changes,
+            }));
+        }
     }
 
     /// Adds an event; true when it is time to write.

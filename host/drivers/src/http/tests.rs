@@ -102,7 +102,7 @@ fn request(method: HttpMethod, url: &str, headers: &[(&str, &str)]) -> HttpReque
                 value: (*value).to_owned(),
             })
             .collect(),
-        body: HttpBody::default(),
+        body: Blob::default(),
         secret_fields: Vec::new(),
         timeout_ms: None,
     }
@@ -114,7 +114,7 @@ fn get(url: &str) -> HttpRequest {
 
 fn post(url: &str) -> HttpRequest {
     HttpRequest {
-        body: HttpBody(b"what is posted".to_vec()),
+        body: Blob(b"what is posted".to_vec()),
         ..request(HttpMethod::Post, url, &[("Content-Type", "text/plain")])
     }
 }
@@ -131,7 +131,7 @@ async fn follow(request: &HttpRequest) -> HttpResponse {
 async fn a_request_goes_out_as_it_was_asked_for() {
     let server = Server::saying("201 Created\r\nX-Id: 7\r\nX-Id: 8", b"\xffmade").await;
     let asked = HttpRequest {
-        body: HttpBody(b"{}".to_vec()),
+        body: Blob(b"{}".to_vec()),
         ..request(
             HttpMethod::Put,
             &format!("{}/a%20b?q=%2F#part", server.base),

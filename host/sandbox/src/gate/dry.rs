@@ -10,7 +10,7 @@ use sentinel_core::capability::{
     DockerCall, PlaybookReport, Request, Response,
 };
 use sentinel_core::event::Resource;
-use sentinel_core::http::{HttpBody, HttpResponse};
+use sentinel_core::http::{Blob, HttpResponse};
 
 use super::plan::stand_in;
 use crate::driver::ContainerIdentity;
@@ -84,10 +84,11 @@ impl Rehearsal {
                 return Response::Http(Box::new(HttpResponse {
                     status: 200,
                     headers: Vec::new(),
-                    body: HttpBody::default(),
+                    body: Blob::default(),
                     truncated: false,
                 }));
             }
+            Request::Memory(_) => return Response::Done,
         };
         let (change, response) = match &asked.call {
             DockerCall::Start { .. } => (Some(Change::Started), Response::Done),

@@ -177,6 +177,7 @@ pub(crate) fn in_full(request: &Request) -> String {
             );
             details.join(", ")
         }
+        Request::Memory(asked) => asked.about().to_owned(),
         Request::Http(asked) => {
             let mut details: Vec<String> = asked
                 .headers

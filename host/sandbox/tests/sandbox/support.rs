@@ -20,12 +20,12 @@ use sentinel_core::event::{
     CallResult, Event, EventBody, LogLevel, PlannedEffect, Resource, RunResult,
 };
 use sentinel_core::grant::Grants;
-use sentinel_core::http::{HttpBody, HttpMethod, HttpRequest, HttpResponse, HttpUrl};
+use sentinel_core::http::{Blob, HttpMethod, HttpRequest, HttpResponse, HttpUrl};
 use sentinel_core::id::{IncidentId, RunId};
 use sentinel_core::incident::OnInterrupt;
 use sentinel_core::recording::Recording;
 use sentinel_sandbox::driver::{
-    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MayFollow, Settled,
+    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MayFollow, NoPast, Settled,
 };
 use sentinel_sandbox::gate::{
     EffectGuard, Evidence, GateContext, GateLimits, GateMode, Halt, Halted, RecordError, Recorder,
@@ -344,7 +344,7 @@ impl HttpDriver for World {
         Ok(HttpResponse {
             status: 200,
             headers: Vec::new(),
-            body: HttpBody(body.into_bytes()),
+            body: Blob(body.into_bytes()),
             truncated: false,
         })
     }
@@ -681,6 +681,7 @@ pub(crate) fn context(world: &Arc<World>) -> GateContext {
         recorder: Arc::clone(world) as Arc<dyn Recorder>,
         docker: Arc::clone(world) as Arc<dyn DockerDriver>,
         ansible: Arc::clone(world) as Arc<dyn AnsibleDriver>,
+        memory: Arc::new(NoPast),
         http: Arc::clone(world) as Arc<dyn HttpDriver>,
         io: Handle::current(),
         effects: TaskTracker::new(),

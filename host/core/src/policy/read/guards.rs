@@ -22,27 +22,21 @@ const GUARDS: Keys = Keys {
         "blast_radius",
         "maintenance",
     ],
-    later: &[],
 };
 const RATE: Keys = Keys {
     known: &["max", "then"],
-    later: &[],
 };
 const BREAKER: Keys = Keys {
     known: &["failures", "open_for"],
-    later: &[],
 };
 const BLAST_RADIUS: Keys = Keys {
     known: &["max", "of", "calm"],
-    later: &[],
 };
 const FLEET: Keys = Keys {
     known: &["host", "labels"],
-    later: &[],
 };
 const MAINTENANCE: Keys = Keys {
     known: &["days", "from", "to", "zone"],
-    later: &[],
 };
 
 const MAX_CONCURRENCY: u32 = 64;

@@ -57,7 +57,7 @@ const EXPECTED: Keys = keys(&[
 ]);
 
 const fn keys(known: &'static [&'static str]) -> Keys {
-    Keys { known, later: &[] }
+    Keys { known }
 }
 
 const YEAR: Duration = Duration::from_hours(365 * 24);

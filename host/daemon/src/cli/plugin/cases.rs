@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
-use sentinel_core::capability::{CapabilityError, Request, Response};
+use sentinel_core::capability::{Blob, CapabilityError, Request, Response};
 use sentinel_core::event::{CallResult, LogLevel};
 use sentinel_core::id::{IncidentId, PolicyName, RunId, Target};
 use sentinel_sandbox::{IncidentInput, Outcome, RunFailure, Script};
@@ -145,7 +145,7 @@ struct ExpectedEnd {
 }
 
 /// The calls of the contract by their names, as cases write them: which fields they have.
-const CALLS: [(&str, &[&str]); 11] = [
+const CALLS: [(&str, &[&str]); 16] = [
     ("docker.list", &["host", "all", "labels"]),
     ("docker.inspect", &["host", "container"]),
     ("docker.logs", &["host", "container", "lines"]),
@@ -160,6 +160,21 @@ const CALLS: [(&str, &[&str]); 11] = [
         "ansible.run",
         &["playbook", "extra_vars", "limit", "tags", "timeout_ms"],
     ),
+    (
+        "http.send",
+        &[
+            "method",
+            "url",
+            "headers",
+            "body",
+            "secret_fields",
+            "timeout_ms",
+        ],
+    ),
+    ("memory.get", &["key"]),
+    ("memory.set", &["key", "value"]),
+    ("memory.forget", &["key"]),
+    ("memory.keys", &["prefix"]),
 ];
 
 /// The ways to end that a case can expect.
@@ -378,6 +393,18 @@ fn response(call: &str, container: &str, given: Value) -> Result<Response, Strin
             });
             read("playbook", over(default, given)?)
         }
+        "http.send" => {
+            let default = json!({
+                "status": 200, "headers": [], "body": { "text": "" }, "truncated": false,
+            });
+            read("http", over(default, given)?)
+        }
+        "memory.get" => match given {
+            Value::Null => Ok(Response::Value(None)),
+            Value::String(text) => Ok(Response::Value(Some(Blob(text.into_bytes())))),
+            other => Err(format!("expected a text, found {other}")),
+        },
+        "memory.keys" => read("keys", if given.is_null() { json!([]) } else { given }),
         _ if given.is_null() => Ok(Response::Done),
         _ => Err("it has nothing to answer: leave it out".to_owned()),
     }

@@ -19,6 +19,7 @@ use sentinel_core::timeline;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::Docker;
 use sentinel_drivers::http::Http;
+use sentinel_sandbox::driver::NoPast;
 use sentinel_sandbox::gate::{
     EffectGuard, Evidence, GateContext, GateLimits, GateMode, Halt, Halted, RecordError, Recorder,
 };
@@ -154,6 +155,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
             docker: Arc::new(docker),
             ansible: Arc::new(ansible),
             http: Arc::new(http),
+            memory: Arc::new(NoPast),
             io: tokio::runtime::Handle::current(),
             effects: TaskTracker::new(),
             limits: GateLimits::default(),
@@ -393,7 +395,8 @@ fn whatever_it_imports(plugin: &Plugin) -> Result<Grants, Failure> {
                 });
             }
             // No pattern stands for every host: --grants has to name them.
-            Import::Http | Import::Memory => {}
+            Import::Http => {}
+            Import::Memory => grants.memory = true,
         }
     }
     Ok(grants)
