@@ -55,11 +55,13 @@ pub(crate) enum Measure {
     Journal,
     /// The time to start with a long past
     Start,
+    /// The time to start with fifty plugins, and to take a new version of one over
+    Plugins,
 }
 
 impl Measure {
     /// All of them.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Disk,
         Self::Accept,
         Self::AcceptGroups,
@@ -71,6 +73,7 @@ impl Measure {
         Self::StormIncidents,
         Self::Journal,
         Self::Start,
+        Self::Plugins,
     ];
 
     fn name(self) -> &'static str {
@@ -86,6 +89,7 @@ impl Measure {
             Self::StormIncidents => "storm-incidents",
             Self::Journal => "journal",
             Self::Start => "start",
+            Self::Plugins => "plugins",
         }
     }
 }
@@ -171,6 +175,7 @@ impl Bench {
             }
             Measure::Journal => self.journal(),
             Measure::Start => self.start(),
+            Measure::Plugins => self.plugins(),
         }
     }
 
@@ -468,6 +473,73 @@ impl Bench {
         ])
     }
 
+    /// Fifty plugins, and new versions of one of them.
+    fn plugins(&self) -> Result<Vec<Row>> {
+        const COUNT: usize = 50;
+        const VERSIONS: usize = 20;
+        let mut daemon = Daemon::prepare(&self.built)?;
+        let wasm = std::fs::read(daemon.path("plugins/docker-restart.wasm"))?;
+        for number in 1..COUNT {
+            let name = format!("docker-rest-{number:02}");
+            let copy = another(&wasm, b"docker-restart", name.as_bytes());
+            std::fs::write(daemon.path(&format!("plugins/{name}.wasm")), copy)?;
+        }
+        note("plugins: the first start compiles them");
+        let first = daemon.serve()?.as_secs_f64() * 1e3;
+        daemon.stop()?;
+        let kept = best(&mut daemon)?;
+        daemon.serve()?;
+        let mut delays = Vec::with_capacity(VERSIONS);
+        for number in 0..VERSIONS {
+            // Bytes that were never seen before, as those of a new build.
+            let summary = format!("Starts a contain{number:02}");
+            let copy = another(&wasm, b"Starts a container", summary.as_bytes());
+            let (beside, there) = (
+                daemon.path("plugins/.new"),
+                daemon.path("plugins/docker-restart.wasm"),
+            );
+            std::fs::write(&beside, copy)?;
+            let begun = Instant::now();
+            std::fs::rename(beside, there)?;
+            let mut connection = Connection::open(daemon.address())?;
+            loop {
+                let (_, text) = connection.get(daemon.address(), "/api/v1/plugins")?;
+                if text.contains(&summary) {
+                    break;
+                }
+                if begun.elapsed() > Duration::from_secs(30) {
+                    bail!("a new version did not serve within 30 s");
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            delays.push(begun.elapsed());
+        }
+        let delays = Latencies::new(delays)?;
+        let name = Measure::Plugins.name();
+        Ok(vec![
+            Row::new(name, "start with 50 plugins, compiled before", kept, "ms")
+                .aim(Aim::AtMost(100.0))
+                .by(format!(
+                    "{first:.0} ms for the first start, which compiles them"
+                )),
+            Row::new(
+                name,
+                "a new version in its folder serves, p50",
+                delays.at(0.5),
+                "ms",
+            )
+            .aim(Aim::AtMost(200.0))
+            .by("a quiet window of 50 ms, the compiler, two commits"),
+            Row::new(
+                name,
+                "a new version in its folder serves, worst of 20",
+                delays.at(1.0),
+                "ms",
+            )
+            .aim(Aim::AtMost(200.0)),
+        ])
+    }
+
     /// With a long past.
     fn start(&self) -> Result<Vec<Row>> {
         let mut daemon = Daemon::start(&self.built)?;
@@ -492,6 +564,23 @@ impl Bench {
             )),
         ])
     }
+}
+
+/// A copy of a plugin that differs from it in one word of the same length.
+fn another(wasm: &[u8], word: &[u8], by: &[u8]) -> Vec<u8> {
+    let mut copy = wasm.to_vec();
+    let places: Vec<usize> = wasm
+        .windows(word.len())
+        .enumerate()
+        .filter(|(_, window)| *window == word)
+        .map(|(at, _)| at)
+        .collect();
+    for at in places {
+        if let Some(place) = copy.get_mut(at..at + word.len()) {
+            place.copy_from_slice(by);
+        }
+    }
+    copy
 }
 
 /// The best of three starts, in milliseconds: the others had bad luck.
