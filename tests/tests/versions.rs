@@ -349,8 +349,9 @@ policies:
     verify: {{ docker: running, within: 5s }}
     guards: {{ cooldown: 1s }}
     grants:
-      docker: {{ containers: ['infra-sentinel-test-*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate] }}
+      docker: {{ containers: ['infra-sentinel-test-*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate, duplicate, remove] }}
       ansible: {{ playbooks: ['*.yml'] }}
+      http: {{ urls: ['https://example.com/'], methods: [GET] }}
 "#,
         name = container.name
     );
