@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// Policies that run the plugin that counts its runs.
 fn policies(policies: &[(&str, &str, bool)]) -> String {
-    let list: String = policies
+    let list: Vec<String> = policies
         .iter()
         .map(|(name, mode, fails)| {
             format!(
@@ -23,7 +23,7 @@ fn policies(policies: &[(&str, &str, bool)]) -> String {
             )
         })
         .collect();
-    format!("policies:{list}")
+    format!("policies:{}", list.concat())
 }
 
 /// What the run of a new incident says.
