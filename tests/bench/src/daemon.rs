@@ -124,8 +124,8 @@ impl Daemon {
             path.join("sentinel.yaml"),
             format!(
                 "listen: {address}\ndata_dir: data\nplugins_dir: plugins\npolicies_dir: policies\n\
-                 # The default would hold back all but 600 of the restarts that are measured.\n\
-                 limits: {{guards: {{total_rate: 10000/10s}}}}\n\
+                 # The defaults would hold back all but 600 of the restarts, and the last of the incidents.\n\
+                 limits: {{incidents: 20000, guards: {{total_rate: 10000/10s}}}}\n\
                  ansible: {{playbooks_dir: playbooks}}\ndocker: {{hosts: {{local: 'unix://{}'}}}}\n",
                 socket.display()
             ),

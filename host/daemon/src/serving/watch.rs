@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use sentinel_core::control::{ControlBody, ControlEvent};
 use sentinel_core::id::{Digest, PluginName};
 use sentinel_core::version::Versions;
 use sentinel_journal::{Append, Journal, PluginRecord, Reader, StoredServing, WriteError};
+use sentinel_sandbox::Plugin;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,11 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long a folder must be quiet before it is looked at: writing a file is several
 /// events.
-const QUIET: Duration = Duration::from_millis(50);
+const QUIET: Duration = Duration::from_millis(100);
+
+/// The same after a file that is whole: it was renamed, or closed by its writer. Others may
+/// be meant to come with it.
+const WHOLE: Duration = Duration::from_millis(20);
 
 /// How long a look is put off at the most.
 const AT_MOST: Duration = Duration::from_secs(2);
@@ -167,7 +173,14 @@ impl Reloader {
         why: Why<'_>,
     ) -> Result<(), WriteError> {
         let events = self.transitions(current, &serving, why);
-        keep(&self.journal, &serving, fresh, events.clone())
+        // What served once is kept already.
+        let versions = self.versions().clone();
+        let new = |plugin: &&Arc<Plugin>| {
+            let mut served = versions.served(&plugin.name).iter();
+            !served.any(|served| served.digest == plugin.digest)
+        };
+        let new: Vec<_> = serving.plugins.iter().filter(new).collect();
+        keep(&self.journal, &serving, &new, fresh, events.clone())
             .await
             .inspect_err(|error| self.metrics.journal_failed("what serves", error))?;
         let mut versions = self.versions();
@@ -302,7 +315,7 @@ impl Reloader {
         mut requests: mpsc::UnboundedReceiver<Request>,
         stopping: CancellationToken,
     ) {
-        let (events, mut changed) = mpsc::channel(1);
+        let (events, mut changed) = mpsc::channel(64);
         let mut watcher = watcher(events);
         let folders = &self.loader.folders;
         loop {
@@ -313,8 +326,9 @@ impl Reloader {
                 watch(watcher, &folders.policies);
             }
             self.reload().await;
+            let mut whole = false;
             tokio::select! {
-                Some(()) = changed.recv() => {}
+                Some(of) = changed.recv() => whole = of,
                 Some(request) = requests.recv() => {
                     // What it writes into the folder is an event of its own, which finds
                     // nothing left to do.
@@ -326,7 +340,12 @@ impl Reloader {
             }
             // Quiet is when nothing has come for a while, but not for ever: somebody may
             // write there all the time.
-            let quiet = async { while let Ok(Some(())) = timeout(QUIET, changed.recv()).await {} };
+            let quiet = async {
+                let window = |whole| if whole { WHOLE } else { QUIET };
+                while let Ok(Some(of)) = timeout(window(whole), changed.recv()).await {
+                    whole = of;
+                }
+            };
             if timeout(AT_MOST, quiet).await.is_err() {
                 tracing::debug!("the folders do not come to rest; looking all the same");
             }
@@ -338,11 +357,12 @@ impl Reloader {
 async fn keep(
     journal: &Journal,
     serving: &Serving,
+    new: &[&Arc<Plugin>],
     fresh: &BTreeMap<Digest, Vec<u8>>,
     events: Vec<ControlEvent>,
 ) -> Result<(), WriteError> {
     let at = Timestamp::now();
-    for plugin in serving.plugins.iter() {
+    for plugin in new {
         let digest = plugin.digest;
         let Some(wasm) = fresh.get(&digest) else {
             continue;
@@ -361,11 +381,15 @@ async fn keep(
         .await
 }
 
-fn watcher(events: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+/// Tells of each change whether it left a file whole.
+fn watcher(events: mpsc::Sender<bool>) -> Option<RecommendedWatcher> {
     let handler = move |event: notify::Result<notify::Event>| {
-        let reading = event.is_ok_and(|event| event.kind.is_access());
+        let kind = event.map_or(EventKind::Any, |event| event.kind);
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let whole = kind == closed || matches!(kind, EventKind::Modify(ModifyKind::Name(_)));
+        let reading = kind.is_access() && !whole;
         // A full channel already says that something changed.
-        if !reading && events.try_send(()).is_err() {
+        if !reading && events.try_send(whole).is_err() {
             tracing::trace!("a change is already waiting to be looked at");
         }
     };
