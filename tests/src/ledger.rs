@@ -3,7 +3,7 @@
 //!
 //! For policies of one step with one attempt, so that an incident has at most one effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -20,13 +20,21 @@ pub struct Accepted {
     pub policies: Vec<&'static str>,
     /// The target that it leads to.
     pub target: String,
+    /// Whether its end may have been accepted too: then it may have ended before the engine
+    /// came to it, and an alert that is over opens nothing.
+    pub resolved: bool,
 }
+
+/// The fingerprint and the start of a firing alert.
+pub type Episode = (String, Timestamp);
 
 /// The three accounts.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// What senders were told was accepted.
     pub accepted: Vec<Accepted>,
+    /// Every alert that the journal took in.
+    pub journaled: BTreeSet<Episode>,
     /// Every incident with its events, as `GET /api/v1/incidents/{id}` shows it.
     pub incidents: Vec<Value>,
     /// What the Docker Engine was asked and has done.
@@ -36,7 +44,7 @@ pub struct Ledger {
 /// Where the accounts differ.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Violation {
-    /// An alert was accepted and no incident of the policy knows of it.
+    /// An alert was accepted and no incident of the policy knows of it, or not even the journal.
     Lost {
         /// The policy.
         policy: String,
@@ -128,14 +136,16 @@ impl Ledger {
         let mut lost = Vec::new();
         for accepted in &self.accepted {
             let starts_at: Timestamp = accepted.alert.starts_at.parse().expect("a time");
+            let episode = (accepted.alert.fingerprint.clone(), identifying(starts_at));
+            let overtaken = accepted.resolved && self.journaled.contains(&episode);
             for policy in &accepted.policies {
                 let key = (
                     (*policy).to_owned(),
                     accepted.target.clone(),
-                    accepted.alert.fingerprint.clone(),
-                    identifying(starts_at),
+                    episode.0.clone(),
+                    episode.1,
                 );
-                if known.binary_search(&key).is_err() {
+                if !overtaken && known.binary_search(&key).is_err() {
                     lost.push(Violation::Lost {
                         policy: key.0,
                         target: key.1,
@@ -259,7 +269,8 @@ fn text(value: &Value) -> String {
 
 /// A start as fine as Alertmanager's own API tells it: what is finer is no part of an
 /// alert's identity.
-fn identifying(starts_at: Timestamp) -> Timestamp {
+#[must_use]
+pub fn identifying(starts_at: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(starts_at.as_millisecond()).expect("a time")
 }
 
@@ -317,9 +328,11 @@ mod tests {
                 alert: alert.clone(),
                 policies: vec!["p"],
                 target: TARGET.to_owned(),
+                resolved: false,
             }],
             incidents: vec![incident(1, &alert, &[2])],
             effects: vec![effect(3, Some(4))],
+            ..Ledger::default()
         };
         (alert, ledger)
     }
@@ -334,6 +347,15 @@ mod tests {
         let (alert, mut ledger) = sound();
         ledger.accepted[0].alert = alert.again();
         assert!(matches!(ledger.violations()[..], [Violation::Lost { .. }]));
+        // Unless it was over before the engine came to it, if it is in the journal.
+        ledger.accepted[0].resolved = true;
+        assert!(matches!(ledger.violations()[..], [Violation::Lost { .. }]));
+        let again = &ledger.accepted[0].alert;
+        let starts_at = identifying(again.starts_at.parse().unwrap());
+        let journaled = BTreeSet::from([(again.fingerprint.clone(), starts_at)]);
+        ledger.journaled = journaled;
+        assert_eq!(ledger.violations(), []);
+        ledger.accepted[0].resolved = false;
         // Another alert of an open incident is not lost.
         let seen = json!({"kind": "alert-seen", "at": at(2), "episode": {
             "fingerprint": alert.fingerprint, "starts_at": ledger.accepted[0].alert.starts_at,

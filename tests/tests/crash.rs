@@ -6,13 +6,15 @@
 //! `SENTINEL_CRASH_ROUNDS` says how often the daemon is killed (60; `make crash` does 500), `SENTINEL_CRASH_SEED`
 //! repeats what one run sent and when it killed. What the machine makes of it differs each time.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rusqlite::{Connection, OpenFlags};
 use sentinel_tests::daemon::{Daemon, count};
 use sentinel_tests::fake_docker::{Call, Container, Effect, FakeDocker, Fault, Manner, Progress};
-use sentinel_tests::ledger::{Accepted, Ledger, Violation};
+use sentinel_tests::ledger::{Accepted, Episode, Ledger, Violation, identifying};
 use sentinel_tests::payload::{Alert, webhook};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -200,6 +202,7 @@ impl Load {
                     alert: alert.clone(),
                     policies: kind.policies.to_vec(),
                     target: format!("docker://local/{}", container(alert)),
+                    resolved: false,
                 }));
             random.sleep(20, 120).await;
             match random.below(8) {
@@ -207,6 +210,8 @@ impl Load {
                 0 => self.deliver(&mut random, &body).await,
                 1 => {
                     let resolved: Vec<Alert> = body.iter().map(Alert::resolved).collect();
+                    // Before it is sent: it may be accepted without an answer.
+                    self.resolving(&body);
                     self.deliver(&mut random, &resolved).await;
                 }
                 _ => {}
@@ -228,6 +233,18 @@ impl Load {
             self.fake.add((kind.container)(random, &name));
         }
         (Alert::firing(kind.alert, &[("container", &name)]), kind)
+    }
+
+    /// Notes that the end of these alerts is on its way.
+    fn resolving(&self, alerts: &[Alert]) {
+        let is_one = |of: &Accepted| {
+            let mut fingerprints = alerts.iter().map(|alert| &alert.fingerprint);
+            fingerprints.any(|fingerprint| *fingerprint == of.alert.fingerprint)
+        };
+        let mut accepted = self.accepted.lock().unwrap();
+        for of in accepted.iter_mut().filter(|of| is_one(of)) {
+            of.resolved = true;
+        }
     }
 
     async fn deliver(&self, random: &mut Random, alerts: &[Alert]) {
@@ -299,6 +316,22 @@ async fn ready(daemon: &Daemon) {
             .then_some(())
     })
     .await;
+}
+
+/// Every firing alert in the journal.
+fn journaled(daemon: &Daemon) -> BTreeSet<Episode> {
+    let path = daemon.path("data/journal.sqlite");
+    let journal = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut rows = journal
+        .prepare("SELECT fingerprint, starts_at FROM alerts WHERE status = 'firing'")
+        .unwrap();
+    rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .map(|row| {
+            let (fingerprint, starts_at): (String, String) = row.unwrap();
+            (fingerprint, identifying(starts_at.parse().unwrap()))
+        })
+        .collect()
 }
 
 /// Every incident with its events.
@@ -393,6 +426,7 @@ async fn killed_at_random_moments_it_loses_nothing_and_does_nothing_twice() {
             let incidents = incidents(&daemon).await;
             let ledger = Ledger {
                 accepted: load.accepted.lock().unwrap().clone(),
+                journaled: journaled(&daemon),
                 incidents,
                 effects: load.fake.effects(),
             };
