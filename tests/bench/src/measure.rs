@@ -302,8 +302,8 @@ impl Bench {
                 "ms",
             )
             .aim(Aim::AtMost(0.6))
-            .limit(3.0 * floor.at(0.5))
-            .by("three commits: alert, run started, effect begun"),
+            .limit(2.0 * floor.at(0.5))
+            .by("two commits, one after the other: alert, effect begun"),
             Row::new(
                 name,
                 "delivery to first effect at 50/s, p99",
@@ -334,7 +334,7 @@ impl Bench {
             Row::new(name, "memory at idle, RSS", rss, "MiB")
                 .aim(Aim::AtMost(30.0))
                 .by(format!(
-                    "peak {:.0} MiB while compiling the plugin",
+                    "peak {:.0} MiB at the start",
                     daemon.peak()?
                 )),
             Row::new(name, "memory at idle, PSS", pss, "MiB")
@@ -530,7 +530,7 @@ impl Bench {
                 "ms",
             )
             .aim(Aim::AtMost(200.0))
-            .by("a quiet window of 50 ms, the compiler, two commits"),
+            .by("a quiet window of 20 ms, the compiler, two commits"),
             Row::new(
                 name,
                 "a new version in its folder serves, worst of 20",
