@@ -141,13 +141,17 @@ impl Daemon {
     /// Starts the daemon and waits until it is ready.
     pub async fn serve(&mut self) {
         self.spawn();
-        eventually("the daemon is ready", Duration::from_secs(60), || async {
-            self.get("/readyz")
-                .await
-                .is_ok_and(|(status, _)| status == StatusCode::OK)
-                .then_some(())
-        })
-        .await;
+        let begun = std::time::Instant::now();
+        loop {
+            let ready = self.get("/readyz").await;
+            if ready.is_ok_and(|(status, _)| status == StatusCode::OK) {
+                return;
+            }
+            let ended = self.ended();
+            assert!(ended.is_none(), "the daemon ended: {ended:?}");
+            assert!(begun.elapsed() < Duration::from_secs(60), "it is not ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Starts the daemon.

@@ -150,6 +150,39 @@ pub enum ControlBody {
         /// What serves now.
         to: Digest,
     },
+    /// The daemon runs with another configuration.
+    Configured {
+        /// What is different, by the configuration's keys.
+        changed: BTreeMap<String, Setting>,
+    },
+}
+
+/// A key of the configuration that has another value, written as a person reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// What it was; none where the key is new.
+    pub from: Option<String>,
+    /// What it is; none where the key is gone.
+    pub to: Option<String>,
+}
+
+/// The configuration that the daemon last ran with, by its keys.
+pub fn configuration<'a>(
+    events: impl IntoIterator<Item = &'a ControlEvent>,
+) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    for event in events {
+        let ControlBody::Configured { changed } = &event.body else {
+            continue;
+        };
+        for (key, setting) in changed {
+            match &setting.to {
+                Some(value) => settings.insert(key.clone(), value.clone()),
+                None => settings.remove(key),
+            };
+        }
+    }
+    settings
 }
 
 /// A pause that may hold.
@@ -230,7 +263,8 @@ impl Controls {
             | ControlBody::PluginRolledBack { .. }
             | ControlBody::PluginRefused { .. }
             | ControlBody::PluginAccepted { .. }
-            | ControlBody::PoliciesServed { .. } => {}
+            | ControlBody::PoliciesServed { .. }
+            | ControlBody::Configured { .. } => {}
         }
     }
 

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use sentinel_core::control::Controls;
+use sentinel_core::control::{self, Controls};
 use sentinel_core::engine::Settings;
 use sentinel_core::guard::limits::{EffectLimits, EffectWindows};
 use sentinel_core::policy::Environment;
@@ -23,20 +23,21 @@ use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
 use sentinel_sandbox::code::CodeStore;
 use sentinel_sandbox::{Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
 use crate::cli::compile;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Pool, difference};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
 use crate::reconcile::Reconciler;
+use crate::reconfigure::{self, Reconfigurer, Running, Standings};
 use crate::secrets::{self, SecretError};
 use crate::serving::{
-    Drains, Folders, Loader, NothingServes, Past, Probation, Problem, Problems, Reloader, Request,
+    Drains, Folders, Loader, NothingServes, Probation, Problem, Problems, Reloader, Request,
     Serving,
 };
 use crate::telemetry::metrics::Metrics;
@@ -218,7 +219,9 @@ pub(crate) fn environment(config: &Config) -> Environment {
 }
 
 /// What turns a configuration's folders into something that can serve.
-pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
+pub(crate) fn loader(config: &Running, sandbox: Arc<Sandbox>) -> Loader {
+    let running = config.clone();
+    let config = config.load();
     Loader {
         sandbox,
         folders: Folders {
@@ -226,8 +229,8 @@ pub(crate) fn loader(config: &Config, sandbox: Arc<Sandbox>) -> Loader {
             policies: config.policies_dir.clone(),
             playbooks: config.ansible.playbooks_dir.clone(),
         },
-        environment: environment(config),
-        config: config.plugins.clone(),
+        environment: environment(&config),
+        config: running,
         past: None,
         refused: Arc::default(),
     }
@@ -301,7 +304,7 @@ impl Base {
 
 /// The engine and what it works with.
 fn driver(
-    config: &Config,
+    running: &Running,
     base: &Base,
     reloader: &Reloader,
     switch: &Arc<Switch>,
@@ -311,7 +314,7 @@ fn driver(
 ) -> Result<Driver, StartError> {
     let probe = HttpProbe::new().map_err(|error| StartError::Probe(error.to_string()))?;
     Ok(Driver::new(Parts {
-        settings: settings(config),
+        settings: settings(&running.load()),
         clock: base.clock.clone(),
         switch: switch.clone(),
         handle: handle.clone(),
@@ -332,7 +335,7 @@ fn driver(
             requests: requests.clone(),
             metrics: base.metrics.clone(),
             engine: handle.clone(),
-            limits: Arc::new(config.limits.clone()),
+            config: running.clone(),
             runs: TaskTracker::new(),
             effects: effects.clone(),
         },
@@ -348,17 +351,15 @@ fn driver(
 }
 
 /// What changes what serves.
-fn reloader(config: &Config, base: &Base) -> Result<Reloader, StartError> {
+fn reloader(running: &Running, base: &Base) -> Result<Reloader, StartError> {
+    let config = running.load();
     // A connection of its own: runs that are played again are long to read.
     let reader = Arc::new(Reader::open(&config.data_dir)?);
     let versions = Versions::fold(&base.recovered.controls);
     Ok(Reloader {
         loader: Loader {
-            past: Some(Past {
-                reader: reader.clone(),
-                limits: Arc::new(config.limits.clone()),
-            }),
-            ..loader(config, base.sandbox.clone())
+            past: Some(reader.clone()),
+            ..loader(running, base.sandbox.clone())
         },
         serving: Arc::new(ArcSwap::from_pointee(Serving::default())),
         problems: Arc::new(Problems::default()),
@@ -371,13 +372,14 @@ fn reloader(config: &Config, base: &Base) -> Result<Reloader, StartError> {
     })
 }
 
-/// Serves until a signal says to stop.
-pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
+/// Serves with this configuration, which is in `file`, until a signal says to stop.
+pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError> {
     let stopping = CancellationToken::new();
     let abandon = CancellationToken::new();
     let signals = signals(stopping.clone(), abandon.clone())?;
     let base = Base::new(&config).await?;
-    let reloader = reloader(&config, &base)?;
+    let running: Running = Arc::new(ArcSwap::from_pointee(config.clone()));
+    let reloader = reloader(&running, &base)?;
     reloader
         .start(&base.reader)
         .await
@@ -391,7 +393,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let effects = TaskTracker::new();
     let (requests, reload_requests) = mpsc::unbounded_channel();
     let engine = driver(
-        &config, &base, &reloader, &switch, &handle, &effects, &requests,
+        &running, &base, &reloader, &switch, &handle, &effects, &requests,
     )?;
     let engine_gone = CancellationToken::new();
     let intake = Arc::new(Intake::new(
@@ -399,20 +401,21 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
         base.clock.clone(),
         handle.clone(),
         base.metrics.clone(),
-        config.limits.intake.clone(),
+        running.clone(),
         stopping.clone(),
         engine_gone.clone(),
     ));
     // A connection of its own: a long list must not keep the engine waiting.
     let reader = Arc::new(Reader::open(&config.data_dir)?);
+    let standings = Arc::new(Standings::of(file));
     let router = router(
         &base,
         reader,
         &reloader,
         intake.clone(),
-        (handle.clone(), switch, requests.clone()),
-        stopping.clone(),
-        engine_gone.clone(),
+        (handle.clone(), switch.clone(), requests.clone()),
+        standings.clone(),
+        (stopping.clone(), engine_gone.clone()),
     );
 
     let reconciler = reconciler(&config, &base, &handle)?;
@@ -423,7 +426,23 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
     let runs_playbooks = reloader.serving.load().runs_playbooks();
     let ansible = runs_playbooks.then(|| base.ansible.clone());
     tasks.spawn(look_around(base.docker.clone(), ansible));
-    tasks.spawn(signals.serve(requests));
+    let asked = Arc::new(Notify::new());
+    tasks.spawn(signals.serve(requests, asked.clone()));
+    configured(&config, &base).await;
+    let reconfigurer = Reconfigurer {
+        pool: Pool::of(&config),
+        running: running.clone(),
+        standings,
+        asked,
+        journal: base.journal.clone(),
+        reader: base.reader.clone(),
+        clock: base.clock.clone(),
+        switch,
+        engine: handle,
+        probation: reloader.probation.clone(),
+        metrics: base.metrics.clone(),
+    };
+    tasks.spawn(reconfigurer.serve(stopping.clone()));
     tasks.spawn(reloader.serve(reload_requests, stopping.clone()));
     let recovered = base.recovered;
     let engine_task = {
@@ -444,11 +463,25 @@ pub(crate) async fn serve(config: Config) -> Result<(), StartError> {
 
     tracing::info!("stopping: nothing more is taken in");
     intake.drain().await;
-    stop_engine(engine_task, &abandon, config.grace).await;
-    end_effects(&effects, &base.ansible, &base.docker, config.grace).await;
+    let grace = running.load().grace;
+    stop_engine(engine_task, &abandon, grace).await;
+    end_effects(&effects, &base.ansible, &base.docker, grace).await;
     close(base.journal).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Puts on record how this start's configuration differs from what the daemon ran with
+/// before.
+async fn configured(config: &Config, base: &Base) {
+    let before = control::configuration(&base.recovered.controls);
+    let changed = difference(&before, &config.settings());
+    if changed.is_empty() {
+        return;
+    }
+    if let Err(error) = reconfigure::note(&base.journal, &base.clock, changed).await {
+        base.metrics.journal_failed("the configuration", &error);
+    }
 }
 
 /// Says at the start, and not at the first incident, what cannot be reached.
@@ -496,14 +529,15 @@ fn router(
     reloader: &Reloader,
     intake: Arc<Intake>,
     (engine, switch, requests): (EngineHandle, Arc<Switch>, mpsc::UnboundedSender<Request>),
-    stopping: CancellationToken,
-    engine_gone: CancellationToken,
+    configuration: Arc<Standings>,
+    (stopping, engine_gone): (CancellationToken, CancellationToken),
 ) -> axum::Router {
     let api = Api {
         reader,
         journal: base.journal.clone(),
         serving: reloader.serving.clone(),
         problems: reloader.problems.clone(),
+        configuration,
         versions: reloader.versions.clone(),
         probation: reloader.probation.clone(),
         requests,
@@ -570,13 +604,14 @@ fn signals(stopping: CancellationToken, abandon: CancellationToken) -> Result<Si
 
 impl Signals {
     /// SIGINT and SIGTERM stop the daemon, the second one without waiting for runs;
-    /// SIGHUP makes it look at its folders.
-    async fn serve(mut self, requests: mpsc::UnboundedSender<Request>) {
+    /// SIGHUP makes it look at its files.
+    async fn serve(mut self, requests: mpsc::UnboundedSender<Request>, asked: Arc<Notify>) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => self.stop(),
                 _ = self.terminate.recv() => self.stop(),
                 _ = self.hangup.recv() => {
+                    asked.notify_one();
                     if requests.send(Request::Look).is_err() {
                         tracing::debug!("stopping: nothing is looked at any more");
                     }

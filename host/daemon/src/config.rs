@@ -1,6 +1,8 @@
 //! The daemon's configuration: one YAML file, and `SENTINEL_…` in the environment on
 //! top of it. Read once, into types that hold only what is valid.
 
+mod live;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
@@ -22,6 +24,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use url::Url;
 
+pub(crate) use self::live::{Pool, difference};
 use crate::telemetry;
 
 /// What the daemon runs with. Paths are absolute, or relative to the working folder.
@@ -166,7 +169,7 @@ pub(crate) struct AlertmanagerConfig {
 }
 
 /// What one delivery and all deliveries together may take.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct IntakeLimits {
     /// The largest body.
     pub(crate) body: Bytes,
@@ -1138,12 +1141,12 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The configuration of a file with this text and of these variables, or what is
     /// said against it.
-    fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+    pub(super) fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sentinel.yaml");
         std::fs::write(&path, text).unwrap();

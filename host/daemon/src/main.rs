@@ -11,9 +11,11 @@ mod engine;
 mod intake;
 mod past_run;
 mod reconcile;
+mod reconfigure;
 mod secrets;
 mod serving;
 mod telemetry;
+mod watch;
 
 use std::process::ExitCode;
 

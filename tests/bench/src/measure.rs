@@ -333,10 +333,7 @@ impl Bench {
         Ok(vec![
             Row::new(name, "memory at idle, RSS", rss, "MiB")
                 .aim(Aim::AtMost(30.0))
-                .by(format!(
-                    "peak {:.0} MiB at the start",
-                    daemon.peak()?
-                )),
+                .by(format!("peak {:.0} MiB at the start", daemon.peak()?)),
             Row::new(name, "memory at idle, PSS", pss, "MiB")
                 .by(format!("{:.1} % of a processor", used.daemon * 100.0)),
         ])

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{HistoryError, Member, Operator, OperatorError};
+use super::{HistoryError, Member, Operator, OperatorError, Settings};
 use crate::alert::Alert;
 use crate::event::{Event, Guard, PlannedEffect, RunMode, RunResult, StopCause};
 use crate::guard::settings::Fleet;
@@ -49,6 +49,8 @@ pub enum Input {
         /// Its members, or why they are not known.
         members: Result<Vec<Member>, String>,
     },
+    /// The settings are others from now on.
+    Settings(Box<Settings>),
     /// An operator wants something.
     Operator {
         /// Given back with the reply.

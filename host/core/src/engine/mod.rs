@@ -34,7 +34,7 @@ pub use self::operator::{Operator, OperatorError};
 use self::places::Places;
 pub use self::settings::Settings;
 use crate::alert::{AlertStatus, Episode};
-use crate::control::{ControlBody, ControlEvent, Controls};
+use crate::control::{ControlBody, ControlEvent, Controls, Scope};
 use crate::event::{Event, EventBody, FailureClass, RunMode, RunResult, StopCause};
 use crate::guard::limits::EffectWindows;
 use crate::id::{Digest, IncidentId, PolicyName, RunId, Target};
@@ -306,6 +306,12 @@ impl Engine {
                 result,
             } => self.verified(work, context, incident, deadline, result),
             Input::Fleet { fleet, members } => self.fleet_seen(work, context, &fleet, members),
+            Input::Settings(settings) => {
+                self.places.resize(&settings);
+                self.settings = *settings;
+                // What held them may be gone.
+                self.ask_the_held(work, &Scope::All);
+            }
             Input::Operator { token, operator } => {
                 let reply = self.operate(work, context, operator);
                 work.turn.replies.push((token, reply));

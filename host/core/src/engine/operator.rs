@@ -173,7 +173,7 @@ impl Engine {
     }
 
     /// Asks the guards again about whoever is held in a scope.
-    fn ask_the_held(&self, work: &mut Work, scope: &Scope) {
+    pub(super) fn ask_the_held(&self, work: &mut Work, scope: &Scope) {
         let held = self.incidents.values().filter(|incident| {
             matches!(incident.phase, Phase::Held(_))
                 && scope.covers(&incident.plan.policy, &incident.target)

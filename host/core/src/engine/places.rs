@@ -35,15 +35,23 @@ struct Queue {
 
 impl Places {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self {
-            all: settings.places.max(1),
-            per_plugin: settings.plugin_places.clamp(1, settings.places.max(1)),
+        let mut places = Self {
+            all: 0,
+            per_plugin: 0,
             taken: HashMap::new(),
             by_plugin: HashMap::new(),
             by_policy: HashMap::new(),
             waiting: HashMap::new(),
             waits: HashMap::new(),
-        }
+        };
+        places.resize(settings);
+        places
+    }
+
+    /// There are so many from now on. Whoever has one keeps it.
+    pub(super) fn resize(&mut self, settings: &Settings) {
+        self.all = settings.places.max(1);
+        self.per_plugin = settings.plugin_places.clamp(1, self.all);
     }
 
     /// Brings the account in line with an incident that has changed.

@@ -80,6 +80,15 @@ impl Slide {
         self.0.get(first + leaver).map(|at| later(*at, window.per))
     }
 
+    /// Takes over what `newer` has seen, and keeps of its own what was before that: the two
+    /// tell of the same effects, each with its own moment.
+    fn more(&mut self, newer: &Self) {
+        if let Some(first) = newer.0.front() {
+            self.0.retain(|at| at < first);
+            self.0.extend(&newer.0);
+        }
+    }
+
     fn push(&mut self, at: Timestamp) {
         // A clock that was set back must not put them out of order.
         let at = self.0.back().map_or(at, |last| at.max(*last));
@@ -113,6 +122,29 @@ impl EffectWindows {
             }
         }
         windows
+    }
+
+    /// Holds to other limits from now on. `past` is what the journal has in their horizon, in
+    /// order: windows that were shorter, or not there, have forgotten it.
+    pub fn relimit(&mut self, limits: EffectLimits, past: &[PastEffect]) {
+        let mut windows = Self::new(limits, past);
+        // What is not written yet is known here alone.
+        windows.total.more(&self.total);
+        for (target, slide) in &self.targets {
+            windows
+                .targets
+                .entry(target.clone())
+                .or_default()
+                .more(slide);
+        }
+        for (action, slide) in &self.actions {
+            windows
+                .actions
+                .entry(action.clone())
+                .or_default()
+                .more(slide);
+        }
+        *self = windows;
     }
 
     /// Whether any effect on `target` has room; what the guard asks.
@@ -237,6 +269,43 @@ mod tests {
         assert_eq!(admit(10), Ok(()));
         assert_eq!(admit(11), Err(at(14)));
         assert_eq!(windows.check(&target("db"), at(11)), Ok(()));
+    }
+
+    #[test]
+    fn other_limits_know_what_was_before() {
+        let limits = |max, seconds, stops| EffectLimits {
+            total: Some(window(max, seconds)),
+            per_action: BTreeMap::from([("docker.stop".to_owned(), window(stops, 600))]),
+            ..EffectLimits::default()
+        };
+        let past = |second| PastEffect {
+            at: at(second),
+            target: target("web"),
+            action: "docker.stop".to_owned(),
+        };
+        let mut windows = EffectWindows::new(
+            EffectLimits {
+                per_action: BTreeMap::new(),
+                ..limits(9, 10, 9)
+            },
+            &[],
+        );
+        for second in [0, 8, 20, 21] {
+            assert_eq!(
+                windows.admit(Some(&target("web")), "docker.stop", at(second)),
+                Ok(())
+            );
+        }
+        // The last one is not written yet, the others were a moment after they were let through.
+        windows.relimit(limits(5, 60, 3), &[past(0), past(8), past(20)]);
+        let mut admit = |second, action| {
+            let admitted = windows.admit(Some(&target("web")), action, at(second));
+            admitted.map_err(|full| full.until)
+        };
+        assert_eq!(admit(22, "docker.stop"), Err(at(600)));
+        assert_eq!(admit(22, "docker.kill"), Ok(()));
+        assert_eq!(admit(23, "docker.kill"), Err(at(60)));
+        assert_eq!(admit(60, "docker.kill"), Ok(()));
     }
 
     #[test]

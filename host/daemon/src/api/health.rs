@@ -75,6 +75,16 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
         );
         checks.insert("files".to_owned(), said);
     }
+    let configuration = api.configuration.get();
+    let said = match configuration.problem {
+        Some(problem) => Some(format!("refused, what was before goes on: {problem}")),
+        None if configuration.restart.is_empty() => None,
+        None => Some(format!(
+            "a restart would change {}",
+            configuration.restart.join(", ")
+        )),
+    };
+    checks.extend(said.map(|said| ("configuration".to_owned(), said)));
     answer(engine && journal.is_ok() && !stopping, checks)
 }
 

@@ -33,6 +33,7 @@ pub(crate) use self::server::serve;
 use crate::clock::Clock;
 use crate::engine::{EngineHandle, Switch};
 use crate::intake::{self, Intake};
+use crate::reconfigure::Standings;
 use crate::serving::{Probation, Problems, Request, Serving};
 use crate::telemetry::metrics::Metrics;
 
@@ -45,6 +46,7 @@ pub(crate) struct Api {
     pub(crate) journal: Arc<Journal>,
     pub(crate) serving: Arc<arc_swap::ArcSwap<Serving>>,
     pub(crate) problems: Arc<Problems>,
+    pub(crate) configuration: Arc<Standings>,
     pub(crate) versions: Arc<Mutex<Versions>>,
     pub(crate) probation: Arc<Probation>,
     pub(crate) requests: mpsc::UnboundedSender<Request>,

@@ -1,4 +1,4 @@
-//! `GET /api/v1/status`: what serves, and what in the folders does not.
+//! `GET /api/v1/status`: what serves, and what in the files does not.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use sentinel_core::id::{Digest, PluginName, PolicyName};
 use serde::Serialize;
 
 use super::Api;
+use crate::reconfigure::Standing;
 use crate::serving::Problem;
 
 #[derive(Debug, Serialize)]
@@ -18,6 +19,7 @@ pub(super) struct Status {
     plugins: Vec<ServedPlugin>,
     policies: Vec<PolicyName>,
     problems: Vec<Problem>,
+    configuration: Standing,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,5 +50,6 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
             .map(|policy| policy.name.clone())
             .collect(),
         problems: api.problems.get(),
+        configuration: api.configuration.get(),
     })
 }

@@ -228,7 +228,8 @@ fn play_controls(rehearsal: &mut Rehearsal<'_>, controls: Vec<ControlEvent>, sta
             | ControlBody::PluginRolledBack { .. }
             | ControlBody::PluginRefused { .. }
             | ControlBody::PluginAccepted { .. }
-            | ControlBody::PoliciesServed { .. } => continue,
+            | ControlBody::PoliciesServed { .. }
+            | ControlBody::Configured { .. } => continue,
         };
         if event.at < start {
             before.push(event);

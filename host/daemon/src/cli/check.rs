@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use sentinel_core::version::Versions;
 use serde::Serialize;
 
@@ -39,7 +41,8 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::software(error.to_string()))?;
-    let loader = app::loader(&config, sandbox.clone());
+    let running = Arc::new(ArcSwap::from_pointee(config.clone()));
+    let loader = app::loader(&running, sandbox.clone());
     let looked = runtime.block_on(loader.look(&Serving::default(), &Versions::default()));
     let serving = looked.serving.unwrap_or_default();
     // No problem of the files: they may be checked on another machine than they run on.

@@ -10,9 +10,9 @@ use crate::config::Config;
 use crate::secrets::SecretError;
 use crate::telemetry;
 
-pub(super) fn run(config: &Path) -> Result<(), Failure> {
+pub(super) fn run(file: &Path) -> Result<(), Failure> {
     let config =
-        Config::read(config, &super::variable).map_err(|error| Failure::from(error).code(78))?;
+        Config::read(file, &super::variable).map_err(|error| Failure::from(error).code(78))?;
     telemetry::init(&config.log).map_err(|error| Failure::config(error.to_string()))?;
     sentinel_sandbox::give_large_blocks_back();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -20,7 +20,7 @@ pub(super) fn run(config: &Path) -> Result<(), Failure> {
         .thread_name("sentinel")
         .build()
         .map_err(|error| Failure::software(format!("the runtime cannot be made: {error}")))?;
-    let served = runtime.block_on(app::serve(config));
+    let served = runtime.block_on(app::serve(file, config));
     // What is still under way has been given its time.
     runtime.shutdown_background();
     served.map_err(Failure::from)

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::recorder::RunRecorder;
 use super::switch::{RunSwitch, Switch};
 use super::{EngineHandle, Incoming};
-use crate::config::Limits;
+use crate::reconfigure::Running;
 use crate::serving::{Drains, Probation, Request, Serving};
 use crate::telemetry::metrics::Metrics;
 
@@ -46,7 +46,7 @@ pub(crate) struct Executor {
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) engine: EngineHandle,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) config: Running,
     /// Runs that are under way.
     pub(crate) runs: TaskTracker,
     /// Effects that are under way: they outlive a run that is cut off.
@@ -175,7 +175,7 @@ impl Executor {
                 message: format!("params{}: {}", wrong.path, wrong.message),
             };
         }
-        let bounds = *self.limits.of(&order.plugin);
+        let bounds = *self.config.load().limits.of(&order.plugin);
         let recorder = Arc::new(RunRecorder::new(
             run,
             written,

@@ -79,6 +79,11 @@ impl EngineHandle {
         replied.await.unwrap_or(Err(OperatorError::Stopping))
     }
 
+    /// The engine goes by these from now on.
+    pub(crate) fn set(&self, settings: Settings) {
+        self.input(Input::Settings(Box::new(settings)));
+    }
+
     /// Which alerts of open incidents fire, and when the incident last had word of one.
     pub(crate) async fn firing(&self) -> Vec<(Episode, Timestamp)> {
         let (reply, replied) = oneshot::channel();
@@ -123,6 +128,8 @@ pub(crate) struct Driver {
     metrics: Arc<Metrics>,
     handle: EngineHandle,
     queue: Queue,
+    // More incidents may be open than before, perhaps.
+    roomier: bool,
     // How runs that are under way are ended.
     halts: HashMap<RunId, Halt>,
     // Verifications that are under way.
@@ -176,6 +183,7 @@ impl Driver {
             engine: Engine::new(parts.settings),
             clock: parts.clock,
             queue: Queue::new(parts.reader.clone()),
+            roomier: false,
             journal: parts.journal,
             reader: parts.reader,
             serving: parts.serving,
@@ -272,7 +280,10 @@ impl Driver {
                 self.queue.add(alerts);
                 None
             }
-            Incoming::Input(input) => Some(input),
+            Incoming::Input(input) => {
+                self.roomier |= matches!(input, Input::Settings(_));
+                Some(input)
+            }
             Incoming::Operator(operator, reply) => {
                 let token = self.tokens.fetch_add(1, Ordering::Relaxed);
                 self.asking.insert(token, reply);
@@ -335,10 +346,11 @@ impl Driver {
         written.send_replace(true);
         self.metrics.backlog(-(dealt_with as i64));
         let ended = turn.notes.iter().any(|note| matches!(note, Note::Ended(_)));
+        let roomier = std::mem::take(&mut self.roomier);
         for note in &turn.notes {
             self.metrics.note(note);
         }
-        self.queue.put_back(turn.deferred, ended);
+        self.queue.put_back(turn.deferred, ended || roomier);
         for action in actions {
             self.act(action, &begun);
         }

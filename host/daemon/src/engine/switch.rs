@@ -7,8 +7,9 @@ use arc_swap::ArcSwap;
 use sentinel_core::capability::Request;
 use sentinel_core::control::Controls;
 use sentinel_core::event::{Resource, StopCause};
-use sentinel_core::guard::limits::{EffectWindows, on_account_of};
+use sentinel_core::guard::limits::{EffectLimits, EffectWindows, on_account_of};
 use sentinel_core::id::{PolicyName, RunId, Target};
+use sentinel_core::record::PastEffect;
 use sentinel_sandbox::gate::{EffectGuard, Halted};
 
 use crate::clock::Clock;
@@ -34,6 +35,11 @@ impl Switch {
     /// The stop switch is as this says from now on.
     pub(super) fn set(&self, controls: &Controls) {
         self.controls.store(Arc::new(controls.clone()));
+    }
+
+    /// Effects are limited like this from now on; `past` is what the journal has of them.
+    pub(crate) fn limit(&self, limits: EffectLimits, past: &[PastEffect]) {
+        self.effects().relimit(limits, past);
     }
 
     /// The stop switch and the storms, as they are now.

@@ -28,8 +28,8 @@ use tokio_util::task::TaskTracker;
 use self::malformed::{Malformed, Sifted};
 use self::rejection::Rejection;
 use crate::clock::Clock;
-use crate::config::IntakeLimits;
 use crate::engine::EngineHandle;
+use crate::reconfigure::Running;
 use crate::telemetry::metrics::Metrics;
 
 /// How many alerts of a delivery are committed as one. A group of Alertmanager's can hold
@@ -54,7 +54,7 @@ pub(crate) struct Intake {
     clock: Arc<Clock>,
     engine: EngineHandle,
     metrics: Arc<Metrics>,
-    limits: IntakeLimits,
+    config: Running,
     // Bodies that are being read or parsed, in KiB: 1,500 connections with a large
     // body each must not take all memory.
     memory: Arc<Semaphore>,
@@ -93,17 +93,18 @@ impl Intake {
         clock: Arc<Clock>,
         engine: EngineHandle,
         metrics: Arc<Metrics>,
-        limits: IntakeLimits,
+        config: Running,
         stopping: CancellationToken,
         engine_gone: CancellationToken,
     ) -> Self {
-        let kib = usize::try_from(limits.memory.0 >> 10).unwrap_or(usize::MAX);
+        let memory = config.load().limits.intake.memory;
+        let kib = usize::try_from(memory.0 >> 10).unwrap_or(usize::MAX);
         Self {
             journal,
             clock,
             engine,
             metrics,
-            limits,
+            config,
             memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
             turn: Mutex::new(()),
             commits: TaskTracker::new(),
@@ -143,10 +144,11 @@ impl Intake {
         if self.stopping.is_cancelled() || self.engine_gone.is_cancelled() {
             return Err(Rejection::Stopping);
         }
-        if self.metrics.backlog_len() >= self.limits.backlog {
+        let limits = self.config.load().limits.intake;
+        if self.metrics.backlog_len() >= limits.backlog {
             return Err(Rejection::Overloaded);
         }
-        let (body, permit) = body::read(request, &self.limits, &self.memory).await?;
+        let (body, permit) = body::read(request, &limits, &self.memory).await?;
         // From here on the client may hang up: what it sent is committed all the same.
         let task = self.commits.clone().spawn(async move {
             let accepted = self.commit(source, &body, parse).await;

@@ -173,8 +173,13 @@ impl Reloader {
         let file = current
             .file_of(name)
             .unwrap_or_else(|| format!("{name}.wasm"));
-        signature::check(&self.loader.config, &file, &wasm, signature.as_deref())
-            .map_err(Refusal::given)?;
+        signature::check(
+            &self.loader.config.load().plugins,
+            &file,
+            &wasm,
+            signature.as_deref(),
+        )
+        .map_err(Refusal::given)?;
         if let Some(reason) = self.versions().rolled_back(&digest)
             && !accept
         {

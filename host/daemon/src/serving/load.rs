@@ -15,8 +15,8 @@ use sentinel_journal::{ReadError, Reader, StoredServing};
 use sentinel_sandbox::{LoadError, Plugin, Plugins, Sandbox};
 
 use super::{Files, Problem, Serving, signature};
-use crate::config::{Limits, PluginsConfig};
 use crate::past_run;
+use crate::reconfigure::Running;
 
 /// Where plugins and policies are found.
 #[derive(Debug, Clone)]
@@ -39,19 +39,12 @@ pub(crate) struct Loader {
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) folders: Folders,
     pub(crate) environment: Environment,
-    pub(crate) config: PluginsConfig,
+    pub(crate) config: Running,
     /// What a new version has to repeat before it serves; none where nothing is asked of
     /// the past.
-    pub(crate) past: Option<Past>,
+    pub(crate) past: Option<Arc<Reader>>,
     /// What is wrong with bytes that were looked at before: they are not looked at again.
     pub(crate) refused: Arc<Mutex<BTreeMap<Digest, String>>>,
-}
-
-/// The recorded runs.
-#[derive(Clone)]
-pub(crate) struct Past {
-    pub(crate) reader: Arc<Reader>,
-    pub(crate) limits: Arc<Limits>,
 }
 
 /// A plugin file that cannot serve, found for the first time.
@@ -144,19 +137,20 @@ impl Loader {
         let Some(past) = &self.past else {
             return Ok(());
         };
-        if self.config.replay == 0 {
+        let config = self.config.load_full();
+        let replay = config.plugins.replay;
+        if replay == 0 {
             return Ok(());
         }
         let unreadable = |error: ReadError| format!("its recorded runs cannot be read: {error}");
         let runs = past
-            .reader
-            .last_runs(Some(&plugin.name), self.config.replay)
+            .last_runs(Some(&plugin.name), replay)
             .map_err(unreadable)?;
-        let limits = past.limits.of(&plugin.name).run();
+        let limits = config.limits.of(&plugin.name).run();
         let mut differences = Vec::new();
         let mut played = 0;
         for run in runs {
-            let events = past.reader.events(run.incident).map_err(unreadable)?;
+            let events = past.events(run.incident).map_err(unreadable)?;
             let Ok(recording) = Recording::of(&events, run) else {
                 continue;
             };
@@ -177,7 +171,7 @@ impl Loader {
             Some(first) => Err(format!(
                 "{plugin} does something else than was recorded in {} of the last {played} runs, first in {first}; see `sentinel replay --last {} --plugin FILE`, and let it serve with `sentinel plugin accept {}`",
                 differences.len(),
-                self.config.replay,
+                replay,
                 plugin.digest
             )),
         }
@@ -348,7 +342,12 @@ impl Loader {
         let signature = tokio::fs::read_to_string(signature::beside(path))
             .await
             .ok();
-        if let Err(problem) = signature::check(&self.config, file, &wasm, signature.as_deref()) {
+        if let Err(problem) = signature::check(
+            &self.config.load().plugins,
+            file,
+            &wasm,
+            signature.as_deref(),
+        ) {
             return Candidate::Known(problem);
         }
         if let Some(reason) = self.refused().get(&digest) {

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 pub(crate) use self::change::{Changed, Refusal, Request, Word};
 pub(crate) use self::drain::Drains;
-pub(crate) use self::load::{Folders, Loader, Past, policies_in};
+pub(crate) use self::load::{Folders, Loader, policies_in};
 pub(crate) use self::probation::Probation;
 pub(crate) use self::watch::{NothingServes, Reloader};
 

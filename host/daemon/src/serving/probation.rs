@@ -30,16 +30,25 @@ struct Trial {
 /// The versions that are on probation: those that took the place of another one.
 #[derive(Debug)]
 pub(crate) struct Probation {
-    config: ProbationConfig,
+    config: Mutex<ProbationConfig>,
     trials: Mutex<HashMap<Digest, Trial>>,
 }
 
 impl Probation {
     pub(crate) fn new(config: ProbationConfig) -> Self {
         Self {
-            config,
+            config: Mutex::new(config),
             trials: Mutex::default(),
         }
+    }
+
+    /// Versions are watched like this from now on, those that are on probation already too.
+    pub(crate) fn set(&self, config: ProbationConfig) {
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    fn config(&self) -> ProbationConfig {
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn trials(&self) -> MutexGuard<'_, HashMap<Digest, Trial>> {
@@ -67,7 +76,7 @@ impl Probation {
     pub(crate) fn standing(&self, digest: &Digest) -> Option<(u32, u32)> {
         let mut trials = self.trials();
         let trial = trials.get(digest)?;
-        if trial.began.elapsed() > self.config.within {
+        if trial.began.elapsed() > self.config().within {
             trials.remove(digest);
             return None;
         }
@@ -79,7 +88,7 @@ impl Probation {
     pub(crate) fn ended(&self, digest: &Digest, fault: Option<&str>) -> Option<Failed> {
         let mut trials = self.trials();
         let trial = trials.get_mut(digest)?;
-        if trial.began.elapsed() > self.config.within {
+        if trial.began.elapsed() > self.config().within {
             trials.remove(digest);
             return None;
         }
@@ -87,7 +96,7 @@ impl Probation {
         trial.faults += u32::from(fault.is_some());
         let (runs, faults) = (trial.runs, trial.faults);
         if let Some(fault) = fault
-            && faults == self.config.faults
+            && (1..=faults).contains(&self.config().faults)
         {
             let failed = Failed {
                 name: trial.name.clone(),
@@ -99,7 +108,7 @@ impl Probation {
             trials.remove(digest);
             return Some(failed);
         }
-        if runs >= self.config.runs {
+        if runs >= self.config().runs {
             trials.remove(digest);
         }
         None

@@ -1,40 +1,21 @@
 //! Watches the folders and swaps in what can serve.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use notify::event::{AccessKind, AccessMode, ModifyKind};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use sentinel_core::control::{ControlBody, ControlEvent};
 use sentinel_core::id::{Digest, PluginName};
 use sentinel_core::version::Versions;
 use sentinel_journal::{Append, Journal, PluginRecord, Reader, StoredServing, WriteError};
 use sentinel_sandbox::Plugin;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Drains, Loader, Probation, Problem, Problems, Request, Serving};
 use crate::telemetry::metrics::Metrics;
-
-/// How long a folder must be quiet before it is looked at: writing a file is several
-/// events.
-const QUIET: Duration = Duration::from_millis(100);
-
-/// The same after a file that is whole: it was renamed, or closed by its writer. Others may
-/// be meant to come with it.
-const WHOLE: Duration = Duration::from_millis(20);
-
-/// How long a look is put off at the most.
-const AT_MOST: Duration = Duration::from_secs(2);
-
-/// How often the folders are looked at without an event: some file systems (network
-/// shares, some bind mounts) send none.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+use crate::watch::Watch;
 
 /// Nothing can serve, so the daemon cannot start.
 #[derive(Debug)]
@@ -233,7 +214,8 @@ impl Reloader {
             let after = serving.plugins.get(&before.name);
             if after.is_none_or(|after| after.digest != before.digest) {
                 self.probation.forget(&before.digest);
-                self.drains.begin(before.digest, self.loader.config.drain);
+                self.drains
+                    .begin(before.digest, self.loader.config.load().plugins.drain);
             }
         }
     }
@@ -315,39 +297,19 @@ impl Reloader {
         mut requests: mpsc::UnboundedReceiver<Request>,
         stopping: CancellationToken,
     ) {
-        let (events, mut changed) = mpsc::channel(64);
-        let mut watcher = watcher(events);
+        let mut watch = Watch::new();
         let folders = &self.loader.folders;
         loop {
-            // Again each time, because a folder that was replaced is another one; and
-            // before each look, so that no change falls between the two.
-            if let Some(watcher) = &mut watcher {
-                watch(watcher, &folders.plugins);
-                watch(watcher, &folders.policies);
-            }
+            // Before each look, so that no change falls between the two.
+            watch.over(&folders.plugins);
+            watch.over(&folders.policies);
             self.reload().await;
-            let mut whole = false;
             tokio::select! {
-                Some(of) = changed.recv() => whole = of,
-                Some(request) = requests.recv() => {
-                    // What it writes into the folder is an event of its own, which finds
-                    // nothing left to do.
-                    self.handle(request).await;
-                    continue;
-                }
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = watch.changed() => watch.quiet().await,
+                // What it writes into the folder is an event of its own, which finds
+                // nothing left to do.
+                Some(request) = requests.recv() => self.handle(request).await,
                 () = stopping.cancelled() => return,
-            }
-            // Quiet is when nothing has come for a while, but not for ever: somebody may
-            // write there all the time.
-            let quiet = async {
-                let window = |whole| if whole { WHOLE } else { QUIET };
-                while let Ok(Some(of)) = timeout(window(whole), changed.recv()).await {
-                    whole = of;
-                }
-            };
-            if timeout(AT_MOST, quiet).await.is_err() {
-                tracing::debug!("the folders do not come to rest; looking all the same");
             }
         }
     }
@@ -379,31 +341,4 @@ async fn keep(
     journal
         .keep_serving(at, serving.files.stored(), events)
         .await
-}
-
-/// Tells of each change whether it left a file whole.
-fn watcher(events: mpsc::Sender<bool>) -> Option<RecommendedWatcher> {
-    let handler = move |event: notify::Result<notify::Event>| {
-        let kind = event.map_or(EventKind::Any, |event| event.kind);
-        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
-        let whole = kind == closed || matches!(kind, EventKind::Modify(ModifyKind::Name(_)));
-        let reading = kind.is_access() && !whole;
-        // A full channel already says that something changed.
-        if !reading && events.try_send(whole).is_err() {
-            tracing::trace!("a change is already waiting to be looked at");
-        }
-    };
-    match notify::recommended_watcher(handler) {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            tracing::warn!(%error, every = ?LOOK_AGAIN, "folders cannot be watched; they are looked at now and then");
-            None
-        }
-    }
-}
-
-fn watch(watcher: &mut RecommendedWatcher, folder: &Path) {
-    if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-        tracing::debug!(%error, folder = %folder.display(), "folder is not watched");
-    }
 }

@@ -400,13 +400,13 @@ impl Metrics {
         }
     }
 
-    /// A new set of plugins or policies serves.
+    /// Other plugins or policies serve, or the configuration is another one.
     pub(crate) fn reloaded(&self, what: &str, detail: &str) {
         self.reload(what, "ok");
         tracing::info!(what, detail, "now serving");
     }
 
-    /// A change of plugins or policies was refused; what served before serves on.
+    /// A change of plugins, policies or the configuration was refused; what served before serves on.
     pub(crate) fn reload_refused(&self, what: &str, file: &str, error: &str) {
         self.reload(what, "refused");
         tracing::error!(

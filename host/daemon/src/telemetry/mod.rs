@@ -7,7 +7,10 @@
 pub(crate) mod events;
 pub(crate) mod metrics;
 
+use std::sync::OnceLock;
+
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -35,6 +38,28 @@ pub(crate) fn check(level: &str) -> Result<(), String> {
         .map_err(|error| format!("log.level: `{level}` is no filter: {error}"))
 }
 
+/// Puts another filter in the place of the one that is there.
+type Refilter =
+    Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>;
+
+/// Set with the log.
+static FILTER: OnceLock<Refilter> = OnceLock::new();
+
+/// Writes what this filter lets through from now on.
+pub(crate) fn set_level(level: &str) -> Result<(), String> {
+    let filter = EnvFilter::builder()
+        .parse(level)
+        .map_err(|error| error.to_string())?;
+    match FILTER.get() {
+        Some(refilter) => refilter(filter).map_err(|error| error.to_string()),
+        None => Ok(()),
+    }
+}
+
+fn refilter<S: 'static>(handle: Handle<EnvFilter, S>) -> Refilter {
+    Box::new(move |filter| handle.reload(filter))
+}
+
 /// Sends the log to stderr.
 pub(crate) fn init(config: &LogConfig) -> Result<(), FilterError> {
     let filter = EnvFilter::builder().parse(&config.level)?;
@@ -42,17 +67,26 @@ pub(crate) fn init(config: &LogConfig) -> Result<(), FilterError> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false);
-    let set = match config.format {
-        LogFormat::Text => tracing::subscriber::set_global_default(
-            builder
-                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-                .finish(),
-        ),
+    let (set, filter) = match config.format {
+        LogFormat::Text => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let builder = builder.with_ansi(ansi).with_filter_reloading();
+            let filter = refilter(builder.reload_handle());
+            (
+                tracing::subscriber::set_global_default(builder.finish()),
+                filter,
+            )
+        }
         LogFormat::Json => {
-            tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish())
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let filter = refilter(builder.reload_handle());
+            (
+                tracing::subscriber::set_global_default(builder.finish()),
+                filter,
+            )
         }
     };
-    if set.is_err() {
+    if set.is_err() || FILTER.set(filter).is_err() {
         tracing::debug!("a log was set up before");
     }
     Ok(())
