@@ -14,6 +14,7 @@ pub mod machine;
 pub mod payload;
 pub mod receiver;
 pub mod remote;
+pub mod wat;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

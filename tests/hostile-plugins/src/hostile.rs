@@ -35,6 +35,8 @@ const fn huge() -> usize {
 enum Behaviour {
     /// Computes for ever, without a single call.
     Spin,
+    /// The same after a call that the host answered.
+    SpinAfterCall,
     Panic,
     /// Ends the process that it is not in, through WASI.
     Exit,
@@ -54,6 +56,10 @@ enum Behaviour {
     TerminalEscapes,
     /// Writes to stdout and stderr, which are WASI's.
     Stdio,
+    /// The same a million times.
+    StdioFlood,
+    /// Sleeps through WASI, for ever.
+    WasiSleep,
     SlowChanged,
     Changed,
     Unchanged,
@@ -77,7 +83,7 @@ impl Remediation for Hostile {
         "type": "object",
         "properties": {
             "behaviour": { "enum": [
-                "spin", "panic", "exit", "memory-bomb", "deep-recursion", "log-flood",
+                "spin", "spin-after-call", "stdio-flood", "wasi-sleep", "panic", "exit", "memory-bomb", "deep-recursion", "log-flood",
                 "huge-log", "call-flood", "sleep-forever", "huge-result",
                 "terminal-escapes", "stdio", "slow-changed", "changed", "unchanged",
                 "retryable", "permanent", "denied"
@@ -94,6 +100,10 @@ impl Remediation for Hostile {
         let text = params.text;
         match params.behaviour {
             Behaviour::Spin => spin(),
+            Behaviour::SpinAfterCall => {
+                let _looked = clock::elapsed();
+                spin()
+            }
             Behaviour::Panic => panic(),
             Behaviour::Exit => exit(),
             Behaviour::MemoryBomb => Ok(Outcome::changed(format!("took {} MiB", memory_bomb()))),
@@ -125,6 +135,13 @@ impl Remediation for Hostile {
                 stdio();
                 Ok(Outcome::unchanged("wrote to stdout and stderr"))
             }
+            Behaviour::StdioFlood => {
+                for _ in 0..MANY {
+                    stdio();
+                }
+                Ok(Outcome::unchanged(format!("wrote {MANY} lines")))
+            }
+            Behaviour::WasiSleep => wasi_sleep(),
             Behaviour::SlowChanged => {
                 clock::sleep(Duration::from_millis(params.ms));
                 Ok(Outcome::Changed(text))
@@ -153,6 +170,13 @@ fn panic() -> ! {
 #[expect(clippy::exit, reason = "the host must survive it")]
 fn exit() -> ! {
     std::process::exit(3)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a guest waits through WASI here")]
+fn wasi_sleep() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_hours(1));
+    }
 }
 
 fn memory_bomb() -> usize {

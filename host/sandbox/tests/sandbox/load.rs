@@ -1,16 +1,16 @@
 //! What is a plugin and what is not, and what its author is told.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sentinel_core::capability::DockerAction;
 use sentinel_core::grant::Import;
 use sentinel_core::id::Digest;
 use sentinel_sandbox::{Anatomy, Form, LoadError, RunFailure, RunLimits, Sandbox, SandboxConfig};
+use sentinel_tests::wat::{self, Core};
 use serde_json::json;
-use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve, WorldId};
+use wit_component::dummy_module;
+use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
 use crate::support::guest;
 
@@ -46,77 +46,45 @@ const WORLDS: &str = r"
     world another { export greet: func() -> string; }
 ";
 
-/// A component of `core` for `world` of `wit`; without a core one whose every function
-/// traps.
-fn component_of(resolve: &mut Resolve, world: &str, core: Option<&str>) -> Vec<u8> {
-    let world = world_of(resolve, world);
-    let mut module = match core {
-        Some(core) => wat::parse_str(core).unwrap(),
-        None => dummy_module(resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync)),
-    };
-    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8).unwrap();
-    ComponentEncoder::default()
-        .validate(true)
-        .module(&module)
-        .unwrap()
-        .encode()
-        .unwrap()
-}
-
-fn world_of(resolve: &Resolve, world: &str) -> WorldId {
-    let mut worlds = resolve.worlds.iter();
-    let (id, _) = worlds
-        .find(|(_, candidate)| candidate.name == world)
-        .unwrap();
-    id
-}
-
-/// The contract, and the worlds above.
 fn resolve() -> Resolve {
-    let mut resolve = Resolve::default();
-    resolve
-        .push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit"))
-        .unwrap();
-    resolve.push_source("guests.wit", WORLDS).unwrap();
-    resolve
+    wat::resolve(WORLDS)
 }
 
+/// A component of `core` for `world`; without a core one whose every function traps.
 fn component(world: &str, core: Option<&str>) -> Vec<u8> {
-    component_of(&mut resolve(), world, core)
+    component_of(&resolve(), world, core)
 }
 
-/// Bytes as WAT writes them in a string.
-fn escaped(bytes: impl IntoIterator<Item = u8>) -> String {
-    let escape = |byte| ["\\".to_owned(), format!("{byte:02x}")];
-    bytes.into_iter().flat_map(escape).collect()
+fn component_of(resolve: &Resolve, world: &str, core: Option<&str>) -> Vec<u8> {
+    let module = match core {
+        Some(core) => ::wat::parse_str(core).unwrap(),
+        None => {
+            let mangling = ManglingAndAbi::Legacy(LiftLowerAbi::Sync);
+            dummy_module(resolve, wat::world(resolve, world), mangling)
+        }
+    };
+    wat::component(resolve, world, module)
 }
 
 /// A core module whose `describe` has `body` before it returns what it says here.
-fn describing(more: &str, body: &str, name: &str, version: &str, schema: &str) -> String {
-    let texts = [name, version, "A summary.", schema];
-    let mut at = 1024;
-    let mut record = Vec::new();
-    for text in texts {
-        for number in [at, text.len()] {
-            record.extend(u32::try_from(number).unwrap().to_le_bytes());
-        }
-        at += text.len();
-    }
-    let (record, texts) = (escaped(record), escaped(texts.concat().bytes()));
-    format!(
-        r#"(module
-            {more}
-            (memory (export "memory") 1)
-            (data (i32.const 512) "{record}")
-            (data (i32.const 1024) "{texts}")
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 65528)
-            (func (export "describe") (result i32) {body} i32.const 512)
-            (func (export "remediate") (param i32) (result i32) unreachable))"#
-    )
+fn describing(fields: &str, body: &str, name: &str, version: &str, schema: &str) -> String {
+    let core = Core {
+        fields,
+        describe: body,
+        name,
+        version,
+        schema,
+        ..Core::default()
+    };
+    core.text()
 }
 
 fn good(body: &str) -> String {
-    describing("", body, "good", "1.2.3", r#"{"type": "object"}"#)
+    let core = Core {
+        describe: body,
+        ..Core::default()
+    };
+    core.text()
 }
 
 async fn refused(bytes: Vec<u8>) -> (LoadError, String) {
@@ -151,7 +119,7 @@ async fn a_text() {
 
 #[tokio::test]
 async fn a_core_module_that_does_not_say_its_world() {
-    let (error, text) = refused(wat::parse_str("(module)").unwrap()).await;
+    let (error, text) = refused(::wat::parse_str("(module)").unwrap()).await;
     // Wrapped all the same, it would be an empty component.
     assert!(matches!(error, LoadError::CoreModule));
     assert!(text.contains("`component-type`"), "{text}");
@@ -161,11 +129,7 @@ async fn a_core_module_that_does_not_say_its_world() {
 /// A core module for `world`, as a linker leaves it: with the section that its bindings
 /// put there.
 fn module(world: &str, core: &str) -> Vec<u8> {
-    let resolve = resolve();
-    let world = world_of(&resolve, world);
-    let mut module = wat::parse_str(core).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    module
+    wat::module(&resolve(), world, ::wat::parse_str(core).unwrap())
 }
 
 /// Writes a line to stderr as C's library does, and looks at the clock.
@@ -291,7 +255,7 @@ async fn another_version_of_the_contract() {
         interface log { write: func(message: string); }
         world w { import log; export describe: func(); export remediate: func(); }";
     resolve.push_source("w.wit", wit).unwrap();
-    let (_, text) = refused(component_of(&mut resolve, "w", None)).await;
+    let (_, text) = refused(component_of(&resolve, "w", None)).await;
     assert!(
         text.starts_with("it imports `sentinel:plugin/log@0.2.0`, and this version of sentinel serves sentinel:plugin@0.1.0"),
         "{text}"
@@ -315,7 +279,7 @@ async fn other_types_than_those_of_the_contract() {
     ] {
         let mut resolve = Resolve::default();
         resolve.push_source("w.wit", wit).unwrap();
-        let (_, text) = refused(component_of(&mut resolve, "w", None)).await;
+        let (_, text) = refused(component_of(&resolve, "w", None)).await;
         assert!(text.starts_with(function), "{text}");
     }
 }
@@ -351,10 +315,7 @@ async fn wasi_is_empty() {
             create-tcp-socket: func(address-family: ip-address-family) -> result<tcp-socket, error-code>;
         }",
     ];
-    let mut resolve = Resolve::default();
-    resolve
-        .push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit"))
-        .unwrap();
+    let mut resolve = resolve();
     for package in packages {
         resolve.push_source("wasi.wit", package).unwrap();
     }
@@ -386,7 +347,7 @@ async fn wasi_is_empty() {
         "{}",
     );
     let plugin = sandbox()
-        .load(component_of(&mut resolve, "tries", Some(&core)))
+        .load(component_of(&resolve, "tries", Some(&core)))
         .await
         .unwrap();
     assert_eq!(plugin.imports, [].into());

@@ -1,0 +1,133 @@
+//! Plugins of a few lines, written as WebAssembly text: what no honest toolchain makes.
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::{Resolve, WorldId};
+
+/// A world of a plugin that imports nothing.
+pub const QUIET: &str = r"
+    package test:guests;
+    world quiet {
+        use sentinel:plugin/types@0.1.0.{description, incident, outcome, failure};
+        export describe: func() -> description;
+        export remediate: func(incident: incident) -> result<outcome, failure>;
+    }
+";
+
+/// The contract, and the worlds of a package of tests.
+#[must_use]
+pub fn resolve(worlds: &str) -> Resolve {
+    let mut resolve = Resolve::default();
+    resolve
+        .push_dir(crate::root().join("wit"))
+        .expect("the contract");
+    resolve.push_source("guests.wit", worlds).expect("worlds");
+    resolve
+}
+
+/// A world by its name.
+#[must_use]
+pub fn world(resolve: &Resolve, name: &str) -> WorldId {
+    let mut worlds = resolve.worlds.iter();
+    let found = worlds.find(|(_, world)| world.name == name);
+    found.expect("the world").0
+}
+
+/// A core module that says that it is of this world: what a toolchain for `wasm32-wasip1` makes.
+#[must_use]
+pub fn module(resolve: &Resolve, name: &str, mut core: Vec<u8>) -> Vec<u8> {
+    let world = world(resolve, name);
+    embed_component_metadata(&mut core, resolve, world, StringEncoding::UTF8).expect("a module");
+    core
+}
+
+/// A component for this world.
+#[must_use]
+pub fn component(resolve: &Resolve, name: &str, core: Vec<u8>) -> Vec<u8> {
+    ComponentEncoder::default()
+        .validate(true)
+        .module(&module(resolve, name, core))
+        .expect("a module")
+        .encode()
+        .expect("a component")
+}
+
+/// A core module of a plugin.
+#[derive(Debug, Clone, Copy)]
+pub struct Core<'a> {
+    /// Fields of the module.
+    pub fields: &'a str,
+    /// What `describe` does before it says the texts below.
+    pub describe: &'a str,
+    /// What `remediate` does; it leaves the place of its result on the stack.
+    pub remediate: &'a str,
+    /// The name that it gives itself.
+    pub name: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// The schema of its params.
+    pub schema: &'a str,
+}
+
+impl Default for Core<'_> {
+    fn default() -> Self {
+        Self {
+            fields: "",
+            describe: "",
+            remediate: "unreachable",
+            name: "good",
+            version: "1.2.3",
+            schema: r#"{"type": "object"}"#,
+        }
+    }
+}
+
+impl Core<'_> {
+    /// Its text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let texts = [self.name, self.version, "A summary.", self.schema];
+        let mut at = 1024;
+        let mut record = Vec::new();
+        for text in texts {
+            for number in [at, text.len()] {
+                record.extend(u32::try_from(number).expect("a short text").to_le_bytes());
+            }
+            at += text.len();
+        }
+        let (record, texts) = (escaped(record), escaped(texts.concat().bytes()));
+        let Self {
+            fields,
+            describe,
+            remediate,
+            ..
+        } = self;
+        format!(
+            r#"(module
+            {fields}
+            (memory (export "memory") 1)
+            (data (i32.const 512) "{record}")
+            (data (i32.const 1024) "{texts}")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 65528)
+            (func (export "describe") (result i32) {describe} i32.const 512)
+            (func (export "remediate") (param i32) (result i32) {remediate}))"#
+        )
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        wat::parse_str(self.text()).expect("WebAssembly text")
+    }
+
+    /// A component of it that imports nothing.
+    #[must_use]
+    pub fn quiet(&self) -> Vec<u8> {
+        component(&resolve(QUIET), "quiet", self.bytes())
+    }
+}
+
+/// Bytes as WAT writes them in a string.
+fn escaped(bytes: impl IntoIterator<Item = u8>) -> String {
+    let escape = |byte| ["\\".to_owned(), format!("{byte:02x}")];
+    bytes.into_iter().flat_map(escape).collect()
+}

@@ -1,0 +1,464 @@
+//! Plugins that attack, all at once, while a good one goes on with its work: through the real
+//! daemon, with real components. The Docker Engine is a fake that counts.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use sentinel_tests::daemon::Daemon;
+use sentinel_tests::eventually;
+use sentinel_tests::fake_docker::{Call, Container, FakeDocker};
+use sentinel_tests::payload::Alert;
+use sentinel_tests::wat::Core;
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+/// What a plugin does to break out, and what its run comes to.
+const ATTACKS: [(&str, &str); 16] = [
+    ("spin", "it used up its CPU time of 300 ms"),
+    ("spin-after-call", "it used up its CPU time of 300 ms"),
+    ("panic", "this plugin panics on purpose"),
+    ("exit", "it called the exit function"),
+    ("memory-bomb", "more than the 16 MiB of memory"),
+    ("deep-recursion", "it used up its stack"),
+    ("log-flood", "logged 1000000 lines"),
+    ("huge-log", "more than 1024 KiB to the host"),
+    ("call-flood", "more than 200 host calls"),
+    ("sleep-forever", "it was not done within 2000 ms"),
+    ("wasi-sleep", "it was not done within 2000 ms"),
+    ("huge-result", "more than 1024 KiB to the host"),
+    ("terminal-escapes", "forged line"),
+    ("stdio", "wrote to stdout and stderr"),
+    ("stdio-flood", ""),
+    ("slow-changed", "words"),
+];
+
+/// How many runs of one plugin there may be, and how much memory each may have.
+const RUNS: u64 = 4;
+const MEMORY_MIB: u64 = 16;
+
+/// What the attacks may cost a good plugin, from the delivery of an alert to the restart. Its run
+/// computes for less than a millisecond, on the two threads that the attackers compute on, which
+/// have a tick of a millisecond each in turn.
+const GOOD_P99: Duration = Duration::from_millis(300);
+
+/// What the daemon may take beyond what it took before, and beyond what it lets attackers have.
+const MORE_MIB: u64 = 64;
+
+fn policies() -> String {
+    let mut text = String::from(
+        r"
+policies:
+  - name: good
+    mode: auto
+    match: ['alertname=Good']
+    target: 'docker://local/{{ labels.container }}'
+    steps: [{ plugin: docker-restart, timeout: 30s }]
+    verify: { docker: running, within: 10s, every: 100ms }
+    guards: { concurrency: 64 }
+    grants:
+      docker: { containers: ['good-*'], actions: [inspect, restart, start] }
+",
+    );
+    for (attack, _) in ATTACKS {
+        // Two MiB fit into its memory, and are more than may cross the boundary.
+        let policy = format!(
+            r"  - name: {attack}
+    mode: auto
+    match: ['alertname={attack}']
+    target: 'docker://local/{attack}-{{{{ labels.n }}}}'
+    steps: [{{ plugin: hostile, timeout: 2s, params: {{ behaviour: {attack}, text: words, ms: 200, mib: 2 }} }}]
+    verify: {{ alert: resolved, within: 1s }}
+    guards: {{ cooldown: 1s, concurrency: 64 }}
+    grants:
+      docker: {{ containers: ['{attack}-*'], actions: [inspect] }}
+"
+        );
+        text.push_str(&policy);
+    }
+    text
+}
+
+/// Delivers one good alert after the other, ten in a second, and says how long each took from its
+/// delivery to the restart, in order of length.
+async fn good_work(daemon: &Daemon, fake: &FakeDocker, round: &str, count: usize) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for number in 0..count {
+        let name = format!("good-{round}-{number}");
+        fake.add(Container::exited(&name));
+        let begun = Instant::now();
+        daemon
+            .deliver(&[Alert::firing("Good", &[("container", &name)])])
+            .await;
+        while fake.done(&name, Call::Start) == 0 {
+            let waits = begun.elapsed();
+            assert!(waits < Duration::from_secs(20), "{name} was not restarted");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        times.push(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(100).saturating_sub(begun.elapsed())).await;
+    }
+    times.sort();
+    times
+}
+
+/// The most memory that a process had, in MiB.
+fn peak_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse::<u64>().unwrap() / 1024
+}
+
+/// Files that no plugins folder should have, with what is said about each.
+fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let spins = "(func $spin (loop br 0)) (start $spin)";
+    let core = Core::default();
+    vec![
+        (
+            "spins-in-start.wasm",
+            Core {
+                fields: spins,
+                ..core
+            }
+            .quiet(),
+            "it used up its CPU time",
+        ),
+        (
+            "spins-in-describe.wasm",
+            Core {
+                describe: "(loop br 0)",
+                ..core
+            }
+            .quiet(),
+            "it used up its CPU time",
+        ),
+        (
+            "recursion-in-describe.wasm",
+            Core {
+                fields: "(func $deep (call $deep))",
+                describe: "call $deep",
+                ..core
+            }
+            .quiet(),
+            "it used up its stack",
+        ),
+        (
+            "four-gigabytes.wasm",
+            Core {
+                fields: "(memory $more 65536)",
+                ..core
+            }
+            .quiet(),
+            "memory",
+        ),
+        (
+            "table.wasm",
+            Core {
+                fields: "(table 100000000 funcref)",
+                ..core
+            }
+            .quiet(),
+            "table",
+        ),
+        (
+            "many-tables.wasm",
+            Core {
+                fields: &"(table 1 funcref)".repeat(200),
+                ..core
+            }
+            .quiet(),
+            "table",
+        ),
+        (
+            "name.wasm",
+            Core {
+                name: "\u{1b}[2Jgood",
+                ..core
+            }
+            .quiet(),
+            "is no plugin name",
+        ),
+        (
+            "schema.wasm",
+            Core {
+                schema: r#"{"$ref": "http://127.0.0.1:1/schema.json"}"#,
+                ..core
+            }
+            .quiet(),
+            "no JSON Schema",
+        ),
+        ("large.wasm", vec![0; 65 << 20], "larger than"),
+        ("text.wasm", b"#!/bin/sh\nreboot\n".to_vec(), "WebAssembly"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_plugin_goes_on_while_others_attack() {
+    let fake = FakeDocker::start();
+    let mut daemon = Daemon::prepare(&["docker-restart", "hostile"], &policies());
+    daemon.set("SENTINEL_DOCKER_HOSTS", &fake.hosts());
+    daemon.write_config(&format!(
+        "limits: {{ plugin: {{ cpu: 300ms, calls: 200, memory: {MEMORY_MIB}MiB, runs_per_plugin: {RUNS} }},
+  guards: {{ target_rate: 10000/1h, total_rate: 10000/1h }} }}"
+    ));
+    daemon.serve().await;
+    let daemon = Arc::new(daemon);
+
+    let before = good_work(&daemon, &fake, "before", 50).await;
+    let quiet_mib = peak_mib(daemon.pid());
+
+    // Every attack again and again, more of each at once than there are places.
+    let enough = Arc::new(AtomicBool::new(false));
+    let attackers = tokio::spawn({
+        let (daemon, enough) = (daemon.clone(), enough.clone());
+        async move {
+            let mut round = 0_u32;
+            while !enough.load(Ordering::Relaxed) {
+                let alerts: Vec<_> = ATTACKS
+                    .iter()
+                    .map(|(attack, _)| Alert::firing(attack, &[("n", &round.to_string())]))
+                    .collect();
+                daemon.deliver(&alerts).await;
+                round += 1;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    });
+    let files = tokio::spawn({
+        let daemon = daemon.clone();
+        async move {
+            for (name, bytes, _) in bad_files() {
+                daemon.install_bytes(name, &bytes);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    });
+    let during = good_work(&daemon, &fake, "during", 100).await;
+    enough.store(true, Ordering::Relaxed);
+    attackers.await.unwrap();
+    files.await.unwrap();
+    let peak = peak_mib(daemon.pid());
+    let p99 = |times: &[Duration]| times[times.len() * 99 / 100];
+    println!(
+        "delivery to restart: p50 {:?} and p99 {:?} before, {:?} and {:?} while attacked; memory {quiet_mib} MiB, {peak} MiB at its peak",
+        before[before.len() / 2],
+        p99(&before),
+        during[during.len() / 2],
+        p99(&during),
+    );
+    assert!(p99(&during) < GOOD_P99, "{during:?}");
+    let bound = quiet_mib + RUNS * MEMORY_MIB + MORE_MIB;
+    assert!(peak < bound, "{peak} MiB of {bound}");
+
+    every_attack_failed(&daemon).await;
+    every_file_is_refused(&daemon).await;
+    assert!(
+        fake.effects()
+            .iter()
+            .all(|effect| effect.container.starts_with("good-")),
+        "an attacker reached Docker"
+    );
+    let (status, body) = daemon.get("/healthz").await.unwrap();
+    assert_eq!(status, 200, "{body}");
+    let unclean = |c: char| c.is_control() && c != '\n';
+    assert!(!daemon.log().contains(unclean), "an escape is in the log");
+}
+
+/// Each attack's first run came to what it has to come to.
+async fn every_attack_failed(daemon: &Daemon) {
+    let results = eventually("every attack is over", Duration::from_secs(60), || async {
+        let mut results = BTreeMap::new();
+        let mut before = String::new();
+        loop {
+            let list = daemon
+                .json(&format!("/api/v1/incidents?limit=500{before}"))
+                .await;
+            let list = list["incidents"].as_array().unwrap().clone();
+            let Some(last) = list.last() else { break };
+            before = format!("&before={}", last["id"]);
+            for incident in &list {
+                let policy = incident["policy"].as_str().unwrap().to_owned();
+                results.insert(policy, incident["id"].as_u64().unwrap());
+            }
+        }
+        let mut said = BTreeMap::new();
+        for (attack, _) in ATTACKS {
+            let incident = daemon.incident(*results.get(attack)?).await;
+            let events = incident["events"].as_array().unwrap();
+            let end = events.iter().find(|event| event["kind"] == "run-ended")?;
+            said.insert(attack, (end["result"].clone(), incident));
+        }
+        Some(said)
+    })
+    .await;
+    let mut wrong = String::new();
+    for (attack, expected) in ATTACKS {
+        let (result, incident) = &results[attack];
+        let message = result["message"].as_str().unwrap_or_default();
+        if !message.contains(expected) {
+            writeln!(wrong, "{attack}: {result}").unwrap();
+        }
+        let logged: usize = incident["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|event| event["kind"] == "logged")
+            .map(|event| event["message"].as_str().unwrap().len())
+            .sum();
+        assert!(logged <= 64 << 10, "{attack} logged {logged} bytes");
+        let text = incident.to_string();
+        assert!(
+            !text.contains("\\u001b") && !text.contains('\u{1b}') && !text.contains('\u{9b}'),
+            "{attack}: an escape is on record"
+        );
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Each file is told of with the reason, and none of them serves.
+async fn every_file_is_refused(daemon: &Daemon) {
+    for (name, _, why) in bad_files() {
+        eventually(name, Duration::from_secs(20), || async {
+            let status = daemon.json("/api/v1/status").await;
+            let problems = status["problems"].as_array().unwrap().clone();
+            let problem = problems.iter().find(|problem| {
+                let file = problem["file"].as_str().unwrap();
+                file.ends_with(name)
+            })?;
+            let message = problem["message"].as_str().unwrap();
+            assert!(message.contains(why), "{name}: {message}");
+            Some(())
+        })
+        .await;
+    }
+    let status = daemon.json("/api/v1/status").await;
+    let names = |plugin: &Value| plugin["name"].as_str().unwrap().to_owned();
+    let serving: Vec<_> = status["plugins"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(names)
+        .collect();
+    assert_eq!(serving, ["docker-restart", "hostile"]);
+}
+
+/// Counts connections, and answers nothing.
+async fn forbidden_server() -> (u16, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let touched = Arc::new(AtomicBool::new(false));
+    let seen = touched.clone();
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            seen.store(true, Ordering::Relaxed);
+        }
+    });
+    (port, touched)
+}
+
+/// Whatever way a name is written, what is not granted is not reached.
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_hold_against_names_that_are_tricks() {
+    let fake = FakeDocker::start();
+    for name in ["web-1", "db-1"] {
+        fake.add(Container::running(name));
+    }
+    let (port, touched) = forbidden_server().await;
+    let tricks: Vec<String> = [
+        // Globs, paths, ids of others, and what a URL would make of a name.
+        "restart db-1",
+        "restart *",
+        "restart web-*",
+        "restart ../db-1",
+        "restart web-1/../db-1",
+        "restart web-1/../../containers/db-1/kill?signal=KILL",
+        "restart web-1?signal=KILL",
+        "restart %2e%2e/db-1",
+        "restart ",
+        "restart WEB-1",
+        "restart /web-1 ",
+        "inspect db-1",
+        "logs db-1",
+        // Paths and arguments of a program.
+        "playbook ../secret.yml",
+        "playbook /etc/passwd",
+        "playbook sub/../../secret.yml",
+        "playbook -e@/etc/passwd",
+        "playbook --extra-vars=@/etc/passwd",
+        "playbook -i,localhost",
+        "playbook link.yml",
+        "playbook allowed.yml\n-e@/etc/passwd",
+        // Names of this machine that are not written as such.
+        "get http://127.0.0.1:PORT/",
+        "get http://allowed.example@127.0.0.1:PORT/",
+        "get http://allowed.example:80@127.0.0.1:PORT/",
+        "get http://127.0.0.1:PORT\\@allowed.example/",
+        "get http://127.0.0.1:PORT#@allowed.example/",
+        "get http://2130706433:PORT/",
+        "get http://0x7f000001:PORT/",
+        "get http://0177.0.0.1:PORT/",
+        "get http://127.1:PORT/",
+        "get http://[::ffff:127.0.0.1]:PORT/",
+        "get http://[::1]:PORT/",
+        "get http://0:PORT/",
+        "get http://localhost:PORT/",
+        "get http://localhost.:PORT/",
+        "get http://allowed.example.:PORT/",
+        "get http://allowed.example%2f@127.0.0.1:PORT/",
+        "get http://allowed.example\u{3002}evil:PORT/",
+        "get file:///etc/passwd",
+        "get unix:///var/run/docker.sock",
+        "get secret://key",
+        "post http://allowed.example/",
+    ]
+    .iter()
+    .map(|trick| trick.replace("PORT", &port.to_string()))
+    .collect();
+    let script = serde_json::to_string(&tricks).unwrap();
+    let policies = format!(
+        r"
+policies:
+  - name: tricks
+    mode: auto
+    match: ['alertname=Tricks']
+    target: 'docker://local/web-1'
+    steps: [{{ plugin: scripted, params: {{ script: {script} }}, timeout: 60s }}]
+    verify: {{ alert: resolved, within: 1s }}
+    grants:
+      docker: {{ containers: ['web-1'], actions: [list, inspect, logs, start, stop, restart, kill, recreate, duplicate, remove] }}
+      ansible: {{ playbooks: ['allowed.yml'] }}
+      http: {{ urls: ['http://allowed.example/*'], methods: [GET] }}
+"
+    );
+    let mut daemon = Daemon::prepare(&["scripted"], &policies);
+    daemon.set("SENTINEL_DOCKER_HOSTS", &fake.hosts());
+    std::fs::write(daemon.path("secret.yml"), "- hosts: all\n").unwrap();
+    std::os::unix::fs::symlink(daemon.path("secret.yml"), daemon.path("playbooks/link.yml"))
+        .unwrap();
+    daemon.serve().await;
+    daemon.deliver(&[Alert::firing("Tricks", &[])]).await;
+    daemon.wait_end(1).await;
+    let incident = daemon.incident(1).await;
+    let events = incident["events"].as_array().unwrap();
+    let logged: Vec<&str> = events
+        .iter()
+        .filter(|event| event["kind"] == "logged")
+        .map(|event| event["message"].as_str().unwrap())
+        .collect();
+    assert_eq!(logged.len(), tricks.len(), "{logged:#?}");
+    let reached: Vec<_> = logged
+        .iter()
+        .filter(|line| !line.contains(": refused: "))
+        .collect();
+    assert!(reached.is_empty(), "{reached:#?}");
+    assert_eq!(fake.effects(), [], "Docker was asked");
+    assert!(!touched.load(Ordering::Relaxed), "the server was reached");
+    let begun: Vec<_> = events
+        .iter()
+        .filter(|event| event["kind"] == "effect-began")
+        .collect();
+    assert!(begun.is_empty(), "{begun:#?}");
+}
