@@ -6,7 +6,7 @@ mod change;
 mod drain;
 mod load;
 mod probation;
-mod signature;
+pub(crate) mod signature;
 mod watch;
 
 use std::collections::BTreeMap;
