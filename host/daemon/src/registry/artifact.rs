@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use sentinel_core::id::Digest;
 use serde::{Deserialize, Serialize};
+use wit_component::DecodedWasm;
+use wit_parser::{IndexMap, WorldItem, WorldKey};
 
 use super::error::RegistryError;
 use super::reference::Reference;
@@ -173,19 +175,24 @@ fn outside(wasm: &[u8]) -> Result<Option<Outside>, String> {
         return Ok(None);
     }
     let decoded = wit_component::decode(wasm).map_err(|error| format!("{error:#}"))?;
-    let wit_component::DecodedWasm::Component(resolve, world) = decoded else {
+    let DecodedWasm::Component(resolve, world) = decoded else {
         return Err("it is a package of WIT, and no component".to_owned());
     };
     let world = resolve
         .worlds
         .get(world)
         .ok_or("it is a component without a world")?;
-    let names = |keys: &mut dyn Iterator<Item = &wit_parser::WorldKey>| {
-        keys.map(|key| resolve.name_world_key(key)).collect()
+    let names = |items: &IndexMap<WorldKey, WorldItem>| {
+        items
+            .iter()
+            // Types that the world itself names are nothing to link.
+            .filter(|(_, item)| !matches!(item, WorldItem::Type { .. }))
+            .map(|(key, _)| resolve.name_world_key(key))
+            .collect()
     };
     Ok(Some(Outside {
-        exports: names(&mut world.exports.keys()),
-        imports: names(&mut world.imports.keys()),
+        exports: names(&world.exports),
+        imports: names(&world.imports),
     }))
 }
 

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http_auth::ChallengeRef;
-use reqwest::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, WWW_AUTHENTICATE,
-};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use sentinel_core::id::Digest;
@@ -15,8 +12,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::artifact::{Artifact, Descriptor, INDEX, MANIFEST, Manifest};
-use super::credentials::{Credentials, Source};
+use super::credentials::Source;
 use super::error::RegistryError;
+use super::proof::{Access, Proof, allowed};
 use super::reference::{Reference, Version};
 
 /// How long a connection may take.
@@ -24,42 +22,19 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long nothing may come.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The largest manifest or answer that is read, in bytes; what registries take as well.
-const MAX_ANSWER: u64 = 4 * 1024 * 1024;
+pub(super) const MAX_ANSWER: u64 = 4 * 1024 * 1024;
 /// How many redirects are followed: registries keep blobs elsewhere.
 const REDIRECTS: usize = 5;
 
 /// A repository at a registry.
 pub(crate) struct Registry {
-    client: Client,
-    reference: Reference,
+    pub(super) client: Client,
+    pub(super) reference: Reference,
     /// Ends in `/v2/REPOSITORY/`.
-    base: Url,
-    source: Source,
+    pub(super) base: Url,
+    pub(super) source: Source,
     /// What the registry wanted to hear the last time, by what it was asked for.
     proven: Mutex<BTreeMap<Access, Proof>>,
-}
-
-/// What is done there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Access {
-    Pull,
-    Push,
-}
-
-impl Access {
-    fn actions(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-            Self::Push => "pull,push",
-        }
-    }
-}
-
-/// What a request is allowed by.
-#[derive(Clone)]
-enum Proof {
-    Basic { user: String, password: String },
-    Bearer(String),
 }
 
 /// What was pulled.
@@ -70,13 +45,6 @@ pub(crate) struct Pulled {
     pub(crate) wasm: Vec<u8>,
     /// The signature that came along: minisign's text.
     pub(crate) signature: Option<String>,
-}
-
-/// Some registries give it under both names.
-#[derive(Deserialize)]
-struct Token {
-    token: Option<String>,
-    access_token: Option<String>,
 }
 
 /// The errors of a registry, as the protocol has them.
@@ -307,6 +275,7 @@ impl Registry {
             return Ok(response);
         }
         let proof = self.prove(access, response.headers()).await?;
+        let bearer = matches!(proof, Proof::Bearer(_));
         self.proven
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -314,10 +283,14 @@ impl Registry {
         let response = self
             .send(allowed(request(&self.client), Some(proof)))
             .await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            return Err(self.not_taken()?);
+        match response.status() {
+            // A token that is given and does not do is one for less than this.
+            StatusCode::UNAUTHORIZED if bearer && self.credentials()?.is_some() => {
+                Err(self.denied())
+            }
+            StatusCode::UNAUTHORIZED => Err(self.not_taken()?),
+            _ => Ok(response),
         }
-        Ok(response)
     }
 
     fn proof(&self, access: Access) -> Option<Proof> {
@@ -328,116 +301,15 @@ impl Registry {
             .cloned()
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
         request
             .send()
             .await
             .map_err(|error| RegistryError::of_request(self.reference.host(), error))
     }
 
-    /// What answers a challenge: the password itself, or a token that it buys.
-    async fn prove(&self, access: Access, headers: &HeaderMap) -> Result<Proof, RegistryError> {
-        let texts: Vec<&str> = headers
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|header| header.to_str().ok())
-            .collect();
-        let challenges: Vec<ChallengeRef<'_>> = texts
-            .iter()
-            .filter_map(|text| http_auth::parse_challenges(text).ok())
-            .flatten()
-            .collect();
-        let of = |scheme: &str| {
-            let mut found = challenges.iter();
-            found.find(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme))
-        };
-        let credentials = self.source.find(self.reference.host())?;
-        if let Some(bearer) = of("bearer") {
-            let credentials = credentials.map(|(credentials, _)| credentials);
-            return self.token(access, bearer, credentials).await;
-        }
-        match (of("basic"), credentials) {
-            (Some(_), Some((Credentials::Password { user, password }, _))) => {
-                Ok(Proof::Basic { user, password })
-            }
-            (Some(_), _) => Err(self.anonymous()),
-            (None, _) => Err(self.no_registry(format!(
-                "it asks for a login that is not known here: {}",
-                texts.join(", ")
-            ))),
-        }
-    }
-
-    /// Gets a token from where the challenge says. Without credentials that is one for
-    /// everybody, which is enough to pull what is public.
-    async fn token(
-        &self,
-        access: Access,
-        challenge: &ChallengeRef<'_>,
-        credentials: Option<Credentials>,
-    ) -> Result<Proof, RegistryError> {
-        let param = |name: &str| {
-            let mut params = challenge.params.iter();
-            let found = params.find(|(key, _)| key.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.to_unescaped())
-        };
-        let realm = param("realm").and_then(|realm| Url::parse(&realm).ok());
-        let realm =
-            realm.ok_or_else(|| self.no_registry("it does not say where it gives tokens"))?;
-        if self.base.scheme() == "https" && realm.scheme() != "https" {
-            return Err(self.no_registry(format!(
-                "it wants the password to be sent in clear to {realm}"
-            )));
-        }
-        let scope = param("scope").unwrap_or_else(|| {
-            let repository = self.reference.repository();
-            format!("repository:{repository}:{}", access.actions())
-        });
-        let mut fields = vec![("scope", scope)];
-        fields.extend(param("service").map(|service| ("service", service)));
-        let request = match credentials {
-            Some(Credentials::IdentityToken(token)) => {
-                fields.push(("grant_type", "refresh_token".to_owned()));
-                fields.push(("client_id", "infra-sentinel".to_owned()));
-                fields.push(("refresh_token", token));
-                let form = url::form_urlencoded::Serializer::new(String::new())
-                    .extend_pairs(&fields)
-                    .finish();
-                self.client
-                    .post(realm)
-                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(form)
-            }
-            credentials => {
-                let mut url = realm;
-                url.query_pairs_mut().extend_pairs(&fields);
-                let proof = credentials.and_then(|credentials| match credentials {
-                    Credentials::Password { user, password } => {
-                        Some(Proof::Basic { user, password })
-                    }
-                    Credentials::IdentityToken(_) => None,
-                });
-                allowed(self.client.get(url), proof)
-            }
-        };
-        let response = self.send(request).await?;
-        if matches!(
-            response.status(),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST
-        ) {
-            return Err(self.not_taken()?);
-        }
-        let response = self.good(response).await?;
-        let body = self.read(response, "the token", MAX_ANSWER).await?;
-        serde_json::from_slice::<Token>(&body)
-            .ok()
-            .and_then(|token| token.token.or(token.access_token))
-            .map(Proof::Bearer)
-            .ok_or_else(|| self.no_registry("it gives tokens that are none"))
-    }
-
     /// Reads an answer to its end, and no more than `limit` bytes of it.
-    async fn read(
+    pub(super) async fn read(
         &self,
         mut response: Response,
         what: &str,
@@ -464,7 +336,7 @@ impl Registry {
     }
 
     /// The response, if it says that all is well; else what is wrong.
-    async fn good(&self, response: Response) -> Result<Response, RegistryError> {
+    pub(super) async fn good(&self, response: Response) -> Result<Response, RegistryError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -481,17 +353,16 @@ impl Registry {
         let about = |code: &str| said.iter().any(|said| said.code == code);
         Err(match status {
             StatusCode::UNAUTHORIZED => self.anonymous(),
-            StatusCode::FORBIDDEN => RegistryError::Denied {
-                host: host.to_owned(),
-                repository: repository.to_owned(),
-            },
+            StatusCode::FORBIDDEN => self.denied(),
             StatusCode::NOT_FOUND if about("NAME_UNKNOWN") => {
                 RegistryError::Unknown(format!("repository {repository} at {host}"))
             }
-            StatusCode::NOT_FOUND if about("MANIFEST_UNKNOWN") => RegistryError::Unknown(format!(
-                "{} in {host}/{repository}",
-                self.reference.version()
-            )),
+            StatusCode::NOT_FOUND if about("MANIFEST_UNKNOWN") => {
+                RegistryError::Unknown(match self.reference.version() {
+                    Version::Tag(tag) => format!("tag {tag} in {host}/{repository}"),
+                    Version::Digest(digest) => format!("{digest} in {host}/{repository}"),
+                })
+            }
             StatusCode::NOT_FOUND if about("BLOB_UNKNOWN") => {
                 RegistryError::Unknown(format!("blob any more that {} is made of", self.reference))
             }
@@ -531,39 +402,25 @@ impl Registry {
         }
     }
 
-    fn no_registry(&self, why: impl Into<String>) -> RegistryError {
+    pub(super) fn no_registry(&self, why: impl Into<String>) -> RegistryError {
         RegistryError::NoRegistry {
             host: self.reference.host().to_owned(),
             why: why.into(),
         }
     }
 
-    fn anonymous(&self) -> RegistryError {
+    pub(super) fn anonymous(&self) -> RegistryError {
         RegistryError::Anonymous {
             host: self.reference.host().to_owned(),
             looked: self.source.looked(),
         }
     }
 
-    /// The registry does not take what it was told.
-    fn not_taken(&self) -> Result<RegistryError, RegistryError> {
-        let host = self.reference.host();
-        Ok(match self.source.find(host)? {
-            Some((credentials, source_of_it)) => RegistryError::Unauthorized {
-                host: host.to_owned(),
-                user: credentials.user().to_owned(),
-                source_of_it,
-            },
-            None => self.anonymous(),
-        })
-    }
-}
-
-fn allowed(request: RequestBuilder, proof: Option<Proof>) -> RequestBuilder {
-    match proof {
-        Some(Proof::Basic { user, password }) => request.basic_auth(user, Some(password)),
-        Some(Proof::Bearer(token)) => request.bearer_auth(token),
-        None => request,
+    fn denied(&self) -> RegistryError {
+        RegistryError::Denied {
+            host: self.reference.host().to_owned(),
+            repository: self.reference.repository().to_owned(),
+        }
     }
 }
 

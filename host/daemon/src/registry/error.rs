@@ -43,7 +43,7 @@ pub(crate) enum RegistryError {
         source_of_it: String,
     },
     /// Who asks may not do this.
-    #[error("{host} does not allow this of {repository}")]
+    #[error("{host} does not allow you to do that with {repository}")]
     Denied {
         /// The registry's host.
         host: String,
@@ -173,12 +173,12 @@ impl RegistryError {
     }
 }
 
-/// An error of TLS is wrapped into one of input and output, which shows it only to those
-/// who ask.
+/// An error of TLS is wrapped into one or two of input and output, which show it only to
+/// those who ask.
 fn cause_is_tls(cause: &(dyn StdError + 'static)) -> bool {
     cause.is::<rustls::Error>()
         || cause
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref)
-            .is_some_and(<dyn StdError + Send + Sync>::is::<rustls::Error>)
+            .is_some_and(|inner| cause_is_tls(inner))
 }

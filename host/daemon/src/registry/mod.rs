@@ -8,6 +8,7 @@ mod artifact;
 mod client;
 mod credentials;
 mod error;
+mod proof;
 mod reference;
 
 pub(crate) use self::artifact::{Artifact, Described};
