@@ -5,6 +5,7 @@
 mod change;
 mod drain;
 mod load;
+mod older;
 mod probation;
 pub(crate) mod signature;
 mod watch;

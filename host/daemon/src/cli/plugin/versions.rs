@@ -110,6 +110,9 @@ fn text(list: &PluginList) -> String {
             harmless(&plugin.file),
             plugin.asks_for.join(", "),
         );
+        for pin in &plugin.pins {
+            let _ok = writeln!(out, "  pinned    {} to {}", pin.policy, pin.digest.short());
+        }
         if let Some(probation) = &plugin.probation {
             let _ok = writeln!(
                 out,
@@ -126,7 +129,7 @@ fn text(list: &PluginList) -> String {
                 out,
                 "  {}  {}  by {}{gone}",
                 second(version.since),
-                version.digest.short(),
+                version.digest,
                 harmless(&version.by)
             );
         }
