@@ -53,6 +53,22 @@ docker_engine() {
     apt_install docker.io iptables
 }
 
+# Unpacked, not installed: Debian would start it, open to the whole network.
+registry() {
+    local to="$cache/registry"
+    if have docker-registry || [[ -x "$to/usr/bin/docker-registry" ]]; then return 0; fi
+    on_debian || die "there is no docker-registry on this machine" "see https://github.com/distribution/distribution"
+    say "fetching docker-registry"
+    candidate docker-registry || apt_update
+    rm -rf "$to.tmp"
+    mkdir -p "$to.tmp"
+    (cd "$to.tmp" && quietly apt-get -qq -o APT::Sandbox::User=root download docker-registry &&
+        quietly dpkg-deb -x ./*.deb .) ||
+        die "docker-registry could not be fetched" "apt-get update, and again"
+    rm -rf "$to"
+    mv "$to.tmp" "$to"
+}
+
 [[ "$(uname -s)" == Linux ]] || die "this set-up serves Linux, and this is $(uname -s)" "a Linux virtual machine will do"
 (($#)) || set -- build docker ansible
 for part in "$@"; do
@@ -60,10 +76,12 @@ for part in "$@"; do
     build) build ;;
     docker) docker_engine ;;
     ansible) need ansible-core:ansible-playbook ;;
-    # A clock that can be set, a disk that can fail, signatures, other machines to reach, and a journal to clean.
+    # A clock that can be set, a disk that can fail, signatures, other machines to reach, a journal to clean, and a
+    # registry that asks for passwords.
     tests)
         need faketime:faketime e2fsprogs:mkfs.ext4 minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd openssl:openssl \
-            systemd:journalctl iproute2:ip
+            systemd:journalctl iproute2:ip apache2-utils:htpasswd
+        registry
         ;;
     *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
     esac

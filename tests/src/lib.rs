@@ -9,10 +9,12 @@
 pub mod containers;
 pub mod daemon;
 pub mod fake_docker;
+pub mod keys;
 pub mod ledger;
 pub mod machine;
 pub mod payload;
 pub mod receiver;
+pub mod registry;
 pub mod remote;
 pub mod wat;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sentinel_tests::containers::Container;
 use sentinel_tests::daemon::{Daemon, Said, said};
 use sentinel_tests::eventually;
+use sentinel_tests::keys::Keys;
 use sentinel_tests::payload::Alert;
 use serde_json::Value;
 
@@ -87,42 +88,6 @@ async fn wait_version(daemon: &Daemon, wanted: &str) {
         (version(daemon) == wanted).then_some(())
     })
     .await;
-}
-
-/// A pair of keys, made and used by minisign itself.
-struct Keys(tempfile::TempDir);
-
-impl Keys {
-    fn new() -> Self {
-        let keys = Self(tempfile::tempdir().unwrap());
-        keys.minisign(&["-G", "-W", "-p", "public", "-s", "secret"]);
-        keys
-    }
-
-    fn minisign(&self, args: &[&str]) {
-        let made = std::process::Command::new("minisign")
-            .args(args)
-            .current_dir(self.0.path())
-            .stdin(std::process::Stdio::null())
-            .output()
-            .expect("minisign: `stack/setup/packages.sh tests` installs it");
-        assert!(
-            made.status.success(),
-            "{}",
-            String::from_utf8_lossy(&made.stderr)
-        );
-    }
-
-    fn public(&self) -> String {
-        let file = std::fs::read_to_string(self.0.path().join("public")).unwrap();
-        file.lines().last().unwrap().to_owned()
-    }
-
-    fn sign(&self, wasm: &[u8]) -> String {
-        std::fs::write(self.0.path().join("file"), wasm).unwrap();
-        self.minisign(&["-S", "-s", "secret", "-m", "file", "-x", "signature"]);
-        std::fs::read_to_string(self.0.path().join("signature")).unwrap()
-    }
 }
 
 /// What the journal has of versions, oldest first.

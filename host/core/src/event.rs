@@ -82,6 +82,9 @@ pub enum EventBody {
         version: String,
         /// Which bytes acted.
         digest: Digest,
+        /// Whether the policy names these very bytes.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pinned: bool,
         /// What the gate does with its effects.
         #[serde(default)]
         mode: RunMode,

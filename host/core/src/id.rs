@@ -163,6 +163,81 @@ pub struct NameError {
     found: String,
 }
 
+/// A plugin as policies name it: `docker-restart`, which is whatever version serves, or
+/// `docker-restart@sha256:…`, which is that very version.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PluginRef {
+    /// Which plugin.
+    pub name: PluginName,
+    /// Which version of it, where it is not to be another.
+    pub pin: Option<Digest>,
+}
+
+impl PluginRef {
+    /// Whether a version of the plugin is one that is meant.
+    #[must_use]
+    pub fn takes(&self, digest: &Digest) -> bool {
+        self.pin.is_none_or(|pin| pin == *digest)
+    }
+}
+
+impl From<PluginName> for PluginRef {
+    fn from(name: PluginName) -> Self {
+        Self { name, pin: None }
+    }
+}
+
+impl fmt::Display for PluginRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)?;
+        match &self.pin {
+            Some(pin) => write!(f, "@{pin}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What was given names no plugin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PluginRefError {
+    /// What stands before the `@` is no name.
+    #[error(transparent)]
+    Name(NameError),
+    /// What stands after it is no digest.
+    #[error("`{0}` pins no version: expected a whole digest, `sha256:` and 64 hexadecimal digits")]
+    Pin(String),
+}
+
+impl FromStr for PluginRef {
+    type Err = PluginRefError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let (name, pin) = match s.split_once('@') {
+            Some((name, pin)) => (name, Some(pin)),
+            None => (s, None),
+        };
+        let name = name.parse().map_err(PluginRefError::Name)?;
+        let pin = pin
+            .map(|pin| pin.parse().map_err(|_| PluginRefError::Pin(pin.to_owned())))
+            .transpose()?;
+        Ok(Self { name, pin })
+    }
+}
+
+impl Serialize for PluginRef {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PluginRef {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// The SHA-256 of a plugin's bytes; which version acted is told by this alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
@@ -214,7 +289,8 @@ impl FromStr for Digest {
             found: s.to_owned(),
         };
         let hex = s.strip_prefix("sha256:").ok_or_else(error)?;
-        if hex.len() != 64 || !hex.is_ascii() {
+        // Else `+f` would be a number too.
+        if hex.len() != 64 || !hex.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Err(error());
         }
         let mut bytes = [0; 32];
@@ -316,5 +392,41 @@ impl<'de> Deserialize<'de> for Target {
         String::deserialize(deserializer)?
             .parse()
             .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_is_named_with_or_without_its_version() {
+        let digest = Digest::of(b"x");
+        let pinned = format!("docker-restart@{digest}");
+        let read: PluginRef = pinned.parse().unwrap();
+        assert_eq!(read.pin, Some(digest));
+        assert_eq!(read.to_string(), pinned);
+        assert!(read.takes(&digest) && !read.takes(&Digest::of(b"y")));
+        let read: PluginRef = "docker-restart".parse().unwrap();
+        assert_eq!(read.to_string(), "docker-restart");
+        assert!(read.takes(&digest));
+    }
+
+    #[test]
+    fn a_pin_is_a_whole_digest() {
+        let hex = "0".repeat(64);
+        for bad in [
+            "1.2.0".to_owned(),
+            "sha256:12".to_owned(),
+            hex.clone(),
+            format!("sha512:{hex}"),
+            format!("sha256:{}", "+0".repeat(32)),
+            String::new(),
+        ] {
+            let read = format!("x@{bad}").parse::<PluginRef>();
+            assert_eq!(read, Err(PluginRefError::Pin(bad)));
+        }
+        let name = "X@sha256".parse::<PluginRef>();
+        assert!(matches!(name, Err(PluginRefError::Name(_))));
     }
 }

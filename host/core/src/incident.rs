@@ -31,7 +31,7 @@ use crate::event::{
 };
 use crate::grant::Grants;
 use crate::guard::settings::Guards;
-use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
+use crate::id::{Digest, IncidentId, PluginName, PluginRef, PolicyName, RunId, Target};
 use crate::mutation::{Mutation, active};
 use crate::policy::{DEFAULT_TTL, Mode};
 use crate::recording::plan_digest;
@@ -106,7 +106,7 @@ impl Default for Approval {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedEscalation {
     /// The plugin.
-    pub plugin: PluginName,
+    pub plugin: PluginRef,
     /// Its params, rendered.
     pub params: serde_json::Map<String, serde_json::Value>,
     /// How long a run may take.
@@ -155,7 +155,7 @@ impl StepFailure {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedStep {
     /// The plugin.
-    pub plugin: PluginName,
+    pub plugin: PluginRef,
     /// Its params, rendered.
     pub params: serde_json::Map<String, serde_json::Value>,
     /// How long a run may take.
@@ -791,11 +791,12 @@ impl Incident {
     /// The plugin whose place among the runs it takes up, if it takes one up.
     #[must_use]
     pub fn occupies(&self) -> Option<&PluginName> {
-        match &self.phase {
+        let plugin = match &self.phase {
             Phase::Starting { rung, .. } | Phase::Running { rung, .. } => self.plugin(rung.step),
             Phase::Escalating { run: Some(_), .. } => self.plugin(0),
             _ => None,
-        }
+        };
+        plugin.map(|plugin| &plugin.name)
     }
 
     /// What is asked for when the guards are asked, or were asked last.
@@ -826,7 +827,7 @@ impl Incident {
 
     /// The plugin of a step; of `escalate` for 0.
     #[must_use]
-    pub fn plugin(&self, step: u32) -> Option<&PluginName> {
+    pub fn plugin(&self, step: u32) -> Option<&PluginRef> {
         if step == 0 {
             self.plan.escalate.as_ref().map(|escalate| &escalate.plugin)
         } else {

@@ -222,6 +222,7 @@ impl Recording {
             version,
             digest,
             mode,
+            ..
         } = body
         else {
             return None;
@@ -514,6 +515,7 @@ mod tests {
             plugin: "docker-restart".parse().unwrap(),
             version: "0.1.0".to_owned(),
             digest: Digest::of(b"plugin"),
+            pinned: false,
             mode: RunMode::Live,
         }
     }

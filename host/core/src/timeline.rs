@@ -198,6 +198,7 @@ fn entry(event: &Event) -> Entry {
             plugin,
             version,
             digest,
+            pinned,
             mode,
         } => {
             let mode = match mode {
@@ -205,8 +206,9 @@ fn entry(event: &Event) -> Entry {
                 RunMode::Dry => "dry ",
                 RunMode::Apply => "approved ",
             };
+            let pinned = if *pinned { ", pinned" } else { "" };
             format!(
-                "{mode}run {run} started: step {step}, attempt {attempt}, {plugin} {version} ({})",
+                "{mode}run {run} started: step {step}, attempt {attempt}, {plugin} {version} ({}{pinned})",
                 digest.short()
             )
         }

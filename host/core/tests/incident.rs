@@ -150,6 +150,7 @@ impl Shell {
             plugin: "docker-restart".parse().unwrap(),
             version: "1.0.0".to_owned(),
             digest: Digest::of(b"plugin"),
+            pinned: false,
         });
         run
     }
@@ -397,6 +398,7 @@ fn who_is_told_is_told_what_happened_before() {
         plugin: "notify".parse().unwrap(),
         version: "1.0.0".to_owned(),
         digest: Digest::of(b"notify"),
+        pinned: false,
     });
     let told = briefing(&shell.events, telling).unwrap().unwrap();
     assert_eq!(told.reason, "no");

@@ -17,7 +17,7 @@ use sentinel_core::grant::Import;
 use sentinel_core::guard::settings::{
     BlastRadius, Breaker, Day, Excess, Fleet, Guards, Maintenance, Moment, Rate, Share, Window,
 };
-use sentinel_core::id::PluginName;
+use sentinel_core::id::{Digest, PluginName, PluginRef};
 use sentinel_core::incident::{OnInterrupt, Plan, StepFailure, VerifyCheck};
 use sentinel_core::policy::{
     Environment, Mode, ParamError, PluginCatalog, PluginFacts, PolicyError, PolicySet,
@@ -364,8 +364,16 @@ fn an_error_is_data_too() {
 struct Catalog;
 
 impl PluginCatalog for Catalog {
-    fn plugin(&self, name: &PluginName) -> Option<PluginFacts> {
-        let imports = match name.as_str() {
+    fn serves(&self, name: &PluginName) -> Option<Digest> {
+        let known = self.names().iter().any(|known| known == name.as_str());
+        known.then(|| Digest::of(b"serves"))
+    }
+
+    fn plugin(&self, plugin: &PluginRef) -> Option<PluginFacts> {
+        if !plugin.takes(&Digest::of(b"serves")) && !plugin.takes(&Digest::of(b"kept")) {
+            return None;
+        }
+        let imports = match plugin.name.as_str() {
             "docker-restart" => vec![
                 Import::Docker(DockerAction::Inspect),
                 Import::Docker(DockerAction::Restart),
@@ -380,13 +388,17 @@ impl PluginCatalog for Catalog {
         })
     }
 
+    fn why_not(&self, pin: &Digest) -> Option<String> {
+        (*pin == Digest::of(b"bad")).then(|| "was rolled back: it is slow".to_owned())
+    }
+
     fn names(&self) -> Vec<String> {
         ["ansible-playbook", "docker-restart", "notify"]
             .map(str::to_owned)
             .to_vec()
     }
 
-    fn validate_params(&self, name: &PluginName, params: &Value) -> Vec<ParamError> {
+    fn validate_params(&self, plugin: &PluginRef, params: &Value) -> Vec<ParamError> {
         let mut errors = Vec::new();
         let mut error = |path: &str, keyword: &str, message: &str| {
             errors.push(ParamError {
@@ -395,7 +407,7 @@ impl PluginCatalog for Catalog {
                 message: message.to_owned(),
             });
         };
-        if name.as_str() != "ansible-playbook" {
+        if plugin.name.as_str() != "ansible-playbook" {
             return Vec::new();
         }
         match params.get("playbook") {
@@ -435,6 +447,13 @@ fn policies_are_held_against_the_plugins() {
 }
 
 #[test]
+fn pins_are_held_against_the_versions() {
+    let text = include_str!("fixtures/mistakes/pinned.yaml");
+    let set = parse(&[("policies/pinned.yaml", text)]).unwrap();
+    insta::assert_snapshot!("pinned", reports(&set.check_plugins(&Catalog)));
+}
+
+#[test]
 fn what_the_plugins_take_and_the_policy_grants_is_no_error() {
     let set = good(NGINX);
     assert_eq!(reports(&set.check_plugins(&Catalog)), "");
@@ -464,6 +483,7 @@ mistakes! {
     missing_keys: "missing-keys",
     wrong_types: "wrong-types",
     names: "names",
+    pins: "pins",
     matchers: "matchers",
     templates: "templates",
     targets: "targets",

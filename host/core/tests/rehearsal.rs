@@ -16,6 +16,7 @@ use sentinel_core::engine::{Considered, Course, Engine, PluginVersion, Settings,
 use sentinel_core::event::{Event, Guard, RunMode};
 use sentinel_core::guard::Verdict;
 use sentinel_core::guard::limits::EffectWindows;
+use sentinel_core::id::Digest;
 use sentinel_core::incident::{End, Incident};
 use sentinel_core::policy::{Environment, PolicySet};
 use sentinel_core::record::{Accepted, Append, History, IncidentRow};
@@ -591,6 +592,29 @@ fn what_would_be_different_is_told() {
 }
 
 #[test]
+fn a_pin_is_shown_and_decides_nothing() {
+    let digest = Digest::of(b"x");
+    let pinned = format!("plugin: docker-restart@{digest}");
+    let text = web("mode: auto").replace("plugin: docker-restart", &pinned);
+    let expect = |run: &str| {
+        format!("{DOWN}\nexpect: [{{ run: {run}, step: 1 }}, {{ at: 2s, end: healed }}]")
+    };
+    passes(&text, &expect("docker-restart"));
+    passes(&text, &expect(&format!("docker-restart@{digest}")));
+    let other = format!("docker-restart@{}", Digest::of(b"y"));
+    let outcome = one(&text, &expect(&other));
+    let got = format!("run: docker-restart@{digest}");
+    assert!(diff(&outcome).contains(&got), "{}", diff(&outcome));
+    assert!(!one(&web("mode: auto"), &expect(&other)).ok());
+
+    let was = rehearse(&web("mode: auto"), &mut Assumed::default());
+    let would_be = rehearse(&text, &mut recorded(&was));
+    assert_eq!(compare(&summaries(&was), &summaries(&would_be)), []);
+    let ran = summaries(&would_be)[0].runs[0].to_string();
+    assert!(ran.ends_with(&digest.to_string()), "{ran}");
+}
+
+#[test]
 fn another_name_or_target_is_a_change_and_no_end_and_beginning() {
     let was = rehearse(&web("mode: auto"), &mut Assumed::default());
     for (from, to, what) in [
@@ -747,7 +771,7 @@ fn considered(
         fn policies(&self) -> &PolicySet {
             self.0
         }
-        fn plugin(&self, _name: &sentinel_core::id::PluginName) -> Option<PluginVersion> {
+        fn plugin(&self, _plugin: &sentinel_core::id::PluginRef) -> Option<PluginVersion> {
             None
         }
         fn history(&self) -> &dyn History {

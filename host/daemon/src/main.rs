@@ -12,6 +12,7 @@ mod intake;
 mod past_run;
 mod reconcile;
 mod reconfigure;
+mod registry;
 mod secrets;
 mod serving;
 mod telemetry;

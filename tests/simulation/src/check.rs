@@ -1017,7 +1017,8 @@ impl Checker {
                 Guard::Pause => self.switches.paused(incident, now),
                 Guard::TargetLock => self.holder(&incident.target, incident.id).is_some(),
                 Guard::Concurrency => incident.plugin(rung.step).is_some_and(|plugin| {
-                    self.crowd(incident.id, rung.step, plugin, true).is_some()
+                    self.crowd(incident.id, rung.step, &plugin.name, true)
+                        .is_some()
                 }),
                 // The others have their time, which a clock that is set back moves away.
                 _ => until.is_none_or(|until| now < until),

@@ -21,7 +21,7 @@ use sentinel_core::event::{
 };
 use sentinel_core::guard::limits::{EffectWindows, on_account_of};
 use sentinel_core::guard::settings::Fleet;
-use sentinel_core::id::{Digest, IncidentId, PluginName, RunId};
+use sentinel_core::id::{Digest, IncidentId, PluginRef, RunId};
 use sentinel_core::incident::{OnInterrupt, Phase};
 use sentinel_core::policy::PolicySet;
 use sentinel_core::record::{Accepted, Append, History, Priority, earlier};
@@ -143,12 +143,13 @@ impl Outlook for View<'_> {
         self.policies
     }
 
-    fn plugin(&self, name: &PluginName) -> Option<PluginVersion> {
-        let gone = self.gone.get(name.as_str());
+    fn plugin(&self, plugin: &PluginRef) -> Option<PluginVersion> {
+        let name = plugin.name.as_str();
+        let gone = self.gone.get(name);
         gone.is_none_or(|until| *until <= self.now)
             .then(|| PluginVersion {
                 version: "1.0.0".to_owned(),
-                digest: Digest::of(name.as_str().as_bytes()),
+                digest: Digest::of(name.as_bytes()),
             })
     }
 

@@ -9,7 +9,7 @@ use super::{HistoryError, Member, Operator, OperatorError, Settings};
 use crate::alert::Alert;
 use crate::event::{Event, Guard, PlannedEffect, RunMode, RunResult, StopCause};
 use crate::guard::settings::Fleet;
-use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
+use crate::id::{Digest, IncidentId, PluginName, PluginRef, PolicyName, RunId, Target};
 use crate::incident::{FoldError, Incident, OnInterrupt, Plan, Rung, VerifyCheck};
 use crate::policy::PolicySet;
 use crate::record::{Accepted, Append, History};
@@ -229,8 +229,8 @@ pub trait World {
     /// The policies that serve.
     fn policies(&self) -> &PolicySet;
 
-    /// The version of a plugin that serves, if one does.
-    fn plugin(&self, name: &PluginName) -> Option<PluginVersion>;
+    /// The version of a plugin that serves whoever names it so, if one does.
+    fn plugin(&self, plugin: &PluginRef) -> Option<PluginVersion>;
 
     /// What has been committed.
     fn history(&self) -> &dyn History;

@@ -793,7 +793,7 @@ impl Engine {
         let order = self.order(run, rung, mode, version.digest, false);
         work.turn.notes.push(Note::RunStarted {
             run,
-            plugin: plugin.clone(),
+            plugin: plugin.name.clone(),
             digest: version.digest,
             rung,
             mode,
@@ -802,9 +802,10 @@ impl Engine {
             run,
             step: rung.step,
             attempt: rung.attempt,
-            plugin: plugin.clone(),
+            plugin: plugin.name.clone(),
             version: version.version,
             digest: version.digest,
+            pinned: plugin.pin.is_some(),
             mode,
         };
         self.record(work, context, id, body);
@@ -817,7 +818,7 @@ impl Engine {
                 };
                 work.turn.notes.push(Note::RunNotServed {
                     run,
-                    plugin,
+                    plugin: plugin.name,
                     result: result.clone(),
                 });
                 self.record(work, context, id, EventBody::RunEnded { run, result });
@@ -873,7 +874,7 @@ impl Engine {
         resume: bool,
     ) -> Option<Order> {
         let incident = self.incidents.get(&run.incident)?;
-        let plugin = incident.plugin(rung.step)?.clone();
+        let plugin = incident.plugin(rung.step)?.name.clone();
         let (params, timeout, on_interrupt) = if rung.step == 0 {
             let escalate = incident.plan.escalate.as_ref()?;
             (

@@ -188,7 +188,7 @@ impl Places {
 
 fn key(incident: &Incident) -> Option<(&PolicyName, &PluginName)> {
     let plugin = incident.plugin(incident.rung()?.step)?;
-    Some((&incident.plan.policy, plugin))
+    Some((&incident.plan.policy, &plugin.name))
 }
 
 /// Telling a person is not held back by what the policy may do at once.

@@ -11,7 +11,7 @@ use crate::alert::{Alert, Labels};
 use crate::duration::human;
 use crate::grant::Grants;
 use crate::guard::settings::Guards;
-use crate::id::{Digest, PluginName, PolicyName, Target};
+use crate::id::{Digest, PluginRef, PolicyName, Target};
 use crate::incident::{
     Approval, OnInterrupt, Plan, PlannedEscalation, PlannedStep, PlannedVerify, VerifyCheck, When,
 };
@@ -104,7 +104,7 @@ impl Mode {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Step {
     /// The plugin.
-    pub plugin: PluginName,
+    pub plugin: PluginRef,
     /// What it is given; every string in it is a template.
     pub params: Map<String, Value>,
     /// How long a run may take.
@@ -130,7 +130,7 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Escalation {
     /// The plugin.
-    pub plugin: PluginName,
+    pub plugin: PluginRef,
     /// What it is given; every string in it is a template.
     pub params: Map<String, Value>,
     /// How long a run may take.
@@ -194,6 +194,12 @@ impl Policy {
     /// What it acts on for this alert.
     pub fn target(&self, alert: &Alert) -> Result<Target, RenderError> {
         self.target.render(&Context::new(alert, &self.name))
+    }
+
+    /// The plugins that it names: its steps', and the one that tells a person.
+    pub fn plugins(&self) -> impl Iterator<Item = &PluginRef> {
+        let escalate = self.escalate.iter().map(|escalate| &escalate.plugin);
+        self.steps.iter().map(|step| &step.plugin).chain(escalate)
     }
 
     /// What it does about this alert, with everything filled in.

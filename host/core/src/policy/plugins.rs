@@ -10,7 +10,7 @@ use super::read::PluginPlaces;
 use super::set::Places;
 use crate::capability::DockerAction;
 use crate::grant::{Grants, HttpGrant, Import};
-use crate::id::PluginName;
+use crate::id::{Digest, PluginName, PluginRef};
 use crate::template::has_template;
 
 /// What stands in the place of a text that a template fills in.
@@ -33,14 +33,21 @@ const SURE: [&str; 11] = [
 
 /// The plugins that are loaded.
 pub trait PluginCatalog {
-    /// What is known of a plugin; none where it is not loaded.
-    fn plugin(&self, name: &PluginName) -> Option<PluginFacts>;
+    /// Which version serves whoever does not care; none where the plugin is not loaded.
+    fn serves(&self, name: &PluginName) -> Option<Digest>;
+
+    /// What is known of the version that is named; none where it is not loaded.
+    fn plugin(&self, plugin: &PluginRef) -> Option<PluginFacts>;
+
+    /// Why a version is not loaded that a policy is pinned to, where more is known than that:
+    /// a fragment that fits behind "which".
+    fn why_not(&self, pin: &Digest) -> Option<String>;
 
     /// The names of all plugins.
     fn names(&self) -> Vec<String>;
 
     /// What is wrong with `params` by the plugin's own schema.
-    fn validate_params(&self, name: &PluginName, params: &Value) -> Vec<ParamError>;
+    fn validate_params(&self, plugin: &PluginRef, params: &Value) -> Vec<ParamError>;
 }
 
 /// What a policy has to know of a plugin.
@@ -80,21 +87,26 @@ pub(super) fn check(
 
 fn check_plugin(
     policy: &Policy,
-    plugin: &PluginName,
+    plugin: &PluginRef,
     params: &Map<String, Value>,
     at: &PluginPlaces,
     places: &Places,
     catalog: &dyn PluginCatalog,
 ) -> Vec<PolicyError> {
-    let Some(facts) = catalog.plugin(plugin) else {
-        let problem = unknown_plugin(plugin, &catalog.names());
+    let Some(serves) = catalog.serves(&plugin.name) else {
+        let problem = unknown_plugin(&plugin.name, &catalog.names());
         return vec![places.source.error(&at.plugin, problem)];
     };
+    let Some(facts) = catalog.plugin(plugin) else {
+        let problem = not_that_version(policy, plugin, serves, catalog);
+        return vec![places.source.error(&at.plugin, problem)];
+    };
+    let plugin_name = &plugin.name;
     let missing = policy.grants.imports_missing(&facts.imports);
     let ungranted: Vec<_> = missing.into_iter().collect();
     let mut errors = Vec::new();
     if !ungranted.is_empty() {
-        let problem = not_granted(policy, plugin, &ungranted);
+        let problem = not_granted(policy, plugin_name, &ungranted);
         errors.push(places.source.error(&at.plugin, problem));
     }
     let params = Value::Object(params.clone());
@@ -110,12 +122,12 @@ fn check_plugin(
         };
         let name = error.path.trim_start_matches('/').replace('/', ".");
         let what = if name.is_empty() {
-            format!("the params of plugin {plugin} are not valid")
+            format!("the params of plugin {plugin_name} are not valid")
         } else {
-            format!("the param `{name}` of plugin {plugin} is not valid")
+            format!("the param `{name}` of plugin {plugin_name} is not valid")
         };
         let problem = Problem::new(format!("{what}: {}", error.message)).help(format!(
-            "`sentinel plugin inspect` shows which params {plugin} takes"
+            "`sentinel plugin inspect` shows which params {plugin_name} takes"
         ));
         errors.push(places.source.error(span, problem));
     }
@@ -134,6 +146,33 @@ fn unknown_plugin(name: &PluginName, known: &[String]) -> Problem {
     Problem::new(format!("there is no plugin `{name}`"))
         .label("not loaded")
         .help(format!("{meant}{loaded}"))
+}
+
+fn not_that_version(
+    policy: &Policy,
+    plugin: &PluginRef,
+    serves: Digest,
+    catalog: &dyn PluginCatalog,
+) -> Problem {
+    let name = &plugin.name;
+    let pin = plugin.pin.unwrap_or(serves);
+    let (why, first) = match catalog.why_not(&pin) {
+        Some(why) => (why, ""),
+        None => (
+            "never served here".to_owned(),
+            "let that version serve once (`sentinel plugin install FILE`), ",
+        ),
+    };
+    Problem::new(format!(
+        "policy {} is pinned to {name} {}, which {why}; {} serves",
+        policy.name,
+        pin.short(),
+        serves.short(),
+    ))
+    .label("not this version")
+    .help(format!(
+        "{first}pin the one that serves, `plugin: {name}@{serves}`, or remove the pin"
+    ))
 }
 
 fn not_granted(policy: &Policy, plugin: &PluginName, missing: &[Import]) -> Problem {

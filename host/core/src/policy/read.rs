@@ -20,7 +20,7 @@ use crate::capability::DockerAction;
 use crate::grant::{AnsibleGrant, DockerGrant, Glob, Grants, HttpGrant, LabelGrant, UrlPattern};
 use crate::guard::settings::Guards;
 use crate::http::HttpMethod;
-use crate::id::{Digest, PluginName, PolicyName};
+use crate::id::{Digest, PluginRef, PluginRefError, PolicyName};
 use crate::incident::{Approval, OnInterrupt, StepFailure, When};
 use crate::matcher::{Matcher, Matchers};
 use crate::template::{TargetTemplate, Template, TemplateError};
@@ -539,12 +539,14 @@ impl PolicyReader<'_> {
         &mut self,
         section: &Section<'_>,
         example: &str,
-    ) -> Option<(PluginName, Map<String, Value>, PluginPlaces)> {
+    ) -> Option<(PluginRef, Map<String, Value>, PluginPlaces)> {
         let help = format!("name a plugin, such as `plugin: {example}`");
         let node = self.reader.required(section, "plugin", &help);
-        let name = node.and_then(|node| {
-            self.reader
-                .parsed(node, "a plugin name", &help, str::parse::<PluginName>)
+        let name = node.and_then(|node| match &node.content {
+            Content::Text(text) => self.plugin_ref(node, text, &help),
+            _ => self
+                .reader
+                .parsed(node, "a plugin name", &help, str::parse::<PluginRef>),
         });
         let params = match section.get("params") {
             Some(node) => self.params(node),
@@ -560,6 +562,24 @@ impl PolicyReader<'_> {
             params: section.get("params").cloned(),
         };
         Some((name?, params?, places))
+    }
+
+    /// A plugin's name, and perhaps the version that is meant.
+    fn plugin_ref(&mut self, node: &Node, text: &str, help: &str) -> Option<PluginRef> {
+        if let Err(PluginRefError::Pin(pin)) = text.parse::<PluginRef>() {
+            let at = within(
+                self.reader.source,
+                node,
+                &(text.len() - pin.len()..text.len()),
+            );
+            return self.reader.fail(
+                &at,
+                Problem::new(PluginRefError::Pin(pin).to_string())
+                    .label("expected a digest")
+                    .help("`sentinel plugin list` shows the digests of what serves and served, `sentinel plugin check FILE` that of a file; without a pin, whatever serves is used"),
+            );
+        }
+        self.reader.parsed(node, "a plugin name", help, str::parse)
     }
 
     fn params(&mut self, node: &Node) -> Option<Map<String, Value>> {

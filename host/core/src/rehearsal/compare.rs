@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::alert::Episode;
 use crate::event::{Event, EventBody, Guard, RunMode};
-use crate::id::{IncidentId, PluginName, PolicyName, Target};
+use crate::id::{IncidentId, PluginRef, PolicyName, Target};
 use crate::incident::{End, Incident, Phase};
 use crate::policy::Mode;
 
@@ -43,7 +43,7 @@ pub struct Ran {
     /// The attempt at it.
     pub attempt: u32,
     /// The plugin.
-    pub plugin: PluginName,
+    pub plugin: PluginRef,
     /// What the gate did with its effects.
     pub mode: RunMode,
 }
@@ -59,6 +59,13 @@ impl std::fmt::Display for Ran {
     }
 }
 
+/// Whether two rows of runs are the same decisions. A pin decides nothing: what a version
+/// would do is not asked here.
+fn same(a: &[Ran], b: &[Ran]) -> bool {
+    let decided = |ran: &Ran| (ran.step, ran.attempt, ran.plugin.name.clone(), ran.mode);
+    a.iter().map(decided).eq(b.iter().map(decided))
+}
+
 /// What is compared of an incident, from its events; none when they are not those of one.
 #[must_use]
 pub fn summary(events: &[Event]) -> Option<Summary> {
@@ -71,12 +78,17 @@ pub fn summary(events: &[Event]) -> Option<Summary> {
                 step,
                 attempt,
                 plugin,
+                digest,
+                pinned,
                 mode,
                 ..
             } if *step > 0 => runs.push(Ran {
                 step: *step,
                 attempt: *attempt,
-                plugin: plugin.clone(),
+                plugin: PluginRef {
+                    name: plugin.clone(),
+                    pin: pinned.then_some(*digest),
+                },
                 mode: *mode,
             }),
             EventBody::GuardHeld { guard, .. } | EventBody::Suppressed { guard, .. }
@@ -181,7 +193,7 @@ fn changed(was: &Summary, would_be: &Summary) -> Option<Difference> {
         ("policy", was.policy != would_be.policy),
         ("target", was.target != would_be.target),
         ("mode", was.mode != would_be.mode),
-        ("steps", was.runs != would_be.runs),
+        ("steps", !same(&was.runs, &would_be.runs)),
         ("guards", was.guards != would_be.guards),
         ("end", was.end != would_be.end),
     ]

@@ -20,7 +20,7 @@ use crate::engine::{
 use crate::event::{Event, EventBody, FailureClass, PlannedEffect, RunMode, RunResult, StopCause};
 use crate::guard::limits::{EffectWindows, on_account_of};
 use crate::guard::settings::Fleet;
-use crate::id::{Digest, IncidentId, PluginName, PolicyName, RunId, Target};
+use crate::id::{Digest, IncidentId, PluginRef, PolicyName, RunId, Target};
 use crate::incident::{Incident, Phase, Rung, later};
 use crate::policy::PolicySet;
 use crate::record::{Accepted, History, Priority, Recovered};
@@ -152,10 +152,11 @@ impl World for Stage {
     }
 
     /// Every plugin serves: what it would do is in the script.
-    fn plugin(&self, name: &PluginName) -> Option<PluginVersion> {
+    fn plugin(&self, plugin: &PluginRef) -> Option<PluginVersion> {
+        let any = || Digest::of(plugin.name.as_str().as_bytes());
         Some(PluginVersion {
             version: "rehearsed".to_owned(),
-            digest: Digest::of(name.as_str().as_bytes()),
+            digest: plugin.pin.unwrap_or_else(any),
         })
     }
 
@@ -719,13 +720,18 @@ fn what(body: &EventBody) -> Option<What> {
             step,
             attempt,
             plugin,
+            digest,
+            pinned,
             mode,
             ..
         } => What::Run {
             run: *run,
             step: *step,
             attempt: *attempt,
-            plugin: plugin.clone(),
+            plugin: PluginRef {
+                name: plugin.clone(),
+                pin: pinned.then_some(*digest),
+            },
             mode: *mode,
         },
         EventBody::EffectBegan { request, .. } => What::Effect {

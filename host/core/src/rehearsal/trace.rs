@@ -10,7 +10,7 @@ use super::look::Look;
 use crate::alert::{AlertStatus, Fingerprint};
 use crate::duration::HumanDuration;
 use crate::event::{Event, Guard, RunMode, RunResult};
-use crate::id::{IncidentId, PluginName, PolicyName, RunId, Target};
+use crate::id::{IncidentId, PluginRef, PolicyName, RunId, Target};
 use crate::incident::End;
 
 /// What a rehearsal came to.
@@ -87,7 +87,7 @@ pub enum What {
         /// 0 tells a person.
         step: u32,
         attempt: u32,
-        plugin: PluginName,
+        plugin: PluginRef,
         mode: RunMode,
     },
     /// A run changes something, or would.

@@ -2,6 +2,7 @@
 //! `POST /api/v1/plugins/{name}/rollback` and `POST /api/v1/versions/{digest}/accept`. What
 //! changes something is answered once it serves and is on the disk.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use axum::Json;
@@ -44,11 +45,23 @@ pub(crate) struct PluginView {
     pub(crate) asks_for: Vec<String>,
     /// The policies that run it, or tell a person by it.
     pub(crate) used_by: Vec<PolicyName>,
+    /// Those of them that are pinned to a version, and to which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pins: Vec<PinView>,
     /// How it does, while it is new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) probation: Option<ProbationView>,
     /// The versions that served, the last one last.
     pub(crate) versions: Vec<VersionView>,
+}
+
+/// A policy that is pinned to a version.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PinView {
+    /// The policy.
+    pub(crate) policy: PolicyName,
+    /// The version.
+    pub(crate) digest: Digest,
 }
 
 /// How a new version does.
@@ -173,12 +186,19 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<PluginList> {
         .clone();
     let plugins = serving.plugins.iter().map(|plugin| {
         let policies = serving.policies.policies().iter();
-        let uses = policies.filter(|policy| {
-            policy.steps.iter().any(|step| step.plugin == plugin.name)
-                || policy
-                    .escalate
-                    .as_ref()
-                    .is_some_and(|escalate| escalate.plugin == plugin.name)
+        let uses = policies
+            .clone()
+            .filter(|policy| policy.plugins().any(|named| named.name == plugin.name));
+        let pins = policies.flat_map(|policy| {
+            let named = policy
+                .plugins()
+                .filter(|named| named.name == plugin.name)
+                .filter_map(|named| named.pin);
+            let named: BTreeSet<_> = named.collect();
+            named.into_iter().map(|digest| PinView {
+                policy: policy.name.clone(),
+                digest,
+            })
         });
         PluginView {
             name: plugin.name.clone(),
@@ -188,6 +208,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<PluginList> {
             summary: plugin.summary.clone(),
             asks_for: plugin.imports.iter().map(ToString::to_string).collect(),
             used_by: uses.map(|policy| policy.name.clone()).collect(),
+            pins: pins.collect(),
             probation: api
                 .probation
                 .standing(&plugin.digest)

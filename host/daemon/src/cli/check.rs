@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use sentinel_core::version::Versions;
+use sentinel_journal::{OpenError, Reader};
 use serde::Serialize;
 
 use super::Output;
@@ -42,11 +43,21 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::software(error.to_string()))?;
     let running = Arc::new(ArcSwap::from_pointee(config.clone()));
-    let loader = app::loader(&running, sandbox.clone());
-    let looked = runtime.block_on(loader.look(&Serving::default(), &Versions::default()));
+    // Where a daemon has run, policies may be pinned to what served before.
+    let past = past(&config);
+    let mut loader = app::loader(&running, sandbox.clone());
+    let versions = match &past {
+        Ok((past, versions)) => {
+            loader.past.clone_from(past);
+            versions.clone()
+        }
+        Err(_) => Versions::default(),
+    };
+    let looked = runtime.block_on(loader.look(&Serving::default(), &versions));
     let serving = looked.serving.unwrap_or_default();
     // No problem of the files: they may be checked on another machine than they run on.
     let mut notes = secrets.warnings;
+    notes.extend(past.err());
     notes.extend(missing.iter().map(ToString::to_string));
     if serving.runs_playbooks() {
         let ansible = app::ansible(&config);
@@ -74,6 +85,22 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
         // Everything has been said.
         Err(Failure::given(""))
     }
+}
+
+/// What the journal knows of versions, if there is one; the error is a note.
+fn past(config: &Config) -> Result<(Option<Arc<Reader>>, Versions), String> {
+    let unknown = |error: String| {
+        format!("which versions served before is not known, the journal cannot be read: {error}")
+    };
+    let reader = match Reader::open(&config.data_dir) {
+        Ok(reader) => reader,
+        Err(OpenError::Missing { .. }) => return Ok((None, Versions::default())),
+        Err(error) => return Err(unknown(error.to_string())),
+    };
+    let controls = reader
+        .controls()
+        .map_err(|error| unknown(error.to_string()))?;
+    Ok((Some(Arc::new(reader)), Versions::fold(&controls)))
 }
 
 fn text(report: &Report) -> String {

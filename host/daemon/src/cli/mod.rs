@@ -40,6 +40,9 @@ Exit codes:
   74  the output cannot be written
   78  the configuration cannot be used, and the daemon does not start";
 
+/// The configuration that is read when none is named.
+const CONFIG: &str = "sentinel.yaml";
+
 /// Takes alerts, decides by policies, and heals through sandboxed plugins.
 #[derive(Debug, Parser)]
 #[command(name = "sentinel", version, about, after_help = EXIT_CODES, max_term_width = 100, disable_help_subcommand = true)]
@@ -49,7 +52,7 @@ pub(crate) struct Cli {
         long,
         global = true,
         env = "SENTINEL_CONFIG",
-        default_value = "sentinel.yaml",
+        default_value = CONFIG,
         value_name = "FILE"
     )]
     config: PathBuf,

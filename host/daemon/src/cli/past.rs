@@ -9,7 +9,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::engine::{PluginVersion, World};
-use sentinel_core::id::{Digest, PluginName};
+use sentinel_core::id::{Digest, PluginRef};
 use sentinel_core::policy::PolicySet;
 use sentinel_core::record::{History, earlier};
 
@@ -90,10 +90,10 @@ impl World for Asked<'_> {
     }
 
     /// Whether a plugin serves is no question of policies and guards.
-    fn plugin(&self, name: &PluginName) -> Option<PluginVersion> {
+    fn plugin(&self, plugin: &PluginRef) -> Option<PluginVersion> {
         Some(PluginVersion {
             version: "any".to_owned(),
-            digest: Digest::of(name.as_str().as_bytes()),
+            digest: Digest::of(plugin.name.as_str().as_bytes()),
         })
     }
 

@@ -144,9 +144,7 @@ impl Executor {
     /// journal.
     async fn plugin(&self, name: &PluginName, digest: Digest) -> Result<Arc<Plugin>, LostError> {
         let serving = self.serving.load_full();
-        if let Some(plugin) = serving.plugins.get(name)
-            && plugin.digest == digest
-        {
+        if let Some(plugin) = serving.plugins.version(name, &digest) {
             return Ok(plugin.clone());
         }
         let wasm = self

@@ -22,7 +22,7 @@ use sentinel_core::alert::Episode;
 use sentinel_core::engine::{
     Action, Engine, Input, Note, Operator, OperatorError, PluginVersion, Settings, Turn, World,
 };
-use sentinel_core::id::{IncidentId, PluginName, RunId};
+use sentinel_core::id::{IncidentId, PluginRef, RunId};
 use sentinel_core::policy::PolicySet;
 use sentinel_core::record::{Accepted, Append, History, Recovered};
 use sentinel_journal::{Journal, Reader, WriteError};
@@ -164,8 +164,8 @@ impl World for Now<'_> {
         &self.serving.policies
     }
 
-    fn plugin(&self, name: &PluginName) -> Option<PluginVersion> {
-        let plugin = self.serving.plugins.get(name)?;
+    fn plugin(&self, plugin: &PluginRef) -> Option<PluginVersion> {
+        let plugin = self.serving.plugins.find(plugin)?;
         Some(PluginVersion {
             version: plugin.version.to_string(),
             digest: plugin.digest,

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use sentinel_core::control::ControlBody;
-use sentinel_core::id::{Digest, PluginName};
+use sentinel_core::id::{Digest, PluginName, PluginRef};
+use sentinel_sandbox::Plugin;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
@@ -210,7 +211,7 @@ impl Reloader {
                 .collect::<Vec<_>>()
         });
         let change = Change::Plugin(file.clone(), plugin.clone());
-        let serving = self.fit(&current, change)?;
+        let serving = self.fit(&current, change, None).await?;
         put(
             &self.loader.folders.plugins,
             &file,
@@ -227,6 +228,7 @@ impl Reloader {
             .await
             .map_err(Refusal::ours)?;
         }
+        let pinned = serving.pinned_elsewhere(&plugin);
         let fresh = BTreeMap::from([(digest, wasm)]);
         self.swap(&current, serving, &fresh, Why::Asked(by))
             .await
@@ -240,6 +242,10 @@ impl Reloader {
             message.push_str("; it now also asks for ");
             message.push_str(&wants.join(", "));
         }
+        if !pinned.is_empty() {
+            message.push_str("; another version serves on for those who are pinned to it: ");
+            message.push_str(&pinned.join(", "));
+        }
         Ok(Changed { message })
     }
 
@@ -248,7 +254,8 @@ impl Reloader {
         let (Some(plugin), Some(file)) = (current.plugins.get(name), current.file_of(name)) else {
             return Err(Refusal::unknown(format!("no plugin named {name} serves")));
         };
-        let serving = self.fit(&current, Change::PluginGone(file.clone()))?;
+        let gone = Change::PluginGone(file.clone());
+        let serving = self.fit(&current, gone, None).await?;
         let path = self.loader.folders.plugins.join(&file);
         for path in [signature::beside(&path), path] {
             match tokio::fs::remove_file(&path).await {
@@ -308,7 +315,8 @@ impl Reloader {
             self.loader.sandbox.load(wasm).await.map_err(|error| {
                 Refusal::given(format!("{to} cannot be loaded any more: {error}"))
             })?;
-        let serving = self.fit(&current, Change::Plugin(file, older.clone()))?;
+        let change = Change::Plugin(file, older.clone());
+        let serving = self.fit(&current, change, Some(plugin.digest)).await?;
         let why = Why::RolledBack { name, by, reason };
         self.swap(&current, serving, &BTreeMap::new(), why)
             .await
@@ -369,11 +377,23 @@ impl Reloader {
         }
     }
 
-    /// What serves after a change, if it fits.
-    fn fit(&self, current: &Serving, change: Change) -> Result<Serving, Refusal> {
+    /// What serves after a change, if it fits; also for those who are pinned, of whom none
+    /// may need a version that is `given_up`.
+    async fn fit(
+        &self,
+        current: &Serving,
+        change: Change,
+        given_up: Option<Digest>,
+    ) -> Result<Serving, Refusal> {
+        let changes = vec![change];
+        let versions = self.versions().clone();
+        let mut older = self.loader.older(current, &changes, &versions).await;
+        if let Some(digest) = given_up {
+            older.refuse(digest, "is the one to be rolled back");
+        }
         let mut problems = Vec::new();
         self.loader
-            .take_over(current, vec![change], &mut problems)
+            .take_over(current, &older, changes, &mut problems)
             .ok_or_else(|| Refusal::problems(&problems))
     }
 
@@ -410,6 +430,17 @@ impl Serving {
             .into_iter()
             .find(|(_, plugin)| plugin.name == *name)
             .map(|(file, _)| file.clone())
+    }
+
+    /// The policies that are pinned to another version of a plugin.
+    fn pinned_elsewhere(&self, plugin: &Plugin) -> Vec<String> {
+        let elsewhere =
+            |named: &PluginRef| named.name == plugin.name && !named.takes(&plugin.digest);
+        let policies = self.policies.policies().iter();
+        policies
+            .filter(|policy| policy.plugins().any(elsewhere))
+            .map(|policy| policy.name.to_string())
+            .collect()
     }
 }
 

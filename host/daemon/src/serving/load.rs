@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt as _, stream};
 use sentinel_core::grant::Import;
-use sentinel_core::id::{Digest, PluginName};
+use sentinel_core::id::{Digest, PluginName, PluginRef};
 use sentinel_core::policy::{Environment, Policy, PolicyError, PolicySet, Step};
 use sentinel_core::recording::Recording;
 use sentinel_core::version::Versions;
 use sentinel_journal::{ReadError, Reader, StoredServing};
 use sentinel_sandbox::{LoadError, Plugin, Plugins, Sandbox};
 
+use super::older::{Older, pins};
 use super::{Files, Problem, Serving, signature};
 use crate::past_run;
 use crate::reconfigure::Running;
@@ -40,8 +41,8 @@ pub(crate) struct Loader {
     pub(crate) folders: Folders,
     pub(crate) environment: Environment,
     pub(crate) config: Running,
-    /// What a new version has to repeat before it serves; none where nothing is asked of
-    /// the past.
+    /// What a new version has to repeat before it serves, and where the versions are that
+    /// policies are pinned to; none where nothing is asked of the past.
     pub(crate) past: Option<Arc<Reader>>,
     /// What is wrong with bytes that were looked at before: they are not looked at again.
     pub(crate) refused: Arc<Mutex<BTreeMap<Digest, String>>>,
@@ -99,7 +100,10 @@ impl Loader {
         };
         let mut changes = self.plugin_changes(current, versions, &mut looked).await;
         self.policy_changes(current, &mut changes, &mut looked.problems);
-        looked.serving = self.take_over(current, changes, &mut looked.problems);
+        if !changes.is_empty() {
+            let older = self.older(current, &changes, versions).await;
+            looked.serving = self.take_over(current, &older, changes, &mut looked.problems);
+        }
         looked
     }
 
@@ -181,6 +185,7 @@ impl Loader {
     pub(super) fn take_over(
         &self,
         current: &Serving,
+        older: &Older,
         mut changes: Vec<Change>,
         problems: &mut Vec<Problem>,
     ) -> Option<Serving> {
@@ -192,7 +197,7 @@ impl Loader {
         for change in &changes {
             apply(&mut files, change.clone());
         }
-        let refused = match self.assemble_new(&files) {
+        let refused = match self.assemble_new(&files, older) {
             Ok(serving) => return Some(serving),
             Err(refused) => refused,
         };
@@ -205,7 +210,7 @@ impl Loader {
             changes.retain(|change| {
                 let mut attempt = files.clone();
                 apply(&mut attempt, change.clone());
-                match self.assemble_new(&attempt) {
+                match self.assemble_new(&attempt, older) {
                     Ok(assembled) => {
                         files = attempt;
                         serving = Some(assembled);
@@ -229,6 +234,7 @@ impl Loader {
         &self,
         reader: &Reader,
         stored: &StoredServing,
+        versions: &Versions,
     ) -> Result<Serving, Vec<Problem>> {
         let mut files = Files {
             policies: stored.policies.clone(),
@@ -248,11 +254,39 @@ impl Loader {
                 Err(error) => problems.push(problem(error.to_string())),
             }
         }
-        if problems.is_empty() {
-            self.assemble(&files)
-        } else {
-            Err(problems)
+        if !problems.is_empty() {
+            return Err(problems);
         }
+        let pinned = self.pinned(&files.policies);
+        let older = Older::default();
+        let older = older.find(&self.sandbox, Some(reader), &files, versions, pinned);
+        self.assemble(&files, &older.await)
+    }
+
+    /// The versions beside those of the files that policies are or were pinned to. What may
+    /// be pinned by an incident that is open is kept: its policy may be another by now.
+    pub(super) async fn older(
+        &self,
+        current: &Serving,
+        changes: &[Change],
+        versions: &Versions,
+    ) -> Older {
+        let mut pinned = pins(&current.policies);
+        for change in changes {
+            if let Change::Policies(texts) = change {
+                pinned.extend(self.pinned(texts));
+            }
+        }
+        let reader = self.past.as_deref();
+        Older::known(current.plugins.older(), versions)
+            .find(&self.sandbox, reader, &current.files, versions, pinned)
+            .await
+    }
+
+    /// What the policies of these texts are pinned to, as far as they can be read.
+    fn pinned(&self, texts: &BTreeMap<String, String>) -> BTreeSet<PluginRef> {
+        let set = self.parse(texts);
+        set.map(|set| pins(&set)).unwrap_or_default()
     }
 
     async fn plugin_changes(
@@ -389,8 +423,8 @@ impl Loader {
 
     /// Puts files together, if they fit, and if what they name is there. A set that served
     /// once goes on serving when a playbook of it is gone, so it is not asked that.
-    fn assemble_new(&self, files: &Files) -> Result<Serving, Vec<Problem>> {
-        let serving = self.assemble(files)?;
+    fn assemble_new(&self, files: &Files, older: &Older) -> Result<Serving, Vec<Problem>> {
+        let serving = self.assemble(files, older)?;
         let problems: Vec<Problem> = serving
             .policies
             .policies()
@@ -409,7 +443,7 @@ impl Loader {
     fn playbook_problems(&self, policy: &Policy, plugins: &Plugins) -> Vec<Problem> {
         let runs_playbooks = |step: &&Step| {
             plugins
-                .get(&step.plugin)
+                .find(&step.plugin)
                 .is_some_and(|plugin| plugin.imports.contains(&Import::Ansible))
         };
         policy
@@ -447,7 +481,7 @@ impl Loader {
     }
 
     /// Puts files together, if they fit.
-    fn assemble(&self, files: &Files) -> Result<Serving, Vec<Problem>> {
+    fn assemble(&self, files: &Files, older: &Older) -> Result<Serving, Vec<Problem>> {
         let policies = self.parse(&files.policies)?;
         let mut plugins = Plugins::default();
         let mut owners: BTreeMap<PluginName, String> = BTreeMap::new();
@@ -464,6 +498,7 @@ impl Loader {
             owners.insert(name, file.clone());
             plugins.insert(plugin.clone());
         }
+        older.add_to(&mut plugins);
         problems.extend(policies.check_plugins(&plugins).iter().map(policy_problem));
         if problems.is_empty() {
             Ok(Serving {

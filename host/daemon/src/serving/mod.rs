@@ -5,8 +5,9 @@
 mod change;
 mod drain;
 mod load;
+mod older;
 mod probation;
-mod signature;
+pub(crate) mod signature;
 mod watch;
 
 use std::collections::BTreeMap;

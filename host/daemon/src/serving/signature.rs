@@ -8,38 +8,59 @@ use minisign_verify::{PublicKey, Signature};
 use crate::config::{PluginsConfig, Signatures};
 
 /// How minisign calls the signature of a file.
-pub(super) const ENDING: &str = "minisig";
+const ENDING: &str = "minisig";
 
 /// Where the signature of the plugin in `file` is.
-pub(super) fn beside(file: &Path) -> PathBuf {
+pub(crate) fn beside(file: &Path) -> PathBuf {
     let mut name = OsString::from(file);
     name.push(".");
     name.push(ENDING);
     name.into()
 }
 
-/// Says what is wrong with the signature of `wasm`, where the configuration asks for one.
-/// Where it asks for no more than a warning, that is all that comes of it.
+/// What comes of looking at a signature, where the plugin may serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// The configuration asks for none.
+    NotAsked,
+    /// It is by one of the keys; what it says of itself.
+    Good(String),
+    /// It is not, and the configuration asks for no more than a warning.
+    Tolerated(String),
+}
+
+/// Holds the signature of `wasm` against what the configuration asks for; says what is wrong
+/// where that is a reason to refuse it.
+pub(crate) fn judge(
+    config: &PluginsConfig,
+    wasm: &[u8],
+    signature: Option<&str>,
+) -> Result<Judged, String> {
+    if config.signatures == Signatures::Off {
+        return Ok(Judged::NotAsked);
+    }
+    match verify(&config.keys, wasm, signature) {
+        Ok(signed) => Ok(Judged::Good(signed)),
+        Err(problem) if config.signatures == Signatures::Enforce => Err(problem),
+        Err(problem) => Ok(Judged::Tolerated(problem)),
+    }
+}
+
+/// The same for a plugin that is about to serve, which the log tells of.
 pub(super) fn check(
     config: &PluginsConfig,
     file: &str,
     wasm: &[u8],
     signature: Option<&str>,
 ) -> Result<(), String> {
-    if config.signatures == Signatures::Off {
-        return Ok(());
-    }
-    match (verify(&config.keys, wasm, signature), config.signatures) {
-        (Err(problem), Signatures::Enforce) => Err(problem),
-        (Err(problem), _) => {
+    match judge(config, wasm, signature)? {
+        Judged::NotAsked => {}
+        Judged::Good(signed) => tracing::debug!(file, signed, "the plugin's signature is good"),
+        Judged::Tolerated(problem) => {
             tracing::warn!(file, problem, "this plugin serves without a good signature");
-            Ok(())
-        }
-        (Ok(signed), _) => {
-            tracing::debug!(file, signed, "the plugin's signature is good");
-            Ok(())
         }
     }
+    Ok(())
 }
 
 /// What the signature says of itself, if it is by one of the keys.

@@ -114,7 +114,8 @@ impl Reloader {
     }
 
     async fn restore(&self, reader: &Reader, stored: &StoredServing) -> Result<(), NothingServes> {
-        let restored = self.loader.restore(reader, stored).await;
+        let versions = self.versions().clone();
+        let restored = self.loader.restore(reader, stored, &versions).await;
         self.serving
             .store(Arc::new(restored.map_err(NothingServes::Bad)?));
         Ok(())
@@ -214,8 +215,12 @@ impl Reloader {
             let after = serving.plugins.get(&before.name);
             if after.is_none_or(|after| after.digest != before.digest) {
                 self.probation.forget(&before.digest);
-                self.drains
-                    .begin(before.digest, self.loader.config.load().plugins.drain);
+                // Whose policy is pinned to it runs it on.
+                let pinned = serving.plugins.version(&before.name, &before.digest);
+                if pinned.is_none() {
+                    self.drains
+                        .begin(before.digest, self.loader.config.load().plugins.drain);
+                }
             }
         }
     }

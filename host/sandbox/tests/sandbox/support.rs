@@ -554,6 +554,7 @@ impl Stage {
             plugin: self.plugin.name.clone(),
             version: self.plugin.version.to_string(),
             digest: self.plugin.digest,
+            pinned: false,
             mode: context.mode.run_mode(),
         });
         self.carry_on(world, script, context).await

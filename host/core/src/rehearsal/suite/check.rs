@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Expected, ExpectedWhat, Test};
 use crate::duration::HumanDuration;
 use crate::event::RunMode;
+use crate::id::PluginRef;
 use crate::rehearsal::trace::{Decision, Trace, What, since};
 
 /// What became of a test.
@@ -178,7 +179,8 @@ impl Expected {
                     ..
                 },
             ) => {
-                plugin == p
+                plugin.name == p.name
+                    && (plugin.pin.is_none() || plugin.pin == p.pin)
                     && step.is_none_or(|step| step == *s)
                     && attempt.is_none_or(|attempt| attempt == *a)
                     && mode.is_none_or(|mode| mode == *m)
@@ -212,7 +214,7 @@ impl Expected {
                 step,
                 attempt,
                 mode,
-            } => run(plugin.as_str(), *step, *attempt, *mode),
+            } => run(plugin, *step, *attempt, *mode),
             ExpectedWhat::Held { guard, until } => held(guard.as_str(), *until, None),
             ExpectedWhat::Approval { until } => approval(*until),
             ExpectedWhat::End { end, reason } => ended(end.as_str(), reason.as_deref()),
@@ -238,7 +240,7 @@ fn text(decision: &Decision, start: Timestamp) -> String {
             attempt,
             mode,
             ..
-        } => run(plugin.as_str(), Some(*step), Some(*attempt), Some(*mode)),
+        } => run(plugin, Some(*step), Some(*attempt), Some(*mode)),
         What::Held {
             guard,
             until,
@@ -275,7 +277,12 @@ fn sentence(
     out
 }
 
-fn run(plugin: &str, step: Option<u32>, attempt: Option<u32>, mode: Option<RunMode>) -> String {
+fn run(
+    plugin: &PluginRef,
+    step: Option<u32>,
+    attempt: Option<u32>,
+    mode: Option<RunMode>,
+) -> String {
     let mut out = format!("run: {plugin}");
     if let Some(step) = step {
         let _ok = write!(out, ", step: {step}");

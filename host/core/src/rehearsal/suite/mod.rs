@@ -21,7 +21,7 @@ use crate::control::Scope;
 use crate::engine::{Member, Operator, Order, Settings, VerifyOrder};
 use crate::event::{FailureClass, Guard, RunMode, RunResult};
 use crate::guard::settings::Fleet;
-use crate::id::{PluginName, PolicyName, Target};
+use crate::id::{PluginName, PluginRef, PolicyName, Target};
 use crate::incident::{End, Incident, later};
 use crate::policy::error::{Problem, Source, Span};
 use crate::policy::{Environment, PolicyError, PolicySet};
@@ -124,7 +124,7 @@ struct Expected {
 #[derive(Debug, Clone)]
 enum ExpectedWhat {
     Run {
-        plugin: PluginName,
+        plugin: PluginRef,
         step: Option<u32>,
         attempt: Option<u32>,
         mode: Option<RunMode>,

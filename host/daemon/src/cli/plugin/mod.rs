@@ -6,6 +6,7 @@ mod build;
 mod cases;
 mod check;
 mod contract;
+mod distribute;
 mod helpers;
 mod inspect;
 mod new;
@@ -121,15 +122,50 @@ pub(super) enum PluginCommand {
     /// call to the host.
     #[command(after_help = EXIT_CODES)]
     Bench(bench::BenchArgs),
+    /// Put a plugin into an OCI registry, for others to pull.
+    ///
+    /// The file is looked at as the daemon does: what is no plugin is not pushed. It is laid out as
+    /// `wkg` and `oras` read WebAssembly, with its name, version, summary and what it asks for as
+    /// annotations. A signature in FILE.minisig travels along, and is checked first where the
+    /// configuration has keys. The same file comes to the same digest, whenever it is pushed.
+    ///
+    /// Passwords are those of `docker login`, or given with --username and --password-stdin. Plain HTTP is
+    /// spoken to this very machine alone, or with --plain-http.
+    ///
+    /// For example:
+    ///   `minisign -Sm docker-restart.wasm`
+    ///   `sentinel plugin push docker-restart.wasm ghcr.io/team/docker-restart:1.2.0`
+    #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
+    Push(distribute::PushArgs),
+    /// Take a plugin out of an OCI registry, into a file.
+    ///
+    /// Every byte is checked against the digests that name it, and the size before it is read; the
+    /// signature as `plugins.signatures` of the configuration says; and the file as
+    /// `sentinel plugin check` does. What does not pass leaves no file.
+    ///
+    /// A tag can be moved to something else, a digest cannot: push and pull print it.
+    ///
+    /// For example:
+    ///   `sentinel plugin pull ghcr.io/team/docker-restart:1.2.0`
+    ///   `sentinel plugin pull ghcr.io/team/docker-restart@sha256:9f86… -o plugins/docker-restart.wasm`
+    #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
+    Pull(distribute::PullArgs),
     /// List a running daemon's plugins, the versions of each, and what does not serve.
     List(versions::ListArgs),
     /// Put a plugin into a running daemon, if it can serve.
+    ///
+    /// From a file, or from a registry as `sentinel plugin pull` does it. The answer says which version
+    /// serves, and what it asks for that the one before did not.
     ///
     /// It is checked as one that is found in the folder: its signature where signatures are asked
     /// for, what it imports, whether it starts, its params against every policy that uses it, and the
     /// last recorded runs where `plugins.replay` says so. Only then it is written to `plugins_dir`, and
     /// serves; runs in flight finish on the version that they began with.
-    #[command(after_help = EXIT_CODES)]
+    ///
+    /// For example:
+    ///   `sentinel plugin install docker-restart.wasm`
+    ///   `sentinel plugin install oci://ghcr.io/team/docker-restart:1.2.0`
+    #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
     Install(versions::InstallArgs),
     /// Take a plugin out of a running daemon, if no policy needs it. Its versions are kept.
     Remove(versions::RemoveArgs),
@@ -156,6 +192,8 @@ pub(super) fn dispatch(config: &Path, command: PluginCommand) -> Result<(), Fail
         PluginCommand::Run(args) => run::run(&args),
         PluginCommand::Test(args) => test::run(&args),
         PluginCommand::Bench(args) => bench::run(&args),
+        PluginCommand::Push(args) => distribute::push(config, &args),
+        PluginCommand::Pull(args) => distribute::pull(config, args),
         PluginCommand::List(args) => versions::list(config, args),
         PluginCommand::Install(args) => versions::install(config, args),
         PluginCommand::Remove(args) => versions::remove(config, args),

@@ -233,7 +233,12 @@ impl Task {
         let set = policies(&file.display().to_string(), &text, &args.docker)?;
         let policy = set
             .matching(&alert.labels)
-            .find(|policy| policy.steps.iter().any(|step| step.plugin == plugin.name))
+            .find(|policy| {
+                policy
+                    .steps
+                    .iter()
+                    .any(|step| step.plugin.name == plugin.name)
+            })
             .ok_or_else(|| {
                 Failure::given(format!(
                     "{}: no policy in it matches the alert and has a step with {}",
@@ -251,7 +256,7 @@ impl Task {
         let step = plan
             .steps
             .into_iter()
-            .find(|step| step.plugin == plugin.name)
+            .find(|step| step.plugin.name == plugin.name)
             .ok_or_else(|| Failure::software("the policy's step is gone"))?;
         let params = if params.is_empty() {
             step.params

@@ -2,15 +2,16 @@
 //! are, and which versions serve.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use sentinel_core::id::{Digest, PluginName};
 
+use super::distribute::{self, Origin, RegistryArgs};
 use crate::api::{AcceptBody, InstallQuery, PluginList, RollBackBody};
 use crate::cli::incidents::second;
 use crate::cli::operate::{ByArgs, DaemonArgs, said};
-use crate::cli::output::{Failure, harmless, print_as};
+use crate::cli::output::{Failure, harmless, print, print_as};
 use crate::cli::{OutputArgs, client};
 
 /// `sentinel plugin list`.
@@ -25,15 +26,18 @@ pub(in crate::cli) struct ListArgs {
 /// `sentinel plugin install`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InstallArgs {
-    /// The plugin, a `.wasm` file. A signature is taken from the file beside it whose name has
-    /// `.minisig` at its end.
-    file: PathBuf,
-    /// What the plugin calls itself; by default its file's name.
+    /// The plugin: a `.wasm` file, or `oci://` and a reference in a registry. The signature of a
+    /// file is taken from the file beside it whose name has `.minisig` at its end.
+    #[arg(value_name = "FILE|oci://REFERENCE")]
+    plugin: Origin,
+    /// What the plugin calls itself; by default its file's name, or what it says in the registry.
     #[arg(long)]
     name: Option<PluginName>,
     /// Let it serve whatever its recorded runs say, and even if it was rolled back.
     #[arg(long)]
     accept: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
     #[command(flatten)]
     by: ByArgs,
     #[command(flatten)]
@@ -106,6 +110,9 @@ fn text(list: &PluginList) -> String {
             harmless(&plugin.file),
             plugin.asks_for.join(", "),
         );
+        for pin in &plugin.pins {
+            let _ok = writeln!(out, "  pinned    {} to {}", pin.policy, pin.digest.short());
+        }
         if let Some(probation) = &plugin.probation {
             let _ok = writeln!(
                 out,
@@ -122,7 +129,7 @@ fn text(list: &PluginList) -> String {
                 out,
                 "  {}  {}  by {}{gone}",
                 second(version.since),
-                version.digest.short(),
+                version.digest,
                 harmless(&version.by)
             );
         }
@@ -142,27 +149,25 @@ fn text(list: &PluginList) -> String {
 }
 
 pub(super) fn install(config: &Path, args: InstallArgs) -> Result<(), Failure> {
-    let unreadable = |path: &Path, error: std::io::Error| {
-        Failure::given(format!("{}: cannot be read: {error}", path.display()))
-    };
-    let file = &args.file;
-    let wasm = std::fs::read(file).map_err(|error| unreadable(file, error))?;
-    let mut beside = file.clone().into_os_string();
-    beside.push(".minisig");
-    let beside = PathBuf::from(beside);
-    let signature = match std::fs::read_to_string(&beside) {
-        Ok(signature) => Some(signature),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(unreadable(&beside, error)),
-    };
-    let name = if let Some(name) = args.name {
-        name
-    } else {
-        let stem = file.file_stem().and_then(|stem| stem.to_str());
-        PluginName::new(stem.unwrap_or_default()).map_err(|error| {
-            Failure::given(format!("{}: {error}", file.display()))
-                .hint("say with --name what the plugin calls itself")
-        })?
+    let (name, wasm, signature) = match &args.plugin {
+        Origin::File(file) => {
+            let (wasm, signature) = distribute::with_signature(file)?;
+            let stem = file.file_stem().and_then(|stem| stem.to_str());
+            let name = match args.name {
+                Some(name) => Ok(name),
+                None => PluginName::new(stem.unwrap_or_default()),
+            };
+            let name = name.map_err(|error| {
+                Failure::given(format!("{}: {error}", file.display()))
+                    .hint("say with --name what the plugin calls itself")
+            })?;
+            (name, wasm, signature)
+        }
+        Origin::Registry(reference) => {
+            let taken = distribute::take(config, reference, &args.registry)?;
+            print(&format!("pulled {}\n", taken.reference))?;
+            (args.name.unwrap_or(taken.name), taken.wasm, taken.signature)
+        }
     };
     let query = InstallQuery {
         by: args.by.by,
