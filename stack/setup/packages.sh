@@ -60,10 +60,11 @@ for part in "$@"; do
     build) build ;;
     docker) docker_engine ;;
     ansible) need ansible-core:ansible-playbook ;;
-    # A clock that can be set, a disk that can fail, signatures, other machines to reach, and a journal to clean.
+    # A clock that can be set, a disk that can fail, signatures, other machines to reach, a journal to clean, and mail.
+    # (The tests ask Debian's own Python for its aiosmtpd.)
     tests)
         need faketime:faketime e2fsprogs:mkfs.ext4 minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd openssl:openssl \
-            systemd:journalctl iproute2:ip
+            systemd:journalctl iproute2:ip python3-aiosmtpd:aiosmtpd
         ;;
     *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
     esac

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod fake_docker;
 pub mod ledger;
 pub mod machine;
+pub mod mail;
 pub mod payload;
 pub mod receiver;
 pub mod remote;
