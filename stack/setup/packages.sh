@@ -76,11 +76,11 @@ for part in "$@"; do
     build) build ;;
     docker) docker_engine ;;
     ansible) need ansible-core:ansible-playbook ;;
-    # A clock that can be set, a disk that can fail, signatures, other machines to reach, a journal to clean, and a
-    # registry that asks for passwords.
+    # A clock that can be set, a disk that can fail, signatures, other machines to reach, a journal to clean, mail, and a
+    # registry that asks for passwords. (The tests ask Debian's own Python for its aiosmtpd.)
     tests)
         need faketime:faketime e2fsprogs:mkfs.ext4 minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd openssl:openssl \
-            systemd:journalctl iproute2:ip apache2-utils:htpasswd
+            systemd:journalctl iproute2:ip apache2-utils:htpasswd python3-aiosmtpd:aiosmtpd
         registry
         ;;
     *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;

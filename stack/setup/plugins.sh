@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=stack/setup/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-shipped=(docker-restart ansible-playbook sentinel-notify replace restart-dependents rolling-restart scale)
+shipped=(docker-restart ansible-playbook sentinel-notify notify-email replace restart-dependents rolling-restart scale)
 hostile=(hostile-plugins)
 out="$root/target/plugins"
 

@@ -12,6 +12,7 @@ pub mod fake_docker;
 pub mod keys;
 pub mod ledger;
 pub mod machine;
+pub mod mail;
 pub mod payload;
 pub mod receiver;
 pub mod registry;

@@ -32,7 +32,7 @@ pub fn run(program: &str, args: &[&str]) -> String {
 }
 
 /// A folder that only we may read, as keys have to be kept.
-fn private_folder(prefix: &str) -> TempDir {
+pub(crate) fn private_folder(prefix: &str) -> TempDir {
     let folder = tempfile::Builder::new()
         .prefix(prefix)
         .tempdir()
@@ -51,13 +51,13 @@ pub fn free_address() -> SocketAddr {
 
 /// A server that is ended with the test.
 #[derive(Debug)]
-struct Server {
+pub(crate) struct Server {
     child: Child,
     log: PathBuf,
 }
 
 impl Server {
-    fn start(command: &mut Command, log: PathBuf) -> Self {
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
         let file = fs::File::create(&log).expect("a log");
         let child = command
             .stdin(Stdio::null())
@@ -70,7 +70,7 @@ impl Server {
         Self { child, log }
     }
 
-    fn wait_for(&mut self, what: &str, is_there: impl Fn() -> bool) {
+    pub(crate) fn wait_for(&mut self, what: &str, is_there: impl Fn() -> bool) {
         let begun = Instant::now();
         while !is_there() {
             let ended = self.child.try_wait().expect("a process");

@@ -276,10 +276,10 @@ async fn every_attack_failed(daemon: &Daemon) {
             let list = daemon
                 .json(&format!("/api/v1/incidents?limit=500{before}"))
                 .await;
-            let list = list["incidents"].as_array().unwrap().clone();
-            let Some(last) = list.last() else { break };
-            before = format!("&before={}", last["id"]);
-            for incident in &list {
+            let page = list["incidents"].as_array().unwrap();
+            let Some(oldest) = page.last() else { break };
+            before = format!("&before={}", oldest["id"]);
+            for incident in page {
                 let policy = incident["policy"].as_str().unwrap().to_owned();
                 results.insert(policy, incident["id"].as_u64().unwrap());
             }

@@ -1,5 +1,5 @@
-//! The built-in plugin `notify` through the real daemon: what people are told, by which way,
-//! with which secrets, and what happens when nobody listens.
+//! The built-in plugins `notify` and `notify-email` through the real daemon: what people are
+//! told, by which way, with which secrets, and what happens when nobody listens.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,17 +8,27 @@ use std::time::Duration;
 
 use sentinel_tests::containers::docker_ok;
 use sentinel_tests::daemon::{Daemon, count, said};
+use sentinel_tests::mail::{MailServer, PASSWORD, USER};
 use sentinel_tests::payload::Alert;
 use sentinel_tests::receiver::Receiver;
+use sentinel_tests::remote::free_address;
 use sentinel_tests::{eventually, root};
 use serde_json::Value;
 
-const PLUGINS: [&str; 2] = ["docker-restart", "notify"];
+const PLUGINS: [&str; 3] = ["docker-restart", "notify", "notify-email"];
 const GONE: &str = "infra-sentinel-test-there-is-no-such-container";
 
 /// A policy whose only step fails for good, and whose `escalate` is `notify` with these
 /// params, granted this of http.
 fn escalates(params: &str, http: &str) -> String {
+    escalates_by(
+        &format!("plugin: notify, params: {params}"),
+        &format!("http: {http}"),
+    )
+}
+
+/// The same by this plugin with these params, granted this.
+fn escalates_by(plugin: &str, grant: &str) -> String {
     format!(
         r#"
 policies:
@@ -29,8 +39,8 @@ policies:
     steps: [{{ plugin: docker-restart }}]
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }}
-      http: {http}
-    escalate: {{ plugin: notify, params: {params}, timeout: 20s }}
+      {grant}
+    escalate: {{ {plugin}, timeout: 20s }}
 "#
     )
 }
@@ -583,4 +593,257 @@ async fn what_is_not_granted_or_not_there_is_said_before_it_is_needed() {
         "{}",
         served.err
     );
+}
+
+/// Has the daemon send mail by `server`, with the password in `smtp`.
+fn mail_config(server: &MailServer) -> String {
+    format!(
+        "http: {{ secrets: {{ smtp: {{ file: smtp }} }} }}
+mail: {{ server: 127.0.0.1, port: {}, username: {USER}, password: smtp, from: 'Sentinel <sentinel@example.com>', ca: '{}' }}
+",
+        server.address.port(),
+        server.ca().display()
+    )
+}
+
+fn mails(to: &str, granted: &str) -> String {
+    escalates_by(
+        &format!("plugin: notify-email, params: {{ {to} }}"),
+        &format!("mail: {granted}"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_says_why_and_what_was_tried_and_its_password_is_kept_nowhere() {
+    let server = MailServer::start("starttls", true);
+    let policies = mails(
+        "to: oncall@example.com, cc: [ann@ops.example.com], message: 'Frag das Web-Team: größter Ärger.'",
+        "[oncall@example.com, '*@ops.example.com']",
+    );
+    let mut daemon = Daemon::prepare(&PLUGINS, &policies);
+    secret(&daemon, "smtp", PASSWORD, 0o600);
+    daemon.write_config(&mail_config(&server));
+    daemon.serve().await;
+    daemon.deliver(&[down()]).await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    let told = server.mails();
+    assert_eq!(told.len(), 1, "{}", daemon.log());
+    let mail = &told[0];
+    assert_eq!(mail["encrypted"], true);
+    assert_eq!(mail["user"], USER);
+    assert_eq!(mail["from"], "sentinel@example.com");
+    assert_eq!(
+        mail["to"],
+        serde_json::json!(["oncall@example.com", "ann@ops.example.com"])
+    );
+    assert_eq!(mail["defects"], serde_json::json!([]));
+    let headers = &mail["headers"];
+    assert_eq!(headers["from"], "Sentinel <sentinel@example.com>");
+    assert_eq!(headers["to"], "oncall@example.com");
+    assert_eq!(headers["cc"], "ann@ops.example.com");
+    assert_eq!(
+        headers["subject"],
+        format!("[critical] WebDown on docker://local/{GONE} needs a person")
+    );
+    assert_eq!(headers["auto-submitted"], "auto-generated");
+    let id = headers["message-id"].as_str().unwrap();
+    assert!(
+        id.starts_with("<sentinel.1.2.") && id.ends_with("@example.com>"),
+        "{id}"
+    );
+    let text = mail["text"].as_str().unwrap();
+    for part in [
+        "Frag das Web-Team: größter Ärger.",
+        "Why: the ladder is used up",
+        // What was tried.
+        "run-started: run 1.1 started: step 1, attempt 1, docker-restart",
+        "not done: docker.inspect",
+        "To see everything: sentinel incidents show 1",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let shown = said(&mut daemon.command(&["incidents", "show", "1"]));
+    for part in [
+        "mail.send oncall@example.com, ann@ops.example.com",
+        "taken: 250 2.0.0 Ok: queued as TEST1",
+        id,
+    ] {
+        assert!(shown.out.contains(part), "{part} in {}", shown.out);
+    }
+    let kept = all_that_is_kept(&daemon).await;
+    assert!(holds(&kept, "queued as TEST1"), "the search works");
+    // As it is, and as it is sent in either way to log in.
+    for secret in [
+        PASSWORD,
+        "czNjcjN0LVDDpHNzd29yZA",
+        "AHNlbnRpbmVsAHMzY3IzdC1Qw6Rzc3dvcmQ",
+    ] {
+        assert!(!holds(&kept, secret), "{secret} is kept nowhere");
+    }
+    // It can be played again from its record, without a word to anybody.
+    let replayed = said(&mut daemon.command(&["replay", "1.2"]));
+    assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
+    assert_eq!(server.mails().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_waits_for_a_server_that_comes_back() {
+    let address = free_address();
+    let policies = mails("to: oncall@example.com", "[oncall@example.com]");
+    let mut daemon = Daemon::prepare(&PLUGINS, &policies);
+    daemon.write_config("mail: { security: none, from: sentinel@example.com }\n");
+    daemon.set("SENTINEL_MAIL_SERVER", "127.0.0.1");
+    daemon.set("SENTINEL_MAIL_PORT", &address.port().to_string());
+    daemon.serve().await;
+    daemon.deliver(&[down()]).await;
+    daemon
+        .wait_state(1, Duration::from_secs(20), |incident| {
+            (count(incident, "effect-ended") > 0).then_some(())
+        })
+        .await;
+    let server = MailServer::at(address, "none", false);
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    assert_eq!(server.mails().len(), 1);
+    let shown = said(&mut daemon.command(&["incidents", "show", "1"]));
+    assert!(
+        shown.out.contains("is not reached: Connection refused"),
+        "{}",
+        shown.out
+    );
+    let incident = daemon.incident(1).await;
+    let reason = incident["reason"].as_str().unwrap();
+    assert!(!reason.contains("nobody could be told"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_was_cut_off_is_sent_again_and_known_for_the_same() {
+    // Takes the first and never says so.
+    let server = MailServer::start("starttls", true);
+    let policies = mails("to: slow@example.com", "['*@example.com']");
+    let mut daemon = Daemon::prepare(&PLUGINS, &policies);
+    secret(&daemon, "smtp", PASSWORD, 0o600);
+    daemon.write_config(&mail_config(&server));
+    daemon.serve().await;
+    daemon.deliver(&[down()]).await;
+    eventually("it is told once", Duration::from_secs(20), || async {
+        (server.mails().len() == 1).then_some(())
+    })
+    .await;
+    daemon.kill();
+    daemon.serve().await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    let mails = server.mails();
+    assert_eq!(mails.len(), 2, "{}", daemon.log());
+    let ids: Vec<&Value> = mails
+        .iter()
+        .map(|mail| &mail["headers"]["message-id"])
+        .collect();
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_mail_was_not_sent_is_said() {
+    let server = MailServer::start("starttls", true);
+    for (to, password, expected) in [
+        (
+            "oncall@example.com",
+            "s3cr3t-wrong",
+            "did not take the user name and the password (`mail.username`, `mail.password`): 535 5.7.8 not [secret] for sentinel",
+        ),
+        (
+            "unknown@example.com",
+            PASSWORD,
+            "takes it for no recipient: unknown@example.com: 550 5.1.1 no such user here",
+        ),
+        (
+            "boss@elsewhere.example",
+            PASSWORD,
+            "write `grants: { mail: ['*@example.com', 'boss@elsewhere.example'] }`",
+        ),
+    ] {
+        let policies =
+            mails(&format!("to: {to}"), "['*@example.com']").replace("timeout: 20s", "attempts: 1");
+        let mut daemon = Daemon::prepare(&PLUGINS, &policies);
+        secret(&daemon, "smtp", password, 0o600);
+        daemon.write_config(&mail_config(&server));
+        daemon.serve().await;
+        daemon.deliver(&[down()]).await;
+        assert_eq!(daemon.wait_end(1).await, "escalated");
+        let incident = daemon.incident(1).await;
+        let reason = incident["reason"].as_str().unwrap();
+        assert!(reason.contains("nobody could be told"), "{reason}");
+        let shown = said(&mut daemon.command(&["incidents", "show", "1"]));
+        assert!(shown.out.contains(expected), "{expected} in {}", shown.out);
+        assert!(!holds(&all_that_is_kept(&daemon).await, "s3cr3t-wrong"));
+    }
+    assert!(server.mails().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_mail_needs_is_said_before_it_is_needed() {
+    let server = "mail: { server: smtp.example.com, from: sentinel@example.com";
+    for (grant, config, code, expected) in [
+        (
+            "mail: ['*@example.com']",
+            format!("{server} }}"),
+            0,
+            "all good",
+        ),
+        (
+            "memory: true",
+            format!("{server} }}"),
+            1,
+            "plugin notify-email calls mail.send, which policy web-down does not grant",
+        ),
+        (
+            "mail: ['*@example.com']",
+            String::new(),
+            1,
+            "the configuration names no server to send it by",
+        ),
+        (
+            "mail: ['*@example.com']",
+            format!("{server}, username: s, password: s3cr3t }}"),
+            1,
+            "expected the name of one under `http.secrets`, and not the password itself",
+        ),
+        (
+            "mail: ['*@example.com']",
+            format!("{server}, username: s, password: smtp, security: none }}"),
+            1,
+            "would show the password to everybody",
+        ),
+        (
+            "mail: ['*@example.com']",
+            format!("{server}, ca: nowhere.pem }}"),
+            1,
+            "nowhere.pem holds no certificate",
+        ),
+        // The password is for the server, and for no request.
+        (
+            "mail: ['*@example.com'], http: { urls: ['https://h/**'], methods: [POST], secrets: [smtp] }",
+            format!("{server}, username: s, password: smtp }}"),
+            1,
+            "no secret in the configuration fits `smtp`",
+        ),
+    ] {
+        let plugin = "plugin: notify-email, params: { to: oncall@example.com }";
+        let grants =
+            "docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }";
+        let policies = escalates_by(plugin, "GRANT").replace(
+            &format!("grants:\n      {grants}\n      GRANT"),
+            &format!("grants: {{ {grants}, {grant} }}"),
+        );
+        let daemon = Daemon::prepare(&PLUGINS, &policies);
+        secret(&daemon, "smtp", PASSWORD, 0o600);
+        daemon.write_config(&format!(
+            "http: {{ secrets: {{ smtp: {{ file: smtp }} }} }}\n{config}\n"
+        ));
+        let said = said(&mut daemon.command(&["check"]));
+        let text = format!("{}{}", said.out, said.err);
+        assert_eq!(said.code, code, "{text}");
+        let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(one_line.contains(expected), "{expected} in {text}");
+        assert!(!text.contains("s3cr3t"), "{text}");
+    }
 }

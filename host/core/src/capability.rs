@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::Labels;
 pub use crate::http::Blob;
 use crate::http::{HttpRequest, HttpResponse};
+use crate::mail::{MailReceipt, MailRequest};
 
 /// Why a capability did not do what it was asked; `sentinel:plugin/types`
 /// `capability-error`, where each case is explained.
@@ -45,6 +46,8 @@ pub enum Request {
     Ansible(AnsibleRequest),
     /// A call of `sentinel:plugin/http`.
     Http(Box<HttpRequest>),
+    /// A call of `sentinel:plugin/mail`.
+    Mail(Box<MailRequest>),
     /// A call of `sentinel:plugin/memory`.
     Memory(MemoryCall),
 }
@@ -55,7 +58,7 @@ impl Request {
     pub fn is_effect(&self) -> bool {
         match self {
             Self::Docker(request) => request.call.action().is_effect(),
-            Self::Ansible(_) => true,
+            Self::Ansible(_) | Self::Mail(_) => true,
             Self::Http(request) => request.method.is_effect(),
             // What is set is the plugin's own, and takes effect when the run has ended well.
             Self::Memory(_) => false,
@@ -69,6 +72,7 @@ impl Request {
             Self::Docker(request) => request.call.action().call_name(),
             Self::Ansible(_) => "ansible.run",
             Self::Http(_) => "http.send",
+            Self::Mail(_) => "mail.send",
             Self::Memory(call) => call.name(),
         }
     }
@@ -90,6 +94,7 @@ impl Request {
                 let place = request.url.summary();
                 format!("{} {} {place}", self.name(), request.method)
             }
+            Self::Mail(request) => format!("{} {}", self.name(), request.recipients_text()),
             Self::Memory(call) => format!("{} {}", self.name(), call.about()),
         }
     }
@@ -423,6 +428,8 @@ pub enum Response {
     Playbook(Box<PlaybookReport>),
     /// `http.send`.
     Http(Box<HttpResponse>),
+    /// `mail.send`.
+    Mail(Box<MailReceipt>),
     /// `memory.get`.
     Value(Option<Blob>),
     /// `memory.keys`.

@@ -7,6 +7,7 @@
 //! fit.
 
 mod http;
+mod mail;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,8 +19,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::alert::Labels;
 use crate::capability::{CapabilityError, DockerAction};
 use crate::http::{HttpMethod, HttpRequest, HttpUrl};
+use crate::mail::MailRequest;
 
 pub use self::http::{HttpGrant, UrlPattern, UrlPatternError};
+pub use self::mail::{AddressPattern, AddressPatternError};
 
 /// A capability that a plugin imports, and that a policy therefore has to grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +33,8 @@ pub enum Import {
     Ansible,
     /// `sentinel:plugin/http`.
     Http,
+    /// `sentinel:plugin/mail`.
+    Mail,
     /// `sentinel:plugin/memory`.
     Memory,
 }
@@ -40,6 +45,7 @@ impl Import {
         DockerAction::ALL.into_iter().map(Self::Docker).chain([
             Self::Ansible,
             Self::Http,
+            Self::Mail,
             Self::Memory,
         ])
     }
@@ -57,6 +63,7 @@ impl fmt::Display for Import {
             Self::Docker(action) => action.call_name(),
             Self::Ansible => "ansible.run",
             Self::Http => "http.send",
+            Self::Mail => "mail.send",
             Self::Memory => "memory",
         })
     }
@@ -217,6 +224,9 @@ pub struct Grants {
     /// where it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<HttpGrant>,
+    /// Who may be sent mail; nobody where it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mail: Vec<AddressPattern>,
     /// Whether plugins may remember something under this policy.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memory: bool,
@@ -361,6 +371,11 @@ impl Grants {
         http::allows_redirect(&self.http, request, method, url)
     }
 
+    /// Whether every recipient of `request` is granted.
+    pub fn allows_mail(&self, request: &MailRequest) -> Result<(), Denied> {
+        mail::allows(&self.mail, request)
+    }
+
     /// Those of `imports` that nothing here can satisfy, whatever a plugin asks.
     #[must_use]
     pub fn imports_missing(&self, imports: &BTreeSet<Import>) -> BTreeSet<Import> {
@@ -371,6 +386,7 @@ impl Grants {
                 .is_some_and(|grant| grant.actions.contains(action)),
             Import::Ansible => self.ansible.is_some(),
             Import::Http => !self.http.is_empty(),
+            Import::Mail => !self.mail.is_empty(),
             Import::Memory => self.memory,
         };
         imports
@@ -601,6 +617,7 @@ mod tests {
             Import::Docker(DockerAction::Restart),
             Import::Ansible,
             Import::Http,
+            Import::Mail,
             Import::Memory,
         ]);
         let missing: Vec<_> = grants
@@ -610,7 +627,13 @@ mod tests {
             .collect();
         assert_eq!(
             missing,
-            ["docker.restart", "ansible.run", "http.send", "memory"]
+            [
+                "docker.restart",
+                "ansible.run",
+                "http.send",
+                "mail.send",
+                "memory"
+            ]
         );
     }
 

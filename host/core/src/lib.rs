@@ -19,6 +19,7 @@ pub mod guard;
 pub mod http;
 pub mod id;
 pub mod incident;
+pub mod mail;
 pub mod matcher;
 pub mod mutation;
 pub mod policy;

@@ -363,12 +363,16 @@ pub fn outcome(result: &CallResult) -> String {
             if response.truncated { "more than " } else { "" },
             response.body.0.len()
         ),
+        Ok(Response::Mail(receipt)) => match receipt.refused.len() {
+            0 => format!("taken: {}", receipt.said),
+            refused => format!("taken, but not for {refused} of them: {}", receipt.said),
+        },
         Err(error) => error.to_string(),
     }
 }
 
-/// What belongs under the end of an effect: a playbook's tasks, or what a server said
-/// that did not do what it was asked.
+/// What belongs under the end of an effect: a playbook's tasks, what a server said that did
+/// not do what it was asked, or what a mail is found by and who does not get it.
 fn details(result: &CallResult) -> Vec<String> {
     match result {
         Ok(Response::Playbook(report)) => playbook_lines(report),
@@ -382,6 +386,14 @@ fn details(result: &CallResult) -> Vec<String> {
             let said = said.trim();
             let line = (!said.is_empty()).then(|| format!("answer: {said}"));
             line.into_iter().collect()
+        }
+        Ok(Response::Mail(receipt)) => {
+            let refused = receipt
+                .refused
+                .iter()
+                .map(|refusal| format!("refused: {}: {}", refusal.address, refusal.reason));
+            let id = format!("message-id: {}", receipt.message_id);
+            std::iter::once(id).chain(refused).collect()
         }
         _ => Vec::new(),
     }

@@ -36,6 +36,7 @@ fn environment() -> Environment {
             "chat-url".to_owned(),
             "pager-key".to_owned(),
         ])),
+        mail: Some(true),
     }
 }
 
@@ -360,7 +361,23 @@ fn an_error_is_data_too() {
     );
 }
 
-/// Three plugins, one of them with a schema of its own.
+#[test]
+fn mail_is_granted_only_where_it_can_be_sent() {
+    let text = "policies: [{ name: a, match: [a=b], target: docker://local/web, mode: auto, steps: [{ plugin: a }], grants: { mail: ['*@ops.example.com'] } }]";
+    let parse = |mail| {
+        let environment = Environment {
+            mail,
+            ..environment()
+        };
+        PolicySet::parse(&[("policies/test.yaml", text)], &environment)
+    };
+    assert!(parse(Some(true)).is_ok() && parse(None).is_ok());
+    let errors = parse(Some(false)).unwrap_err();
+    assert!(errors[0].message().contains("no server to send it by"));
+    assert!(errors[0].help().unwrap().contains("mail: { server:"));
+}
+
+/// Four plugins, one of them with a schema of its own.
 struct Catalog;
 
 impl PluginCatalog for Catalog {
@@ -381,6 +398,7 @@ impl PluginCatalog for Catalog {
             ],
             "ansible-playbook" => vec![Import::Ansible],
             "notify" => vec![Import::Http, Import::Memory],
+            "notify-email" => vec![Import::Mail],
             _ => return None,
         };
         Some(PluginFacts {
@@ -393,9 +411,14 @@ impl PluginCatalog for Catalog {
     }
 
     fn names(&self) -> Vec<String> {
-        ["ansible-playbook", "docker-restart", "notify"]
-            .map(str::to_owned)
-            .to_vec()
+        [
+            "ansible-playbook",
+            "docker-restart",
+            "notify",
+            "notify-email",
+        ]
+        .map(str::to_owned)
+        .to_vec()
     }
 
     fn validate_params(&self, plugin: &PluginRef, params: &Value) -> Vec<ParamError> {

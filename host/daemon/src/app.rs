@@ -1,5 +1,6 @@
 //! Puts the daemon together, serves, and takes it apart in order.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,11 @@ use sentinel_drivers::alertmanager::AlertmanagerClient;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::{Docker, DockerConfigError};
 use sentinel_drivers::http::{Http, HttpConfigError};
+use sentinel_drivers::mail::{Mail, MailConfigError};
 use sentinel_drivers::probe::HttpProbe;
 use sentinel_journal::{Journal, OpenError, Reader, Recovered, WriteError};
 use sentinel_sandbox::code::CodeStore;
+use sentinel_sandbox::driver::{MailDriver, NoMail};
 use sentinel_sandbox::{Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -30,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Api};
 use crate::cli::compile;
 use crate::clock::Clock;
-use crate::config::{Config, Pool, difference};
+use crate::config::{Config, MailConfig, Pool, difference};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
 use crate::reconcile::Reconciler;
@@ -71,6 +74,9 @@ pub(crate) enum StartError {
     /// The HTTP client of plugins.
     #[error(transparent)]
     Http(#[from] HttpConfigError),
+    /// The mail server of the configuration.
+    #[error(transparent)]
+    Mail(#[from] MailConfigError),
     /// A folder of the configuration.
     #[error("the folder {path} (`{key}`) cannot be listed: {source}")]
     Folder {
@@ -198,23 +204,55 @@ pub(crate) fn ansible(config: &Config) -> Ansible {
     })
 }
 
-/// The secrets and the HTTP client that a configuration asks for.
-fn http(config: &Config) -> Result<Http, StartError> {
-    let (secrets, errors) = secrets::read(&config.secrets, &crate::cli::variable);
+/// What the plugins of a configuration reach others by.
+struct Clients {
+    http: Http,
+    mail: Arc<dyn MailDriver>,
+}
+
+/// The clients that need secrets. Reads those, and connects to nobody.
+fn clients(config: &Config) -> Result<Clients, StartError> {
+    let (mut secrets, errors) = secrets::read(&config.secrets, &crate::cli::variable);
     for warning in secrets.warnings {
         tracing::warn!("{warning}");
     }
-    match errors.into_iter().next() {
-        Some(error) => Err(error.into()),
-        None => Ok(Http::new(secrets.values)?),
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error.into());
     }
+    let mail: Arc<dyn MailDriver> = match &config.mail {
+        Some(mail) => Arc::new(mail_server(mail, &mut secrets.values)?),
+        None => Arc::new(NoMail),
+    };
+    Ok(Clients {
+        http: Http::new(secrets.values)?,
+        mail,
+    })
+}
+
+/// The mail server of a configuration. Takes its password out of `secrets`: it is for
+/// nobody else.
+pub(crate) fn mail_server(
+    config: &MailConfig,
+    secrets: &mut BTreeMap<String, String>,
+) -> Result<Mail, MailConfigError> {
+    let password = config.secret().and_then(|name| secrets.remove(name));
+    Mail::new(config.with_password(password))
 }
 
 /// What policies are read against.
 pub(crate) fn environment(config: &Config) -> Environment {
+    let password = config.mail.as_ref().and_then(MailConfig::secret);
     Environment {
         docker_hosts: config.docker_hosts.keys().cloned().collect(),
-        secrets: Some(config.secrets.keys().cloned().collect()),
+        secrets: Some(
+            config
+                .secrets
+                .keys()
+                .filter(|name| Some(name.as_str()) != password)
+                .cloned()
+                .collect(),
+        ),
+        mail: Some(config.mail.is_some()),
     }
 }
 
@@ -248,6 +286,7 @@ struct Base {
     docker: Arc<Docker>,
     ansible: Arc<Ansible>,
     http: Arc<Http>,
+    mail: Arc<dyn MailDriver>,
     sandbox: Arc<Sandbox>,
 }
 
@@ -281,6 +320,7 @@ impl Base {
                     address: config.listen,
                     source,
                 })?;
+        let clients = clients(config)?;
         let ansible = ansible(config);
         // A daemon that was killed leaves playbooks and their variables behind; the
         // folder's lock says that they are nobody else's.
@@ -296,7 +336,8 @@ impl Base {
             listener,
             docker: Arc::new(Docker::new(config.docker_hosts.clone())?),
             ansible: Arc::new(ansible),
-            http: Arc::new(http(config)?),
+            http: Arc::new(clients.http),
+            mail: clients.mail,
             sandbox: sandbox(config, code_store(config))?,
         })
     }
@@ -326,6 +367,7 @@ fn driver(
             docker: base.docker.clone(),
             ansible: base.ansible.clone(),
             http: base.http.clone(),
+            mail: base.mail.clone(),
             journal: base.journal.clone(),
             reader: base.reader.clone(),
             serving: reloader.serving.clone(),

@@ -2,6 +2,7 @@
 //! top of it. Read once, into types that hold only what is valid.
 
 mod live;
+mod mail;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,6 +26,8 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use url::Url;
 
 pub(crate) use self::live::{Pool, difference};
+pub(crate) use self::mail::MailConfig;
+use self::mail::MailSection;
 use crate::telemetry;
 
 /// What the daemon runs with. Paths are absolute, or relative to the working folder.
@@ -42,8 +45,11 @@ pub(crate) struct Config {
     pub(crate) docker_hosts: BTreeMap<String, DockerHost>,
     /// How playbooks are run.
     pub(crate) ansible: AnsibleConfig,
-    /// Where the secrets are that requests of plugins are filled with, by name.
+    /// Where the secrets are, by name: those that requests of plugins are filled with, and
+    /// the mail server's password.
     pub(crate) secrets: BTreeMap<String, SecretSource>,
+    /// The server that mail is sent by; none is sent where it is not set.
+    pub(crate) mail: Option<MailConfig>,
     /// When another version of a plugin may serve.
     pub(crate) plugins: PluginsConfig,
     /// What is bounded.
@@ -484,6 +490,7 @@ struct File {
     docker: DockerSection,
     ansible: AnsibleSection,
     http: HttpSection,
+    mail: MailSection,
     plugins: PluginsSection,
     limits: LimitsSection,
     maintenance: Vec<MaintenanceTime>,
@@ -861,6 +868,14 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_ANSIBLE_PLAYBOOKS_DIR" => ansible.playbooks_dir,
         "SENTINEL_ANSIBLE_INVENTORY" => ansible.inventory,
         "SENTINEL_ANSIBLE_PROGRAM" => ansible.program,
+        "SENTINEL_MAIL_SERVER" => mail.server,
+        "SENTINEL_MAIL_PORT" => mail.port,
+        "SENTINEL_MAIL_SECURITY" => mail.security,
+        "SENTINEL_MAIL_USERNAME" => mail.username,
+        "SENTINEL_MAIL_PASSWORD" => mail.password,
+        "SENTINEL_MAIL_FROM" => mail.from,
+        "SENTINEL_MAIL_CA" => mail.ca,
+        "SENTINEL_MAIL_HELLO" => mail.hello,
         "SENTINEL_LIMITS_INTAKE_BODY" => limits.intake.body,
         "SENTINEL_LIMITS_INTAKE_BODY_TIMEOUT" => limits.intake.body_timeout,
         "SENTINEL_LIMITS_INTAKE_MEMORY" => limits.intake.memory,
@@ -955,6 +970,11 @@ impl File {
         });
         let own = own.collect::<Result<_, ConfigError>>()?;
         let runs = plugin.runs.unwrap_or(64);
+        let mail = {
+            let secrets = &self.http.secrets;
+            let is_secret = |name: &str| secrets.contains_key(name);
+            self.mail.resolve(folder, is_secret)?
+        };
         let config = Config {
             listen: self.listen.map_or_else(
                 || SocketAddr::from(([127, 0, 0, 1], 9095)),
@@ -990,6 +1010,7 @@ impl File {
                     SecretSource::Env(_) => (name, source),
                 })
                 .collect(),
+            mail,
             plugins: self.plugins.resolve()?,
             limits: Limits {
                 intake: IntakeLimits {
@@ -1037,7 +1058,9 @@ impl GuardsSection {
             .into_iter()
             .filter(|action| action.is_effect())
             .map(DockerAction::call_name);
-        let effects: Vec<_> = docker.chain(["ansible.run", "http.send"]).collect();
+        let effects: Vec<_> = docker
+            .chain(["ansible.run", "http.send", "mail.send"])
+            .collect();
         if let Some(unknown) = self
             .actions
             .keys()

@@ -1,4 +1,5 @@
-//! The host's side of the capabilities: Docker over its API, Ansible as processes, HTTP.
+//! The host's side of the capabilities: Docker over its API, Ansible as processes, HTTP, and
+//! mail over SMTP.
 //! Beside them the probe that says whether a target is well again, and Alertmanager's
 //! API, which says what fires when its notifications may have been missed.
 //!
@@ -14,7 +15,9 @@
 
 pub mod alertmanager;
 pub mod ansible;
+mod certificates;
 mod client;
 pub mod docker;
 pub mod http;
+pub mod mail;
 pub mod probe;

@@ -32,8 +32,8 @@ const WASI: [&str; 6] = [
 const EXPORTS: [&str; 2] = ["describe", "remediate"];
 
 /// The interfaces of the contract.
-const SERVED: [&str; 8] = [
-    "types", "log", "clock", "random", "docker", "ansible", "http", "memory",
+const SERVED: [&str; 9] = [
+    "types", "log", "clock", "random", "docker", "ansible", "http", "mail", "memory",
 ];
 
 /// What a function asks for.
@@ -58,6 +58,7 @@ fn ask(interface: &str, function: &str) -> Option<Ask> {
         }
         ("ansible", "run") => Ask::Grant(Import::Ansible),
         ("http", "send") => Ask::Grant(Import::Http),
+        ("mail", "send") => Ask::Grant(Import::Mail),
         ("memory", "get" | "set" | "forget" | "keys") => Ask::Grant(Import::Memory),
         _ => return None,
     };

@@ -11,8 +11,9 @@ use sentinel_core::http::{
     BODY_LIMIT, Blob, HEADER_LIMIT, HttpHeader, HttpRequest, HttpResponse, SecretField, header_size,
 };
 use sentinel_core::id::Target;
+use sentinel_core::mail::{MailReceipt, MailRequest};
 
-use crate::bindings::sentinel::plugin::{ansible, docker, http, log, types};
+use crate::bindings::sentinel::plugin::{ansible, docker, http, log, mail, types};
 use crate::run::IncidentInput;
 
 /// How many texts of a body the host fills in.
@@ -262,6 +263,27 @@ pub(crate) fn response(response: HttpResponse) -> http::Response {
             .collect(),
         body: response.body.0,
         truncated: response.truncated,
+    }
+}
+
+/// What could not be sent is refused here.
+pub(crate) fn to_mail(message: mail::Message) -> Result<MailRequest, CapabilityError> {
+    MailRequest::new(&message.to, &message.cc, message.subject, message.text)
+        .map_err(|error| CapabilityError::Invalid(error.to_string()))
+}
+
+pub(crate) fn receipt(receipt: MailReceipt) -> mail::Receipt {
+    mail::Receipt {
+        message_id: receipt.message_id,
+        said: receipt.said,
+        refused: receipt
+            .refused
+            .into_iter()
+            .map(|refusal| mail::Refusal {
+                address: refusal.address.to_string(),
+                reason: refusal.reason,
+            })
+            .collect(),
     }
 }
 

@@ -11,6 +11,7 @@ use sentinel_core::capability::{
     AnsibleRequest, CapabilityError, ContainerDetails, DockerCall, PlaybookReport, Response,
 };
 use sentinel_core::http::{HttpMethod, HttpRequest, HttpResponse, HttpUrl};
+use sentinel_core::mail::{MailReceipt, MailRequest};
 
 /// A container as the host knows it, whatever the plugin called it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,4 +128,37 @@ pub trait HttpDriver: Send + Sync {
         may_follow: &MayFollow,
         timeout: Duration,
     ) -> Result<HttpResponse, CapabilityError>;
+}
+
+/// Mail, by the server of the configuration.
+#[async_trait]
+pub trait MailDriver: Send + Sync {
+    /// Hands `request`, whose recipients are granted, to the server. Its message id is made of
+    /// `id`, which is the same for a mail that is sent again. Takes no longer than `timeout`;
+    /// `timed-out` where the server may have taken it all the same, and only there.
+    async fn send(
+        &self,
+        request: &MailRequest,
+        id: &str,
+        timeout: Duration,
+    ) -> Result<MailReceipt, CapabilityError>;
+}
+
+/// Sends no mail: where there is no server for it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoMail;
+
+#[async_trait]
+impl MailDriver for NoMail {
+    async fn send(
+        &self,
+        _: &MailRequest,
+        _: &str,
+        _: Duration,
+    ) -> Result<MailReceipt, CapabilityError> {
+        Err(CapabilityError::Failed(
+            "there is no server to send mail by: the configuration names none under `mail: { server: … }`"
+                .to_owned(),
+        ))
+    }
 }

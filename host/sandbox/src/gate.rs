@@ -27,6 +27,7 @@ mod account;
 mod dry;
 mod evidence;
 mod halt;
+mod mail;
 mod memory;
 mod plan;
 
@@ -62,7 +63,7 @@ use self::memory::Memory;
 use self::plan::ApprovedPlan;
 use crate::clock::RunClock;
 use crate::driver::{
-    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MemoryDriver, Settled,
+    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MailDriver, MemoryDriver, Settled,
 };
 use crate::guest::Source;
 use crate::playback::Playback;
@@ -132,6 +133,8 @@ pub struct GateContext {
     pub ansible: Arc<dyn AnsibleDriver>,
     /// Carries out `http` calls.
     pub http: Arc<dyn HttpDriver>,
+    /// Carries out `mail` calls.
+    pub mail: Arc<dyn MailDriver>,
     /// What earlier runs left to remember.
     pub memory: Arc<dyn MemoryDriver>,
     /// The runtime that the drivers run on; not the one that guests run on.
@@ -195,6 +198,8 @@ struct Shared {
     plan: Option<ApprovedPlan>,
     rehearsal: Option<Rehearsal>,
     clock: OnceLock<RunClock>,
+    /// What the run's randomness comes from.
+    seed: OnceLock<[u8; 32]>,
     calls: AtomicU32,
     effects: AtomicU32,
     /// What went by `http` so far, in bytes.
@@ -230,6 +235,7 @@ impl Gate {
                 plan,
                 rehearsal,
                 clock: OnceLock::new(),
+                seed: OnceLock::new(),
                 calls: AtomicU32::new(0),
                 effects: AtomicU32::new(0),
                 http_bytes: AtomicUsize::new(0),
@@ -347,6 +353,7 @@ impl Gate {
             .map_err(|_| RunFailure::Internal {
                 message: "a gate serves one run, and this one was used before".to_owned(),
             })?;
+        shared.seed.get_or_init(|| seed);
         if origin.is_none() {
             context
                 .recorder
@@ -565,6 +572,10 @@ impl Shared {
                 grants.allows_http(asked, &url)?;
                 Ok(None)
             }
+            Request::Mail(asked) => {
+                grants.allows_mail(asked)?;
+                Ok(None)
+            }
             Request::Memory(_) => Ok(None),
         }
     }
@@ -657,7 +668,7 @@ impl Shared {
             ) => Ok(Response::Container(details)),
             (_, found) => {
                 let timeout = match &request {
-                    Request::Http(_) => self.remaining(),
+                    Request::Http(_) | Request::Mail(_) => self.remaining(),
                     Request::Docker(_) | Request::Ansible(_) | Request::Memory(_) => {
                         self.docker_timeout()
                     }
@@ -686,17 +697,17 @@ impl Shared {
         timeout: Duration,
     ) -> CallResult {
         let Request::Docker(asked) = request else {
-            return carry_out(&self.context, request, container, timeout).await;
+            return self.carry_out(request, container, timeout).await;
         };
         let mut response = match &self.rehearsal {
-            None => carry_out(&self.context, request, container, timeout).await?,
+            None => self.carry_out(request, container, timeout).await?,
             Some(rehearsal) => {
                 let real = container.as_ref().map(|id| rehearsal.real(&asked.host, id));
                 let ask = Request::Docker(DockerRequest {
                     host: asked.host.clone(),
                     call: rehearsal.ask(asked.call.clone()),
                 });
-                let mut response = carry_out(&self.context, &ask, real, timeout).await?;
+                let mut response = self.carry_out(&ask, real, timeout).await?;
                 let on = container.as_deref();
                 rehearsal.show(&asked.host, &asked.call, on, &mut response);
                 response
@@ -742,7 +753,7 @@ impl Shared {
     ) -> Result<CallResult, PassError> {
         let evidence = match &request {
             // Nothing on the target is touched by it.
-            Request::Http(_) | Request::Memory(_) => None,
+            Request::Http(_) | Request::Mail(_) | Request::Memory(_) => None,
             Request::Docker(_) | Request::Ansible(_) => {
                 self.evidence(&request, on.as_ref(), details).await
             }
@@ -769,7 +780,7 @@ impl Shared {
                     .map_or(Duration::MAX, Duration::from_millis);
                 asked.min(self.remaining())
             }
-            Request::Http(_) | Request::Memory(_) => self.remaining(),
+            Request::Http(_) | Request::Mail(_) | Request::Memory(_) => self.remaining(),
         };
         let (answer, answered) = oneshot::channel();
         let shared = Arc::clone(self);
@@ -810,7 +821,7 @@ impl Shared {
             let driver = {
                 let (shared, request) = (Arc::clone(self), request.clone());
                 let on = on.map(|on| on.id);
-                async move { carry_out(&shared.context, &request, on, timeout).await }
+                async move { shared.carry_out(&request, on, timeout).await }
             };
             context
                 .effects
@@ -930,6 +941,10 @@ impl Shared {
                 let why = "whether a server has had a request that was cut off cannot be told";
                 return Ok(Settled::Unknown(why.to_owned()));
             }
+            Request::Mail(_) => {
+                let why = "whether a server has taken a mail that was cut off cannot be told";
+                return Ok(Settled::Unknown(why.to_owned()));
+            }
             Request::Memory(_) => return Ok(Settled::NotDone),
         };
         let docker = Arc::clone(&self.context.docker);
@@ -938,6 +953,45 @@ impl Shared {
         let timeout = self.context.limits.docker_timeout + grace(&call);
         self.look(async move { docker.settle(&asked.host, &call, began_at, timeout).await })
             .await
+    }
+
+    /// The driver's part. `container` is the full id of what the request names.
+    async fn carry_out(
+        &self,
+        request: &Request,
+        container: Option<String>,
+        timeout: Duration,
+    ) -> CallResult {
+        let context = &self.context;
+        match request {
+            Request::Docker(DockerRequest { host, call }) => {
+                let call = with_container(call.clone(), container);
+                context.docker.call(host, &call, timeout).await
+            }
+            Request::Ansible(request) => {
+                let report = context.ansible.run(request, timeout).await?;
+                Ok(Response::Playbook(Box::new(report)))
+            }
+            Request::Http(request) => {
+                let (grants, asked) = (Arc::clone(&context.grants), request.clone());
+                let may_follow = move |method: HttpMethod, url: &HttpUrl| {
+                    grants.allows_http_redirect(&asked, method, url)
+                };
+                let response = context.http.send(request, &may_follow, timeout).await?;
+                Ok(Response::Http(Box::new(response)))
+            }
+            Request::Mail(request) => {
+                let seed = self.seed.get().map_or(&[][..], |seed| seed);
+                let id = mail::id(context.run, seed, request);
+                let receipt = context.mail.send(request, &id, timeout).await?;
+                Ok(Response::Mail(Box::new(receipt)))
+            }
+            // Answered before it comes here.
+            Request::Memory(call) => Err(CapabilityError::Failed(format!(
+                "{} went where nothing is remembered",
+                call.name()
+            ))),
+        }
     }
 
     /// Runs what only looks on the daemon's runtime; it ends with the run.
@@ -970,38 +1024,6 @@ impl Shared {
 
     fn docker_timeout(&self) -> Duration {
         self.context.limits.docker_timeout.min(self.remaining())
-    }
-}
-
-/// The driver's part. `container` is the full id of what the request names.
-async fn carry_out(
-    context: &GateContext,
-    request: &Request,
-    container: Option<String>,
-    timeout: Duration,
-) -> CallResult {
-    match request {
-        Request::Docker(DockerRequest { host, call }) => {
-            let call = with_container(call.clone(), container);
-            context.docker.call(host, &call, timeout).await
-        }
-        Request::Ansible(request) => {
-            let report = context.ansible.run(request, timeout).await?;
-            Ok(Response::Playbook(Box::new(report)))
-        }
-        Request::Http(request) => {
-            let (grants, asked) = (Arc::clone(&context.grants), request.clone());
-            let may_follow = move |method: HttpMethod, url: &HttpUrl| {
-                grants.allows_http_redirect(&asked, method, url)
-            };
-            let response = context.http.send(request, &may_follow, timeout).await?;
-            Ok(Response::Http(Box::new(response)))
-        }
-        // Answered before it comes here.
-        Request::Memory(call) => Err(CapabilityError::Failed(format!(
-            "{} went where nothing is remembered",
-            call.name()
-        ))),
     }
 }
 

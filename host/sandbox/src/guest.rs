@@ -17,7 +17,9 @@ use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::{DynPollable, subscribe};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use crate::bindings::sentinel::plugin::{ansible, clock, docker, http, log, memory, random, types};
+use crate::bindings::sentinel::plugin::{
+    ansible, clock, docker, http, log, mail, memory, random, types,
+};
 use crate::clock::{Look, RunClock, Timer};
 use crate::convert;
 use crate::gate::{Gate, Halted, PassError, RecordError};
@@ -222,6 +224,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     docker::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     ansible::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     http::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    mail::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     memory::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
@@ -624,6 +627,26 @@ impl http::Host for Guest {
         let result = self.pass(request).await?;
         Ok(answer("http.send", result, |response| match response {
             Response::Http(response) => Some(convert::response(*response)),
+            _ => None,
+        }))
+    }
+}
+
+impl mail::Host for Guest {
+    async fn send(
+        &mut self,
+        message: mail::Message,
+    ) -> wasmtime::Result<Result<mail::Receipt, types::CapabilityError>> {
+        let request = match convert::to_mail(message) {
+            Ok(request) => Request::Mail(Box::new(request)),
+            Err(error) => {
+                self.count()?;
+                return Ok(Err(convert::error(error)));
+            }
+        };
+        let result = self.pass(request).await?;
+        Ok(answer("mail.send", result, |response| match response {
+            Response::Mail(receipt) => Some(convert::receipt(*receipt)),
             _ => None,
         }))
     }

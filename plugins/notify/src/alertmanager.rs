@@ -1,9 +1,9 @@
 //! An alert of sentinel's own, for an Alertmanager that knows whom to tell.
 
+use notice::{Notice, cut};
 use sentinel_plugin::serde_json::{Map, Value, json};
 use sentinel_plugin::{Timestamp, clock};
 
-use crate::notice::{Notice, cut};
 use crate::params::{Event, Params};
 
 /// The door of Alertmanager's API.

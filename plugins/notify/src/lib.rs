@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 mod alertmanager;
-mod notice;
 mod pagerduty;
 mod params;
 mod slack;
@@ -17,25 +16,14 @@ mod webhook;
 
 use std::time::Duration;
 
+use notice::{Unheard, cut, insist};
 use sentinel_plugin::http::{Request, Response};
 use sentinel_plugin::serde_json::Value;
-use sentinel_plugin::{
-    CapabilityError, Failure, Incident, Outcome, Remediation, clock, info, warn,
-};
+use sentinel_plugin::{CapabilityError, Failure, Incident, Outcome, Remediation};
 
-use crate::notice::{Notice, cut};
 use crate::params::{Kind, Params};
 
 struct Notify;
-
-/// The first wait before it is tried again; each is twice as long as the one before.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-
-/// The longest wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
-
-/// What an attempt needs at the least of the time that is left.
-const LEAST: Duration = Duration::from_secs(2);
 
 impl Remediation for Notify {
     type Params = Params;
@@ -46,7 +34,7 @@ impl Remediation for Notify {
     const PARAMS_SCHEMA: &'static str = include_str!("../params.schema.json");
 
     fn remediate(incident: &Incident, params: Params) -> Result<Outcome, Failure> {
-        let notice = Notice::of(incident, &params);
+        let notice = params.notice(incident);
         let fires = (params.kind == Kind::Alertmanager)
             .then(|| alertmanager::fires(&notice, &params))
             .flatten();
@@ -59,7 +47,7 @@ impl Remediation for Notify {
         let request = request(&params, &body)?;
         let kind = params.kind.as_str();
         let status = if notice.is_escalation() {
-            insist(&request, kind)?
+            until_heard(&request, kind)?
         } else {
             // The policy's `attempts` and `backoff` say how often. In a run that was
             // approved, a second request would not be part of the plan.
@@ -104,30 +92,13 @@ fn once(request: &Request) -> Result<u16, CapabilityError> {
     accepted(&request.send()?)
 }
 
-/// Sends it again and again while there is time, as long as that may help: nobody else
-/// will tell the person. To be told twice is better than not at all.
-fn insist(request: &Request, kind: &str) -> Result<u16, CapabilityError> {
-    let mut wait = FIRST_WAIT;
-    loop {
-        let answer = request.send();
-        let asked = answer.as_ref().ok().and_then(retry_after);
-        let error = match answer.and_then(|answer| accepted(&answer)) {
-            Ok(status) => return Ok(status),
-            Err(error) => error,
-        };
-        let may_help = matches!(
-            error,
-            CapabilityError::Unavailable(_) | CapabilityError::TimedOut(_)
-        );
-        let pause = asked.unwrap_or(wait).max(wait);
-        if !may_help || clock::remaining() < pause + LEAST {
-            return Err(error);
-        }
-        warn!("{kind}: {error}; again in {} s", pause.as_secs());
-        clock::sleep(pause);
-        wait = (wait * 2).min(LONGEST_WAIT);
-        info!("{kind}: trying again");
-    }
+/// Sends it until it is heard.
+fn until_heard(request: &Request, kind: &str) -> Result<u16, CapabilityError> {
+    insist(kind, || {
+        let answer = request.send()?;
+        let pause = retry_after(&answer);
+        accepted(&answer).map_err(|error| Unheard { error, pause })
+    })
 }
 
 /// How long the other side asks to be left alone.

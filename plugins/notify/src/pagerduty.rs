@@ -1,8 +1,8 @@
 //! `PagerDuty`'s Events API v2. The routing key is left empty: the host fills it in.
 
+use notice::{Notice, cut, object};
 use sentinel_plugin::serde_json::{Value, json};
 
-use crate::notice::{Notice, cut, object};
 use crate::params::{Event, Params};
 
 /// Where events go, unless the policy says otherwise (Europe has an address of its own).

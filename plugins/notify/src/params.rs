@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use notice::{Notice, Severity};
+use sentinel_plugin::Incident;
 use sentinel_plugin::params::Span;
 use serde::Deserialize;
 
@@ -24,6 +26,13 @@ pub(crate) struct Params {
     pub(crate) keep: Option<Span>,
     #[serde(default = "ten_seconds")]
     pub(crate) timeout: Span,
+}
+
+impl Params {
+    /// What there is to tell of an incident.
+    pub(crate) fn notice<'a>(&'a self, incident: &'a Incident) -> Notice<'a> {
+        Notice::of(incident, self.severity, self.message.as_deref())
+    }
 }
 
 fn ten_seconds() -> Span {
@@ -67,42 +76,6 @@ impl Event {
             Self::Trigger => "trigger",
             Self::Acknowledge => "acknowledge",
             Self::Resolve => "resolve",
-        }
-    }
-}
-
-/// How bad it is, in the words of `PagerDuty`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Severity {
-    Critical,
-    Error,
-    Warning,
-    Info,
-}
-
-impl Severity {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Critical => "critical",
-            Self::Error => "error",
-            Self::Warning => "warning",
-            Self::Info => "info",
-        }
-    }
-
-    /// What the word of an alert's label means; an alert that a person has to look at and
-    /// that says nothing of itself is an error.
-    pub(crate) fn of(label: Option<&str>) -> Self {
-        match label.map(str::to_ascii_lowercase).as_deref() {
-            Some("critical" | "crit" | "page" | "emergency" | "fatal" | "disaster") => {
-                Self::Critical
-            }
-            Some("warning" | "warn" | "minor" | "moderate") => Self::Warning,
-            Some("info" | "information" | "informational" | "notice" | "none" | "low") => {
-                Self::Info
-            }
-            _ => Self::Error,
         }
     }
 }

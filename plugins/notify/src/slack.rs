@@ -1,10 +1,8 @@
 //! Incoming webhooks as Slack has them. Attachments and not blocks: Mattermost, Rocket.Chat
 //! and Discord understand those too.
 
+use notice::{Notice, Severity, cut};
 use sentinel_plugin::serde_json::{Value, json};
-
-use crate::notice::{Notice, cut};
-use crate::params::Severity;
 
 /// How much of the timeline is told. Slack folds long texts away, and the whole of it is
 /// a command away.

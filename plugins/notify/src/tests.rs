@@ -1,71 +1,9 @@
+use notice::examples::{escalation, step};
+use sentinel_plugin::Timestamp;
 use sentinel_plugin::http::Header;
 use sentinel_plugin::serde_json::{self, json};
-use sentinel_plugin::{Alert, AlertStatus, Label, Target, Timestamp};
 
 use super::*;
-
-fn label(name: &str, value: &str) -> Label {
-    Label {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    }
-}
-
-/// An incident that a person has to look at.
-fn escalation() -> Incident {
-    Incident {
-        id: "42".to_owned(),
-        run: "42.3".to_owned(),
-        policy: "nginx-down".to_owned(),
-        target: Target {
-            uri: "docker://local/nginx".to_owned(),
-            kind: "docker".to_owned(),
-            host: "local".to_owned(),
-            name: "nginx".to_owned(),
-        },
-        alert: Alert {
-            fingerprint: "0123456789abcdef".to_owned(),
-            status: AlertStatus::Firing,
-            labels: vec![
-                label("alertname", "NginxDown"),
-                label("severity", "page"),
-                label("team", "web"),
-            ],
-            annotations: vec![
-                label("summary", "nginx is down <!channel> & out"),
-                label("runbook_url", "https://wiki/nginx"),
-                label(
-                    "sentinel_reason",
-                    "the ladder is used up; last: not verified",
-                ),
-                label(
-                    "sentinel_timeline",
-                    "10:00 opened\n10:01 effect began\n  log: ```oh no```",
-                ),
-            ],
-            starts_at: Timestamp {
-                seconds: 1_795_339_800,
-                nanoseconds: 0,
-            },
-            ends_at: None,
-            generator_url: Some("http://prometheus/graph?g0=up|x".to_owned()),
-        },
-        step: 0,
-        attempt: 1,
-        params: "{}".to_owned(),
-    }
-}
-
-/// The same while the ladder is still climbed.
-fn step() -> Incident {
-    let mut incident = escalation();
-    incident.step = 2;
-    incident
-        .alert
-        .annotations
-        .retain(|label| !label.name.starts_with("sentinel_"));
-    incident
-}
 
 fn params(json: Value) -> Params {
     serde_json::from_value(json).unwrap()
@@ -78,7 +16,7 @@ fn of_kind(kind: &str) -> Params {
 #[test]
 fn a_chat_is_told_everything_and_nobody_else_is_called() {
     let (incident, params) = (escalation(), of_kind("slack"));
-    let payload = slack::payload(&Notice::of(&incident, &params));
+    let payload = slack::payload(&params.notice(&incident));
     assert_eq!(
         payload["text"],
         "*NginxDown on docker://local/nginx needs a person*"
@@ -113,7 +51,7 @@ fn a_long_story_is_told_from_its_end() {
         .collect();
     incident.alert.annotations[3].value = lines.join("\n");
     let params = of_kind("slack");
-    let notice = Notice::of(&incident, &params);
+    let notice = params.notice(&incident);
     let (end, left_out) = notice.timeline_end(2500);
     assert!(end.len() <= 2500 && end.lines().count() == 500 - left_out);
     assert!(end.lines().next_back().unwrap().starts_with("499 é"));
@@ -129,7 +67,7 @@ fn a_long_story_is_told_from_its_end() {
 #[test]
 fn a_pager_rings_once_for_a_target_and_its_key_is_left_to_the_host() {
     let (incident, params) = (escalation(), of_kind("pagerduty"));
-    let payload = pagerduty::payload(&Notice::of(&incident, &params), &params);
+    let payload = pagerduty::payload(&params.notice(&incident), &params);
     assert_eq!(payload["routing_key"], "");
     assert_eq!(payload["event_action"], "trigger");
     assert_eq!(
@@ -162,7 +100,7 @@ fn a_pager_rings_once_for_a_target_and_its_key_is_left_to_the_host() {
         url: None,
         ..of_kind("pagerduty")
     };
-    let payload = pagerduty::payload(&Notice::of(&incident, &resolve), &resolve);
+    let payload = pagerduty::payload(&resolve.notice(&incident), &resolve);
     assert_eq!(
         payload,
         json!({ "routing_key": "", "event_action": "resolve", "dedup_key": "mine" })
@@ -185,7 +123,7 @@ fn an_alert_of_its_own_goes_where_the_first_one_went() {
         nanoseconds: 0,
     };
     let fires = (at(0), at(60));
-    let payload = alertmanager::payload(&Notice::of(&incident, &params), &params, Some(&fires));
+    let payload = alertmanager::payload(&params.notice(&incident), &params, Some(&fires));
     assert_eq!(
         payload[0]["labels"],
         json!({
@@ -212,7 +150,7 @@ fn an_alert_of_its_own_goes_where_the_first_one_went() {
         "http://prometheus/graph?g0=up|x"
     );
     let ends = |incident: &Incident| {
-        let payload = alertmanager::payload(&Notice::of(incident, &params), &params, None);
+        let payload = alertmanager::payload(&params.notice(incident), &params, None);
         payload[0]["labels"]["alertname"].clone()
     };
     assert_eq!(ends(&step()), "SentinelNotice");
@@ -237,7 +175,7 @@ fn an_alert_of_its_own_goes_where_the_first_one_went() {
 fn programs_are_told_in_a_form_that_stays() {
     let (incident, params) = (step(), of_kind("webhook"));
     assert_eq!(
-        webhook::payload(&Notice::of(&incident, &params)),
+        webhook::payload(&params.notice(&incident)),
         json!({
             "version": 1,
             "kind": "notice",
@@ -272,7 +210,7 @@ fn programs_are_told_in_a_form_that_stays() {
         })
     );
     let incident = escalation();
-    let payload = webhook::payload(&Notice::of(&incident, &params));
+    let payload = webhook::payload(&params.notice(&incident));
     assert_eq!(payload["kind"], "escalation");
     assert_eq!(payload["timeline"][1], "10:01 effect began");
     assert!(
@@ -294,11 +232,11 @@ fn the_severity_is_the_alerts_unless_the_policy_says_otherwise() {
         (Some("sev2"), "error"),
         (None, "error"),
     ] {
-        assert_eq!(super::params::Severity::of(word).as_str(), severity);
+        assert_eq!(notice::Severity::of(word).as_str(), severity);
     }
     let incident = escalation();
     let params = params(json!({ "kind": "slack", "url": "http://x/", "severity": "info" }));
-    assert_eq!(Notice::of(&incident, &params).severity.as_str(), "info");
+    assert_eq!(params.notice(&incident).severity.as_str(), "info");
 }
 
 #[test]

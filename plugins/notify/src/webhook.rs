@@ -1,10 +1,9 @@
 //! JSON for programs, as `docs/notify.md` has it. What is there stays there, with its
 //! meaning, as long as `version` is 1.
 
+use notice::{Notice, object};
 use sentinel_plugin::AlertStatus;
 use sentinel_plugin::serde_json::{Value, json};
-
-use crate::notice::{Notice, object};
 
 pub(crate) fn payload(notice: &Notice<'_>) -> Value {
     let incident = notice.incident;

@@ -86,9 +86,9 @@
 //!
 //! # What it asks for is what it imports
 //!
-//! Each function of [`docker`], [`ansible`], [`http`] and [`memory`] that the plugin calls
-//! becomes an import of the component, and each that it does not call stays out of it. A
-//! policy has to grant what is imported, and one that does not is refused when it is
+//! Each function of [`docker`], [`ansible`], [`http`], [`mail`] and [`memory`] that the
+//! plugin calls becomes an import of the component, and each that it does not call stays out
+//! of it. A policy has to grant what is imported, and one that does not is refused when it is
 //! loaded. The plugin above asks for `docker.inspect` and `docker.restart`, and nothing
 //! can make it do more. [`log`], [`clock`] and [`random`] need no grant.
 //!
@@ -133,6 +133,7 @@ pub mod export;
 pub mod http;
 mod incident;
 pub mod log;
+pub mod mail;
 pub mod memory;
 pub mod params;
 pub mod random;

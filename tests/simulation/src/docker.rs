@@ -115,6 +115,7 @@ impl Docker {
                 body: Blob::default(),
                 truncated: false,
             }))),
+            Request::Mail(_) => Ok(Response::Mail(Box::default())),
             Request::Memory(_) => Ok(Response::Done),
             Request::Docker(docker) => match &docker.call {
                 DockerCall::Inspect { container } => {

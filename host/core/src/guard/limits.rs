@@ -100,7 +100,7 @@ impl Slide {
 /// done about a target is no reason to keep quiet about it.
 #[must_use]
 pub fn on_account_of<'a>(target: &'a Target, step: u32, request: &Request) -> Option<&'a Target> {
-    let tells = step == 0 && matches!(request, Request::Http(_));
+    let tells = step == 0 && matches!(request, Request::Http(_) | Request::Mail(_));
     (!tells).then_some(target)
 }
 
@@ -233,6 +233,7 @@ mod tests {
 
     use super::*;
     use crate::http::{Blob, HttpMethod, HttpRequest};
+    use crate::mail::MailRequest;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -321,6 +322,11 @@ mod tests {
         }));
         assert_eq!(on_account_of(&web, 1, &post), Some(&web));
         assert_eq!(on_account_of(&web, 0, &post), None);
+        let to = ["oncall@example.com".to_owned()];
+        let mail = MailRequest::new(&to, &[], "down".to_owned(), String::new());
+        let mail = Request::Mail(Box::new(mail.unwrap()));
+        assert_eq!(on_account_of(&web, 1, &mail), Some(&web));
+        assert_eq!(on_account_of(&web, 0, &mail), None);
         let limits = EffectLimits {
             per_target: Some(window(1, 60)),
             total: Some(window(3, 60)),

@@ -247,6 +247,11 @@ fn grants_to_write(grants: &Grants, missing: &[Import]) -> String {
             several => format!("http: [{}]", several.join(", ")),
         });
     }
+    if !grants.mail.is_empty() {
+        parts.push(format!("mail: {}", quoted(&grants.mail)));
+    } else if missing.contains(&Import::Mail) {
+        parts.push("mail: ['NAME@HOST']".to_owned());
+    }
     if grants.memory || missing.contains(&Import::Memory) {
         parts.push("memory: true".to_owned());
     }

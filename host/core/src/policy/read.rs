@@ -17,7 +17,9 @@ use super::section::{Keys, Reader, Section};
 use super::set::Environment;
 use super::yaml::{self, Content, Node, within};
 use crate::capability::DockerAction;
-use crate::grant::{AnsibleGrant, DockerGrant, Glob, Grants, HttpGrant, LabelGrant, UrlPattern};
+use crate::grant::{
+    AddressPattern, AnsibleGrant, DockerGrant, Glob, Grants, HttpGrant, LabelGrant, UrlPattern,
+};
 use crate::guard::settings::Guards;
 use crate::http::HttpMethod;
 use crate::id::{Digest, PluginRef, PluginRefError, PolicyName};
@@ -71,7 +73,7 @@ const VERIFY: Keys = Keys {
     known: &["http", "docker", "alert", "within", "every"],
 };
 const GRANTS: Keys = Keys {
-    known: &["docker", "ansible", "http", "memory"],
+    known: &["docker", "ansible", "http", "mail", "memory"],
 };
 const DOCKER: Keys = Keys {
     known: &["hosts", "containers", "labels", "actions"],
@@ -747,6 +749,9 @@ impl PolicyReader<'_> {
             Some(AnsibleGrant { playbooks })
         });
         let http = self.optional(&section, "http", Self::http_grants);
+        let mail = self.optional(&section, "mail", |this, node| {
+            this.mail_grant(node, section.key_at("mail"))
+        });
         let memory = self.optional(&section, "memory", |this, node| {
             let Content::Bool(granted) = node.content else {
                 let help = "plugins may remember something under this policy with `memory: true`";
@@ -758,8 +763,24 @@ impl PolicyReader<'_> {
             docker: docker.ok()?,
             ansible: ansible.ok()?,
             http: http.ok()?.unwrap_or_default(),
+            mail: mail.ok()?.unwrap_or_default(),
             memory: memory.ok()?.unwrap_or_default(),
         })
+    }
+
+    /// Who may be sent mail, if there is a server to send it by.
+    fn mail_grant(&mut self, node: &Node, at: &Span) -> Option<Vec<AddressPattern>> {
+        let help =
+            "name who may be sent mail, such as `mail: [oncall@example.com, '*@ops.example.com']`";
+        let patterns = self
+            .reader
+            .list(node, "recipient", help, str::parse::<AddressPattern>)?;
+        if self.environment.mail == Some(false) {
+            let message = "mail is granted, and the configuration names no server to send it by";
+            let help = "write `mail: { server: smtp.example.com, from: sentinel@example.com }` in the configuration, or leave the grant out";
+            return self.reader.fail(at, Problem::new(message).help(help));
+        }
+        Some(patterns)
     }
 
     /// One grant, or a list of them.

@@ -17,6 +17,8 @@ pub struct Environment {
     pub docker_hosts: BTreeSet<String>,
     /// The secrets, by name; none where it is not known which there are.
     pub secrets: Option<BTreeSet<String>>,
+    /// Whether there is a server to send mail by; none where it is not known.
+    pub mail: Option<bool>,
 }
 
 /// All policies of all files, in the order in which they stand there.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use sentinel_core::version::Versions;
+use sentinel_drivers::mail::MailConfigError;
 use sentinel_journal::{OpenError, Reader};
 use serde::Serialize;
 
@@ -30,12 +31,19 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
     let config = Config::read(config, &super::variable)?;
     sentinel_drivers::docker::Docker::new(config.docker_hosts.clone())
         .map_err(|error| Failure::given(error.to_string()))?;
-    let (secrets, unusable) = secrets::read(&config.secrets, &super::variable);
+    let (mut secrets, unusable) = secrets::read(&config.secrets, &super::variable);
     let (missing, bad): (Vec<_>, Vec<_>) = unusable
         .into_iter()
         .partition(|error| matches!(error, SecretError::Missing { .. }));
     if let Some(bad) = bad.first() {
         return Err(Failure::given(bad.to_string()));
+    }
+    let mail = config
+        .mail
+        .as_ref()
+        .map(|mail| app::mail_server(mail, &mut secrets.values));
+    if let Some(Err(error @ MailConfigError::Authority { .. })) = &mail {
+        return Err(Failure::given(error.to_string()));
     }
     let sandbox = app::sandbox(&config, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -59,6 +67,7 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
     let mut notes = secrets.warnings;
     notes.extend(past.err());
     notes.extend(missing.iter().map(ToString::to_string));
+    notes.extend(mail.and_then(Result::err).map(|error| error.to_string()));
     if serving.runs_playbooks() {
         let ansible = app::ansible(&config);
         let found = runtime.block_on(ansible.check());

@@ -52,7 +52,8 @@ impl From<StartError> for Failure {
             StartError::Docker(_)
             | StartError::Alertmanager(_)
             | StartError::Secret(_)
-            | StartError::Http(_) => Self::config(message),
+            | StartError::Http(_)
+            | StartError::Mail(_) => Self::config(message),
             StartError::Sandbox(_) | StartError::Probe(_) | StartError::System { .. } => {
                 Self::software(message)
             }

@@ -11,7 +11,7 @@ use sentinel_drivers::docker::DockerHost;
 
 use super::{
     AlertmanagerConfig, AnsibleConfig, Config, GuardLimits, IntakeLimits, Limits, LogConfig,
-    PluginLimits, PluginsConfig, ProbationConfig, RunBounds, SecretSource,
+    MailConfig, PluginLimits, PluginsConfig, ProbationConfig, RunBounds, SecretSource,
 };
 
 /// What was set aside at the start and cannot grow: places of instances, and their memory.
@@ -64,6 +64,7 @@ impl Config {
             docker_hosts,
             ansible,
             secrets,
+            mail,
             plugins,
             limits,
             maintenance,
@@ -86,6 +87,9 @@ impl Config {
                 SecretSource::Env(variable) => format!("variable {variable}"),
             };
             settings.put(&format!("http.secrets.{name}"), &place);
+        }
+        for (name, value) in mail.iter().flat_map(MailConfig::settings) {
+            settings.put(&format!("mail.{name}"), &value);
         }
         plugins.put(&mut settings);
         limits.put(&mut settings);
@@ -365,6 +369,7 @@ mod tests {
             "{ listen: '127.0.0.1:1', log: { level: debug, format: json }, shutdown_grace: 1s,
                maintenance: [{ from: '01:00', to: '02:00' }],
                docker: { hosts: { web: 'ssh://ops@web' } }, alertmanager: { url: 'http://am:9093' },
+               mail: { server: a, from: s@example.com, hello: b },
                plugins: { replay: 3, drain: 1m, probation: { faults: 1 } },
                limits: { guards: { total_rate: 5/1h, actions: { docker.stop: 1/1h } },
                          intake: { backlog: 7 }, plugin: { cpu: 1s } } }",
@@ -394,6 +399,11 @@ mod tests {
                 "docker.hosts.web",
                 "listen",
                 "log.format",
+                "mail.from",
+                "mail.hello",
+                "mail.port",
+                "mail.security",
+                "mail.server",
             ]
         );
     }

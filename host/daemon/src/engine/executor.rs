@@ -13,7 +13,7 @@ use sentinel_core::id::{Digest, PluginName, PolicyName, RunId};
 use sentinel_core::recording::Recording;
 use sentinel_core::timeline;
 use sentinel_journal::{Journal, Reader};
-use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver, HttpDriver, MemoryDriver};
+use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver, HttpDriver, MailDriver, MemoryDriver};
 use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateMode, Halt};
 use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
 use tokio::sync::{mpsc, watch};
@@ -33,6 +33,7 @@ pub(crate) struct Executor {
     pub(crate) docker: Arc<dyn DockerDriver>,
     pub(crate) ansible: Arc<dyn AnsibleDriver>,
     pub(crate) http: Arc<dyn HttpDriver>,
+    pub(crate) mail: Arc<dyn MailDriver>,
     pub(crate) journal: Arc<Journal>,
     /// Records of runs that go on are read with it.
     pub(crate) reader: Arc<Reader>,
@@ -188,6 +189,7 @@ impl Executor {
             docker: self.docker.clone(),
             ansible: self.ansible.clone(),
             http: self.http.clone(),
+            mail: self.mail.clone(),
             memory: Arc::new(Remembered {
                 reader: self.reader.clone(),
                 policy: order.policy.clone(),
@@ -246,10 +248,7 @@ impl Executor {
             wait = (wait * 2).min(Duration::from_secs(5));
         }
         let Some(report) = report else {
-            return RunResult::Failed {
-                class: FailureClass::Retryable,
-                message: "another version of the plugin took the place of the one that ran, which was not done within the time that plugins.drain gives".to_owned(),
-            };
+            return cut_off_by_drain();
         };
         let fault = report.result.as_ref().err();
         let fault = fault
@@ -290,6 +289,14 @@ impl Executor {
             attempt: order.rung.attempt,
             params: order.params.clone(),
         })
+    }
+}
+
+/// The end of a run that another version of its plugin did not wait for any longer.
+fn cut_off_by_drain() -> RunResult {
+    RunResult::Failed {
+        class: FailureClass::Retryable,
+        message: "another version of the plugin took the place of the one that ran, which was not done within the time that plugins.drain gives".to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A Docker Engine on another machine, over TCP with TLS: both sides show a certificate of
 //! an authority that the operator names, and of no other.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bollard::BollardRequest;
@@ -10,9 +10,11 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+
+use crate::certificates::certificates;
 
 /// The files, in PEM, as `docker --tlsverify` has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,15 +48,6 @@ impl TlsFiles {
             .with_client_auth_cert(own, key)
             .map(Arc::new)
             .map_err(|error| (self.cert.clone(), format!("does not fit the key: {error}")))
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, (PathBuf, String)> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err((path.to_owned(), "holds no certificate".to_owned())),
-        Err(error) => Err((path.to_owned(), format!("holds no certificate: {error}"))),
     }
 }
 

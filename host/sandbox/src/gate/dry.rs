@@ -88,6 +88,8 @@ impl Rehearsal {
                     truncated: false,
                 }));
             }
+            // Nor what it would have said of a mail.
+            Request::Mail(_) => return Response::Mail(Box::default()),
             Request::Memory(_) => return Response::Done,
         };
         let (change, response) = match &asked.call {

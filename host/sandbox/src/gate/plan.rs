@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use sentinel_core::alert::Labels;
 use sentinel_core::capability::{DockerCall, Request, Response};
 use sentinel_core::event::{CallResult, PlannedEffect, Resource, StopCause};
+use sentinel_core::mail::MailAddress;
 use sentinel_core::recording::is_same;
 
 use super::Halted;
@@ -178,6 +179,15 @@ pub(crate) fn in_full(request: &Request) -> String {
             details.join(", ")
         }
         Request::Memory(asked) => asked.about().to_owned(),
+        Request::Mail(asked) => {
+            let mut details = vec![format!("to {}", addresses(&asked.to))];
+            if !asked.cc.is_empty() {
+                details.push(format!("cc {}", addresses(&asked.cc)));
+            }
+            details.push(format!("subject {}", asked.subject));
+            details.push(format!("text {}", beginning(&asked.text)));
+            details.join(", ")
+        }
         Request::Http(asked) => {
             let mut details: Vec<String> = asked
                 .headers
@@ -186,17 +196,7 @@ pub(crate) fn in_full(request: &Request) -> String {
                 .collect();
             if !asked.body.0.is_empty() {
                 let text = String::from_utf8_lossy(&asked.body.0);
-                let shown: String = text
-                    .chars()
-                    .take(BODY)
-                    .flat_map(char::escape_debug)
-                    .collect();
-                let more = if text.chars().nth(BODY).is_some() {
-                    "…"
-                } else {
-                    ""
-                };
-                details.push(format!("body {shown}{more}"));
+                details.push(format!("body {}", beginning(&text)));
             }
             details.extend(
                 asked
@@ -218,6 +218,26 @@ pub(crate) fn in_full(request: &Request) -> String {
     } else {
         format!("{} [{details}]", request.summary())
     }
+}
+
+/// The beginning of a long text, in one line.
+fn beginning(text: &str) -> String {
+    let shown: String = text
+        .chars()
+        .take(BODY)
+        .flat_map(char::escape_debug)
+        .collect();
+    let more = if text.chars().nth(BODY).is_some() {
+        "…"
+    } else {
+        ""
+    };
+    format!("{shown}{more}")
+}
+
+fn addresses(addresses: &[MailAddress]) -> String {
+    let addresses: Vec<&str> = addresses.iter().map(MailAddress::as_str).collect();
+    addresses.join(" ")
 }
 
 fn listed(labels: &Labels) -> String {

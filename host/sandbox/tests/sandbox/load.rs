@@ -56,12 +56,11 @@ fn component(world: &str, core: Option<&str>) -> Vec<u8> {
 }
 
 fn component_of(resolve: &Resolve, world: &str, core: Option<&str>) -> Vec<u8> {
-    let module = match core {
-        Some(core) => ::wat::parse_str(core).unwrap(),
-        None => {
-            let mangling = ManglingAndAbi::Legacy(LiftLowerAbi::Sync);
-            dummy_module(resolve, wat::world(resolve, world), mangling)
-        }
+    let module = if let Some(core) = core {
+        ::wat::parse_str(core).unwrap()
+    } else {
+        let mangling = ManglingAndAbi::Legacy(LiftLowerAbi::Sync);
+        dummy_module(resolve, wat::world(resolve, world), mangling)
     };
     wat::component(resolve, world, module)
 }

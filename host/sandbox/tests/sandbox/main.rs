@@ -6,6 +6,7 @@ mod gate;
 mod halt;
 mod http;
 mod load;
+mod mail;
 mod modes;
 mod replay;
 mod resume;

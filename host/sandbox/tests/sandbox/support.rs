@@ -23,9 +23,11 @@ use sentinel_core::grant::Grants;
 use sentinel_core::http::{Blob, HttpMethod, HttpRequest, HttpResponse, HttpUrl};
 use sentinel_core::id::{IncidentId, RunId};
 use sentinel_core::incident::OnInterrupt;
+use sentinel_core::mail::{MailReceipt, MailRefusal, MailRequest};
 use sentinel_core::recording::Recording;
 use sentinel_sandbox::driver::{
-    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MayFollow, NoPast, Settled,
+    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MailDriver, MayFollow, NoPast,
+    Settled,
 };
 use sentinel_sandbox::gate::{
     EffectGuard, Evidence, GateContext, GateLimits, GateMode, Halt, Halted, RecordError, Recorder,
@@ -298,6 +300,37 @@ impl AnsibleDriver for World {
     }
 }
 
+/// Takes every mail, but for whom it does not know (`nobody@…`).
+#[async_trait]
+impl MailDriver for World {
+    async fn send(
+        &self,
+        request: &MailRequest,
+        id: &str,
+        timeout: Duration,
+    ) -> Result<MailReceipt, CapabilityError> {
+        self.story.tell(format!(
+            "driver mail to {} within {}s",
+            request.recipients_text(),
+            timeout.as_secs_f64().round()
+        ));
+        self.done.lock().unwrap().push(format!("mail {id}"));
+        let unknown = request
+            .recipients()
+            .filter(|address| address.local() == "nobody");
+        Ok(MailReceipt {
+            message_id: format!("<{id}@here>"),
+            said: "250 OK".to_owned(),
+            refused: unknown
+                .map(|address| MailRefusal {
+                    address: address.clone(),
+                    reason: "550 unknown".to_owned(),
+                })
+                .collect(),
+        })
+    }
+}
+
 /// Answers with what it was asked. A path that ends in `moved` leads to `/elsewhere`, and
 /// to `/granted` when that may not be followed; `SECRET` stands for what no one must see.
 #[async_trait]
@@ -528,6 +561,14 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
+    /// What the plugin is told. For `notify-email` the script is whom to tell.
+    fn input(&self, script: &[&str]) -> IncidentInput {
+        match self.plugin.name.as_str() {
+            "notify-email" => incident(json!({ "to": script })),
+            _ => scripted(script),
+        }
+    }
+
     pub(crate) async fn new(plugin: &str) -> Self {
         let sandbox = Sandbox::new(SandboxConfig::default()).unwrap();
         let plugin = sandbox.load(guest(plugin)).await.unwrap();
@@ -588,7 +629,7 @@ impl Stage {
             .sandbox
             .run(
                 Arc::clone(&self.plugin),
-                scripted(script),
+                self.input(script),
                 gate.clone(),
                 limits(),
             )
@@ -606,7 +647,7 @@ impl Stage {
         self.sandbox
             .replay(
                 Arc::clone(&self.plugin),
-                scripted(script),
+                self.input(script),
                 recording,
                 limits(),
             )
@@ -670,6 +711,7 @@ pub(crate) fn all_grants() -> Grants {
             { "urls": ["https://api/a/**"], "methods": ["GET", "POST"], "secrets": ["key"] },
             { "urls": ["https://chat/hooks/**"], "methods": ["POST"], "secrets": ["*-url"] },
         ],
+        "mail": ["oncall@example.com", "*@ops.example.com"],
     }))
     .unwrap()
 }
@@ -684,6 +726,7 @@ pub(crate) fn context(world: &Arc<World>) -> GateContext {
         ansible: Arc::clone(world) as Arc<dyn AnsibleDriver>,
         memory: Arc::new(NoPast),
         http: Arc::clone(world) as Arc<dyn HttpDriver>,
+        mail: Arc::clone(world) as Arc<dyn MailDriver>,
         io: Handle::current(),
         effects: TaskTracker::new(),
         limits: GateLimits::default(),

@@ -175,6 +175,7 @@ impl SuiteReader<'_> {
                 docker_hosts: hosts?.into_iter().collect(),
                 // A test needs none of them.
                 secrets: None,
+                mail: None,
             },
             start: start?,
             tests: tests?,

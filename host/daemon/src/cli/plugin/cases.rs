@@ -145,7 +145,7 @@ struct ExpectedEnd {
 }
 
 /// The calls of the contract by their names, as cases write them: which fields they have.
-const CALLS: [(&str, &[&str]); 16] = [
+const CALLS: [(&str, &[&str]); 17] = [
     ("docker.list", &["host", "all", "labels"]),
     ("docker.inspect", &["host", "container"]),
     ("docker.logs", &["host", "container", "lines"]),
@@ -171,6 +171,7 @@ const CALLS: [(&str, &[&str]); 16] = [
             "timeout_ms",
         ],
     ),
+    ("mail.send", &["to", "cc", "subject", "text"]),
     ("memory.get", &["key"]),
     ("memory.set", &["key", "value"]),
     ("memory.forget", &["key"]),
@@ -398,6 +399,12 @@ fn response(call: &str, container: &str, given: Value) -> Result<Response, Strin
                 "status": 200, "headers": [], "body": { "text": "" }, "truncated": false,
             });
             read("http", over(default, given)?)
+        }
+        "mail.send" => {
+            let default = json!({
+                "message_id": "<sentinel.1.1.0@example.com>", "said": "250 OK", "refused": [],
+            });
+            read("mail", over(default, given)?)
         }
         "memory.get" => match given {
             Value::Null => Ok(Response::Value(None)),
@@ -672,6 +679,37 @@ expect: { changed: 'started *' }
         assert!(ok, "{lines:?}");
         let (ok, lines) = script.compare(&Ok(Outcome::Unchanged("it runs".to_owned())));
         assert!(!ok, "{lines:?}");
+    }
+
+    #[test]
+    fn a_mail_is_asked_for_and_answered() {
+        let script = Scripted::new(
+            case(
+                "
+target: docker://local/web
+calls:
+  - mail.send: { to: [oncall@example.com] }
+    answer: { said: 250 queued }
+  - mail.send: { to: [boss@example.com] }
+expect: { changed: }
+",
+            )
+            .unwrap(),
+        );
+        let mail: Request = serde_json::from_value(json!({
+            "call": "mail.send", "to": ["oncall@example.com"], "subject": "down", "text": "why",
+        }))
+        .unwrap();
+        let Some(Ok(Response::Mail(receipt))) = script.answer(&mail) else {
+            panic!("no receipt");
+        };
+        assert_eq!(receipt.said, "250 queued");
+        assert!(!receipt.message_id.is_empty());
+        assert_eq!(
+            script.answer(&mail),
+            None,
+            "the next one is for somebody else"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use wit_parser::{PackageId, Resolve, SourceMap, WorldId, WorldItem, WorldKey};
 pub(super) const WORLD: &str = "remediation";
 
 /// The files of `wit/`, by name.
-pub(super) const WIT: [(&str, &str); 9] = [
+pub(super) const WIT: [(&str, &str); 10] = [
     (
         "ansible.wit",
         include_str!("../../../../../wit/ansible.wit"),
@@ -25,6 +25,7 @@ pub(super) const WIT: [(&str, &str); 9] = [
     ("docker.wit", include_str!("../../../../../wit/docker.wit")),
     ("http.wit", include_str!("../../../../../wit/http.wit")),
     ("log.wit", include_str!("../../../../../wit/log.wit")),
+    ("mail.wit", include_str!("../../../../../wit/mail.wit")),
     ("memory.wit", include_str!("../../../../../wit/memory.wit")),
     ("random.wit", include_str!("../../../../../wit/random.wit")),
     ("types.wit", include_str!("../../../../../wit/types.wit")),
@@ -216,6 +217,7 @@ mod tests {
             "interface ansible",
             "interface memory",
             "import http;",
+            "interface mail",
         ] {
             assert!(!wit.contains(gone), "{gone} is in {wit}");
         }

@@ -14,7 +14,7 @@ macro_rules! sdk {
 }
 
 /// The sources of `plugins/sdk`.
-const SDK: [(&str, &str); 13] = sdk![
+const SDK: [(&str, &str); 14] = sdk![
     "ansible.rs",
     "bindings.rs",
     "clock.rs",
@@ -25,6 +25,7 @@ const SDK: [(&str, &str); 13] = sdk![
     "incident.rs",
     "lib.rs",
     "log.rs",
+    "mail.rs",
     "memory.rs",
     "params.rs",
     "random.rs",

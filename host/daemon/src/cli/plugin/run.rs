@@ -19,7 +19,7 @@ use sentinel_core::timeline;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
 use sentinel_drivers::docker::Docker;
 use sentinel_drivers::http::Http;
-use sentinel_sandbox::driver::NoPast;
+use sentinel_sandbox::driver::{MailDriver, NoMail, NoPast};
 use sentinel_sandbox::gate::{
     EffectGuard, Evidence, GateContext, GateLimits, GateMode, Halt, Halted, RecordError, Recorder,
 };
@@ -32,7 +32,7 @@ use super::build::millis;
 use super::cases::{GivenAlert, run_id, shown, target, told};
 use super::{load, runtime, sandbox, size};
 use crate::cli::output::{Failure, harmless, print_as};
-use crate::config::SecretSource;
+use crate::config::{MailConfig, SecretSource};
 
 /// What is run, and how.
 #[derive(Debug, clap::Args)]
@@ -73,6 +73,10 @@ pub(in crate::cli) struct RunArgs {
     /// it.
     #[arg(long, value_name = "NAME=FILE")]
     secret: Vec<String>,
+    /// The server that mail is sent by, as the configuration's `mail` says it:
+    /// `{ server: smtp.example.com, from: sentinel@example.com }`. A password is one of --secret.
+    #[arg(long, value_name = "MAIL")]
+    mail: Option<String>,
     /// The folder of playbooks.
     #[arg(long, value_name = "DIR", default_value = "playbooks")]
     playbooks: PathBuf,
@@ -143,8 +147,9 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::given(format!("--docker: {error}")))?;
     let work_dir = std::env::temp_dir().join(format!("sentinel-plugin-run-{}", std::process::id()));
     let ansible = Ansible::new(AnsibleConfig::new(&args.playbooks, &work_dir));
-    let http = Http::new(secrets(&args.secret)?)
-        .map_err(|error| Failure::given(format!("--secret: {error}")))?;
+    let mut secrets = secrets(&args.secret)?;
+    let mail = mail(args.mail.as_deref(), &mut secrets)?;
+    let http = Http::new(secrets).map_err(|error| Failure::given(format!("--secret: {error}")))?;
     let account = Arc::new(Account::default());
     let target = task.incident.target.to_string();
     let report = runtime.block_on(async {
@@ -155,6 +160,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
             docker: Arc::new(docker),
             ansible: Arc::new(ansible),
             http: Arc::new(http),
+            mail,
             memory: Arc::new(NoPast),
             io: tokio::runtime::Handle::current(),
             effects: TaskTracker::new(),
@@ -333,11 +339,26 @@ fn secrets(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     }
 }
 
+fn mail(
+    given: Option<&str>,
+    secrets: &mut BTreeMap<String, String>,
+) -> Result<Arc<dyn MailDriver>, Failure> {
+    let Some(given) = given else {
+        return Ok(Arc::new(NoMail));
+    };
+    let wrong = |error: &dyn std::fmt::Display| Failure::given(format!("--mail: {error}"));
+    let config = MailConfig::read(given, |name| secrets.contains_key(name))
+        .map_err(|error| wrong(&error).code(2))?;
+    let mail = crate::app::mail_server(&config, secrets).map_err(|error| wrong(&error))?;
+    Ok(Arc::new(mail))
+}
+
 fn policies(name: &str, text: &str, docker: &[String]) -> Result<PolicySet, Failure> {
     let environment = Environment {
         docker_hosts: hosts(docker)?.into_keys().collect(),
         // Whether one that a call names is there is said when it is made.
         secrets: None,
+        mail: None,
     };
     PolicySet::parse(&[(name, text)], &environment).map_err(|problems| {
         let problems: Vec<String> = problems
@@ -400,7 +421,7 @@ fn whatever_it_imports(plugin: &Plugin) -> Result<Grants, Failure> {
                 });
             }
             // No pattern stands for every host: --grants has to name them.
-            Import::Http => {}
+            Import::Http | Import::Mail => {}
             Import::Memory => grants.memory = true,
         }
     }

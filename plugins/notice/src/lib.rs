@@ -1,34 +1,50 @@
-//! What there is to tell of an incident, whoever is told.
+//! What there is to tell of an incident, whoever is told, and how it is insisted on. The
+//! plugins that tell people are made of it; each imports only what it tells them by.
+
+#![forbid(unsafe_code)]
+
+#[cfg(any(test, feature = "examples"))]
+pub mod examples;
+mod insist;
+mod severity;
 
 use sentinel_plugin::serde_json::{Map, Value};
 use sentinel_plugin::{Incident, Label};
 
-use crate::params::{Params, Severity};
+pub use crate::insist::{Unheard, insist};
+pub use crate::severity::Severity;
 
 /// The annotations that sentinel gives to what tells a person.
 const REASON: &str = "sentinel_reason";
 const TIMELINE: &str = "sentinel_timeline";
 
 /// Everything that a responder has to know.
-pub(crate) struct Notice<'a> {
-    pub(crate) incident: &'a Incident,
-    pub(crate) severity: Severity,
+pub struct Notice<'a> {
+    /// The incident.
+    pub incident: &'a Incident,
+    /// How bad it is.
+    pub severity: Severity,
     /// A text of the policy's own.
-    pub(crate) message: Option<&'a str>,
+    pub message: Option<&'a str>,
     /// Why a person has to look; none while the ladder is still climbed.
-    pub(crate) reason: Option<&'a str>,
+    pub reason: Option<&'a str>,
     /// What happened so far, the oldest first; empty while the ladder is still climbed.
-    pub(crate) timeline: Vec<&'a str>,
+    pub timeline: Vec<&'a str>,
 }
 
 impl<'a> Notice<'a> {
-    pub(crate) fn of(incident: &'a Incident, params: &'a Params) -> Self {
+    /// What there is to tell of `incident`: as bad as its alert says where the policy does
+    /// not, and with a text of the policy's own.
+    #[must_use]
+    pub fn of(
+        incident: &'a Incident,
+        severity: Option<Severity>,
+        message: Option<&'a str>,
+    ) -> Self {
         Self {
             incident,
-            severity: params
-                .severity
-                .unwrap_or_else(|| Severity::of(incident.label("severity"))),
-            message: params.message.as_deref(),
+            severity: severity.unwrap_or_else(|| Severity::of(incident.label("severity"))),
+            message,
             reason: incident.annotation(REASON),
             timeline: incident
                 .annotation(TIMELINE)
@@ -38,17 +54,20 @@ impl<'a> Notice<'a> {
     }
 
     /// Whether a person has to look, and is not only told that something is done.
-    pub(crate) fn is_escalation(&self) -> bool {
+    #[must_use]
+    pub fn is_escalation(&self) -> bool {
         self.incident.step == 0
     }
 
     /// The alert's name.
-    pub(crate) fn name(&self) -> &str {
+    #[must_use]
+    pub fn name(&self) -> &str {
         self.incident.label("alertname").unwrap_or("an alert")
     }
 
     /// One line that says what it is about.
-    pub(crate) fn title(&self) -> String {
+    #[must_use]
+    pub fn title(&self) -> String {
         let (name, target) = (self.name(), &self.incident.target);
         if self.is_escalation() {
             format!("{name} on {target} needs a person")
@@ -58,7 +77,8 @@ impl<'a> Notice<'a> {
     }
 
     /// Why it is told.
-    pub(crate) fn why(&self) -> String {
+    #[must_use]
+    pub fn why(&self) -> String {
         match self.reason {
             Some(reason) => reason.to_owned(),
             None => format!(
@@ -69,7 +89,8 @@ impl<'a> Notice<'a> {
     }
 
     /// What the alert says of itself.
-    pub(crate) fn summary(&self) -> Option<&'a str> {
+    #[must_use]
+    pub fn summary(&self) -> Option<&'a str> {
         ["summary", "description", "message"]
             .into_iter()
             .find_map(|name| self.incident.annotation(name))
@@ -77,7 +98,8 @@ impl<'a> Notice<'a> {
     }
 
     /// Where to read on: every annotation that is a URL, and where the alert comes from.
-    pub(crate) fn links(&self) -> Vec<(&'a str, &'a str)> {
+    #[must_use]
+    pub fn links(&self) -> Vec<(&'a str, &'a str)> {
         let alert = &self.incident.alert;
         let annotations = alert
             .annotations
@@ -91,19 +113,21 @@ impl<'a> Notice<'a> {
     }
 
     /// The alert's annotations, without those that sentinel added.
-    pub(crate) fn annotations(&self) -> impl Iterator<Item = &'a Label> {
+    pub fn annotations(&self) -> impl Iterator<Item = &'a Label> {
         let annotations = self.incident.alert.annotations.iter();
         annotations.filter(|label| label.name != REASON && label.name != TIMELINE)
     }
 
     /// What to type to see everything.
-    pub(crate) fn show_command(&self) -> String {
+    #[must_use]
+    pub fn show_command(&self) -> String {
         format!("sentinel incidents show {}", self.incident.id)
     }
 
     /// The end of the timeline, in whole lines of at most `bytes` together, and how many
     /// lines are left out.
-    pub(crate) fn timeline_end(&self, bytes: usize) -> (String, usize) {
+    #[must_use]
+    pub fn timeline_end(&self, bytes: usize) -> (String, usize) {
         let mut kept = Vec::new();
         let mut size = 0;
         for line in self.timeline.iter().rev() {
@@ -121,7 +145,8 @@ impl<'a> Notice<'a> {
 }
 
 /// Labels as a JSON object.
-pub(crate) fn object<'a>(labels: impl IntoIterator<Item = &'a Label>) -> Value {
+#[must_use]
+pub fn object<'a>(labels: impl IntoIterator<Item = &'a Label>) -> Value {
     labels
         .into_iter()
         .map(|label| (label.name.clone(), Value::from(label.value.clone())))
@@ -130,7 +155,8 @@ pub(crate) fn object<'a>(labels: impl IntoIterator<Item = &'a Label>) -> Value {
 }
 
 /// `text` on at most `bytes` bytes.
-pub(crate) fn cut(text: &str, bytes: usize) -> String {
+#[must_use]
+pub fn cut(text: &str, bytes: usize) -> String {
     if text.len() <= bytes {
         return text.to_owned();
     }
