@@ -166,7 +166,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "many-tables.wasm",
             Core {
-                fields: &"(table 1 funcref)".repeat(200),
+                fields: &"(table 1 funcref)".repeat(90),
                 ..core
             }
             .quiet(),
