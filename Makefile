@@ -74,6 +74,19 @@ mutants: ## Plant bugs in the engine, one after another, and see the simulation 
 bench: build plugins ## Measure what sentinel costs, beside the plain disk; ARGS='--only effect' for a part
 	@target/release/sentinel-bench $(ARGS)
 
+# Where the guests of the benchmark go that a toolchain of their own makes.
+bench_guests := target/plugins/bench
+
+.PHONY: bench-plugins
+bench-plugins: build plugins ## Measure the sandbox beside bare wasmtime, with guests in Rust, JavaScript and Python
+	@stack/setup/toolchains.sh js python
+	@mkdir -p $(bench_guests)
+	@for example in js-reconnect python-log-doctor; do \
+		target/release/sentinel plugin build plugins/examples/$$example -o $(bench_guests)/$$example.wasm || exit 1; \
+	done
+	@cargo bench -p sentinel-sandbox --bench dispatch -- $(CURDIR)/target/plugins/dist/docker-restart.wasm \
+		$(CURDIR)/$(bench_guests)/js-reconnect.wasm $(CURDIR)/$(bench_guests)/python-log-doctor.wasm
+
 .PHONY: clean
 clean: down ## Stop the stack and remove what was built
 	@cargo clean --quiet
