@@ -17,6 +17,7 @@ pub mod payload;
 pub mod receiver;
 pub mod registry;
 pub mod remote;
+pub mod steady;
 pub mod wat;
 
 use std::path::{Path, PathBuf};

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sentinel_tests::daemon::Daemon;
 use sentinel_tests::eventually;
-use sentinel_tests::fake_docker::{Call, Container, FakeDocker};
+use sentinel_tests::fake_docker::{Container, FakeDocker};
 use sentinel_tests::payload::Alert;
+use sentinel_tests::steady::{self, POLICY, p99};
 use sentinel_tests::wat::Core;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -48,20 +49,7 @@ const GOOD_P99: Duration = Duration::from_millis(300);
 const MORE_MIB: u64 = 64;
 
 fn policies() -> String {
-    let mut text = String::from(
-        r"
-policies:
-  - name: good
-    mode: auto
-    match: ['alertname=Good']
-    target: 'docker://local/{{ labels.container }}'
-    steps: [{ plugin: docker-restart, timeout: 30s }]
-    verify: { docker: running, within: 10s, every: 100ms }
-    guards: { concurrency: 64 }
-    grants:
-      docker: { containers: ['good-*'], actions: [inspect, restart, start] }
-",
-    );
+    let mut text = POLICY.to_owned();
     for (attack, _) in ATTACKS {
         // Two MiB fit into its memory, and are more than may cross the boundary.
         let policy = format!(
@@ -79,29 +67,6 @@ policies:
         text.push_str(&policy);
     }
     text
-}
-
-/// Delivers one good alert after the other, ten in a second, and says how long each took from its
-/// delivery to the restart, in order of length.
-async fn good_work(daemon: &Daemon, fake: &FakeDocker, round: &str, count: usize) -> Vec<Duration> {
-    let mut times = Vec::new();
-    for number in 0..count {
-        let name = format!("good-{round}-{number}");
-        fake.add(Container::exited(&name));
-        let begun = Instant::now();
-        daemon
-            .deliver(&[Alert::firing("Good", &[("container", &name)])])
-            .await;
-        while fake.done(&name, Call::Start) == 0 {
-            let waits = begun.elapsed();
-            assert!(waits < Duration::from_secs(20), "{name} was not restarted");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        times.push(begun.elapsed());
-        tokio::time::sleep(Duration::from_millis(100).saturating_sub(begun.elapsed())).await;
-    }
-    times.sort();
-    times
 }
 
 /// The most memory that a process had, in MiB.
@@ -207,7 +172,7 @@ async fn a_good_plugin_goes_on_while_others_attack() {
     daemon.serve().await;
     let daemon = Arc::new(daemon);
 
-    let before = good_work(&daemon, &fake, "before", 50).await;
+    let before = steady::work(&daemon, &fake, "before", 50).await;
     let quiet_mib = peak_mib(daemon.pid());
 
     // Every attack again and again, more of each at once than there are places.
@@ -236,12 +201,11 @@ async fn a_good_plugin_goes_on_while_others_attack() {
             }
         }
     });
-    let during = good_work(&daemon, &fake, "during", 100).await;
+    let during = steady::work(&daemon, &fake, "during", 100).await;
     enough.store(true, Ordering::Relaxed);
     attackers.await.unwrap();
     files.await.unwrap();
     let peak = peak_mib(daemon.pid());
-    let p99 = |times: &[Duration]| times[times.len() * 99 / 100];
     println!(
         "delivery to restart: p50 {:?} and p99 {:?} before, {:?} and {:?} while attacked; memory {quiet_mib} MiB, {peak} MiB at its peak",
         before[before.len() / 2],

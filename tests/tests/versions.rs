@@ -1,13 +1,17 @@
 //! Versions of plugins: installed, watched, rolled back, signed, and held against what was
 //! recorded, through the real daemon.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sentinel_tests::containers::Container;
 use sentinel_tests::daemon::{Daemon, Said, said};
 use sentinel_tests::eventually;
+use sentinel_tests::fake_docker::FakeDocker;
 use sentinel_tests::keys::Keys;
 use sentinel_tests::payload::Alert;
+use sentinel_tests::steady;
 use serde_json::Value;
 
 fn policy(plugin: &str, params: &str, actions: &str) -> String {
@@ -453,4 +457,58 @@ async fn a_plugin_serves_soon_after_it_is_in_place() {
     // so the bound is far above what docs/benchmarks.md has for a machine of its own.
     assert!(times[0] < Duration::from_secs(3), "{times:?}");
     assert!(times[1].min(times[2]) < Duration::from_secs(1), "{times:?}");
+}
+
+/// The same plugin in bytes that were never seen before: with a section of its own at the end.
+fn another(wasm: &[u8], number: u8) -> Vec<u8> {
+    let mut other = wasm.to_vec();
+    other.extend([0, 6, 4]);
+    other.extend(b"flip");
+    other.push(number);
+    other
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_that_change_all_the_time_delay_no_run_and_fail_none() {
+    let fake = FakeDocker::start();
+    let mut daemon = Daemon::prepare(&["docker-restart"], steady::POLICY);
+    daemon.set("SENTINEL_DOCKER_HOSTS", &fake.hosts());
+    daemon.serve().await;
+    let before = steady::work(&daemon, &fake, "before", 50).await;
+
+    let daemon = Arc::new(daemon);
+    let enough = Arc::new(AtomicBool::new(false));
+    let flips = tokio::spawn({
+        let (daemon, enough) = (daemon.clone(), enough.clone());
+        async move {
+            let wasm = std::fs::read(sentinel_tests::plugin("docker-restart")).unwrap();
+            let mut number = 0;
+            while !enough.load(Ordering::Relaxed) {
+                number += 1;
+                daemon.install_bytes("docker-restart.wasm", &another(&wasm, number));
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        }
+    });
+    let during = steady::work(&daemon, &fake, "during", 100).await;
+    enough.store(true, Ordering::Relaxed);
+    flips.await.unwrap();
+    let served = on_record(&daemon)
+        .iter()
+        .filter(|event| event["kind"] == "plugin-served")
+        .count();
+    println!(
+        "{served} versions served; delivery to restart, p99: {:?} before, {:?} while they changed",
+        steady::p99(&before),
+        steady::p99(&during)
+    );
+    assert!(served > 10, "{served} versions served");
+    assert!(
+        steady::p99(&during) < Duration::from_millis(300),
+        "{during:?}"
+    );
+    for id in 1..=150 {
+        assert_eq!(daemon.wait_end(id).await, "healed");
+    }
+    assert_eq!(fake.effects().len(), 150);
 }
