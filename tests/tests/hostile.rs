@@ -12,7 +12,7 @@ use sentinel_tests::eventually;
 use sentinel_tests::fake_docker::{Container, FakeDocker};
 use sentinel_tests::payload::Alert;
 use sentinel_tests::steady::{self, POLICY, p99};
-use sentinel_tests::wat::Core;
+use sentinel_tests::wat::{CORE, Core};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -35,6 +35,42 @@ const ATTACKS: [(&str, &str); 16] = [
     ("stdio-flood", ""),
     ("slow-changed", "words"),
 ];
+
+/// Plugins that no toolchain makes, what their `remediate` does, and what its run comes to.
+const ODD: [(&str, Core<'_>, &str); 2] = [
+    (
+        // Ends when it gets no more.
+        "table-bomb",
+        Core {
+            name: "table-bomb",
+            fields: r#"(table $all 1 funcref)
+                (data (i32.const 700) "\00\00\00\00\00\00\00\00\d0\02\00\00\05\00\00\00")
+                (data (i32.const 720) "grown")"#,
+            remediate: "(loop $more (br_if $more (i32.ne (i32.const -1)
+                (table.grow $all (ref.null func) (i32.const 1000)))))
+                i32.const 700",
+            ..CORE
+        },
+        "grown",
+    ),
+    (
+        "no-text",
+        Core {
+            name: "no-text",
+            fields: r#"(data (i32.const 700) "\00\00\00\00\00\00\00\00\d0\02\00\00\02\00\00\00")
+                (data (i32.const 720) "\ff\fe")"#,
+            remediate: "i32.const 700",
+            ..CORE
+        },
+        "utf-8",
+    ),
+];
+
+/// Every attack with what its run comes to.
+fn attacks() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let odd = ODD.iter().map(|(name, _, expected)| (*name, *expected));
+    ATTACKS.into_iter().chain(odd)
+}
 
 /// How many runs of one plugin there may be, and how much memory each may have.
 const RUNS: u64 = 4;
@@ -66,6 +102,19 @@ fn policies() -> String {
         );
         text.push_str(&policy);
     }
+    for (plugin, _, _) in ODD {
+        let policy = format!(
+            r"  - name: {plugin}
+    mode: auto
+    match: ['alertname={plugin}']
+    target: 'docker://local/{plugin}-{{{{ labels.n }}}}'
+    steps: [{{ plugin: {plugin}, timeout: 2s }}]
+    verify: {{ alert: resolved, within: 1s }}
+    guards: {{ cooldown: 1s, concurrency: 64 }}
+"
+        );
+        text.push_str(&policy);
+    }
     text
 }
 
@@ -80,7 +129,7 @@ fn peak_mib(pid: u32) -> u64 {
 /// Files that no plugins folder should have, with what is said about each.
 fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let spins = "(func $spin (loop br 0)) (start $spin)";
-    let core = Core::default();
+    let core = CORE;
     vec![
         (
             "spins-in-start.wasm",
@@ -164,6 +213,9 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 async fn a_good_plugin_goes_on_while_others_attack() {
     let fake = FakeDocker::start();
     let mut daemon = Daemon::prepare(&["docker-restart", "hostile"], &policies());
+    for (name, core, _) in ODD {
+        daemon.install_bytes(&format!("{name}.wasm"), &core.quiet());
+    }
     daemon.set("SENTINEL_DOCKER_HOSTS", &fake.hosts());
     daemon.write_config(&format!(
         "limits: {{ plugin: {{ cpu: 300ms, calls: 200, memory: {MEMORY_MIB}MiB, runs_per_plugin: {RUNS} }},
@@ -182,8 +234,7 @@ async fn a_good_plugin_goes_on_while_others_attack() {
         async move {
             let mut round = 0_u32;
             while !enough.load(Ordering::Relaxed) {
-                let alerts: Vec<_> = ATTACKS
-                    .iter()
+                let alerts: Vec<_> = attacks()
                     .map(|(attack, _)| Alert::firing(attack, &[("n", &round.to_string())]))
                     .collect();
                 daemon.deliver(&alerts).await;
@@ -249,7 +300,7 @@ async fn every_attack_failed(daemon: &Daemon) {
             }
         }
         let mut said = BTreeMap::new();
-        for (attack, _) in ATTACKS {
+        for (attack, _) in attacks() {
             let incident = daemon.incident(*results.get(attack)?).await;
             let events = incident["events"].as_array().unwrap();
             let end = events.iter().find(|event| event["kind"] == "run-ended")?;
@@ -259,7 +310,7 @@ async fn every_attack_failed(daemon: &Daemon) {
     })
     .await;
     let mut wrong = String::new();
-    for (attack, expected) in ATTACKS {
+    for (attack, expected) in attacks() {
         let (result, incident) = &results[attack];
         let message = result["message"].as_str().unwrap_or_default();
         if !message.contains(expected) {
@@ -306,7 +357,10 @@ async fn every_file_is_refused(daemon: &Daemon) {
         .iter()
         .map(names)
         .collect();
-    assert_eq!(serving, ["docker-restart", "hostile"]);
+    assert_eq!(
+        serving,
+        ["docker-restart", "hostile", "no-text", "table-bomb"]
+    );
 }
 
 /// Counts connections, and answers nothing.

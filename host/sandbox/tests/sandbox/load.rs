@@ -7,7 +7,7 @@ use sentinel_core::capability::DockerAction;
 use sentinel_core::grant::Import;
 use sentinel_core::id::Digest;
 use sentinel_sandbox::{Anatomy, Form, LoadError, RunFailure, RunLimits, Sandbox, SandboxConfig};
-use sentinel_tests::wat::{self, Core};
+use sentinel_tests::wat::{self, CORE, Core};
 use serde_json::json;
 use wit_component::dummy_module;
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
@@ -73,7 +73,7 @@ fn describing(fields: &str, body: &str, name: &str, version: &str, schema: &str)
         name,
         version,
         schema,
-        ..Core::default()
+        ..CORE
     };
     core.text()
 }
@@ -81,7 +81,7 @@ fn describing(fields: &str, body: &str, name: &str, version: &str, schema: &str)
 fn good(body: &str) -> String {
     let core = Core {
         describe: body,
-        ..Core::default()
+        ..CORE
     };
     core.text()
 }
