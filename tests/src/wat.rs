@@ -101,7 +101,7 @@ impl Core<'_> {
         format!(
             r#"(module
             {fields}
-            (memory (export "memory") 2)
+            (memory (export "memory") 4)
             (global $free (mut i32) (i32.const 65536))
             (data (i32.const 512) "{record}")
             (data (i32.const 1024) "{texts}")

@@ -391,7 +391,7 @@ async fn a_machine_without_room_for_the_pool() {
 
 #[tokio::test]
 async fn more_memory_than_any_run_gets() {
-    let core = good("").replace("\"memory\") 1)", "\"memory\") 1025)");
+    let core = good("").replace("\"memory\") 4)", "\"memory\") 1025)");
     let (_, text) = refused(component("quiet", Some(&core))).await;
     assert!(
         text.starts_with(
