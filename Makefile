@@ -80,9 +80,10 @@ bench_guests := target/plugins/bench
 .PHONY: bench-plugins
 bench-plugins: build plugins ## Measure the sandbox beside bare wasmtime, with guests in Rust, JavaScript and Python
 	@stack/setup/toolchains.sh js python
-	@mkdir -p $(bench_guests)
+	@rm -rf $(bench_guests) && mkdir -p $(bench_guests)
+	@cp -r plugins/examples/js-reconnect plugins/examples/python-log-doctor $(bench_guests)
 	@for example in js-reconnect python-log-doctor; do \
-		target/release/sentinel plugin build plugins/examples/$$example -o $(bench_guests)/$$example.wasm || exit 1; \
+		target/release/sentinel plugin build $(bench_guests)/$$example -o $(bench_guests)/$$example.wasm || exit 1; \
 	done
 	@cargo bench -p sentinel-sandbox --bench dispatch -- $(CURDIR)/target/plugins/dist/docker-restart.wasm \
 		$(CURDIR)/$(bench_guests)/js-reconnect.wasm $(CURDIR)/$(bench_guests)/python-log-doctor.wasm
