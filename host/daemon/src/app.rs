@@ -13,7 +13,7 @@ use sentinel_core::control::{self, Controls};
 use sentinel_core::engine::Settings;
 use sentinel_core::guard::limits::{EffectLimits, EffectWindows};
 use sentinel_core::policy::Environment;
-use sentinel_core::record::{History as _, HistoryError, earlier};
+use sentinel_core::record::{History as _, HistoryError, PastEffect, earlier};
 use sentinel_core::version::Versions;
 use sentinel_drivers::alertmanager::AlertmanagerClient;
 use sentinel_drivers::ansible::{Ansible, AnsibleConfig};
@@ -128,16 +128,22 @@ pub(crate) fn settings(config: &Config) -> Settings {
     }
 }
 
+/// The effects that the limits of these settings still count, in order.
+pub(crate) fn earlier_effects(
+    settings: &Settings,
+    reader: &Reader,
+    clock: &Clock,
+) -> Result<Vec<PastEffect>, HistoryError> {
+    settings.effects.horizon().map_or_else(
+        || Ok(Vec::new()),
+        |horizon| reader.effects_since(earlier(clock.now(), horizon)),
+    )
+}
+
 /// The stop switch as it was left, and the limits on effects with what they have seen.
 fn switch(settings: &Settings, base: &Base) -> Result<Switch, StartError> {
-    let unreadable = |error: HistoryError| StartError::History(error.to_string());
-    let past = match settings.effects.horizon() {
-        Some(horizon) => base
-            .reader
-            .effects_since(earlier(base.clock.now(), horizon))
-            .map_err(unreadable)?,
-        None => Vec::new(),
-    };
+    let past = earlier_effects(settings, &base.reader, &base.clock)
+        .map_err(|error| StartError::History(error.to_string()))?;
     let controls = Controls::fold(&base.recovered.controls);
     let effects = EffectWindows::new(settings.effects.clone(), &past);
     Ok(Switch::new(base.clock.clone(), controls, effects))

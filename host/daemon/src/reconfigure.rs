@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use sentinel_core::control::{ControlBody, ControlEvent, Setting};
-use sentinel_core::record::{Append, History as _, earlier};
+use sentinel_core::record::Append;
 use sentinel_journal::{Journal, Reader, WriteError};
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -148,20 +148,12 @@ impl Reconfigurer {
             tracing::warn!(error, "the log's level stays as it was");
         }
         self.probation.set(next.plugins.probation);
-        let past = match settings.effects.horizon() {
-            Some(horizon) => self
-                .reader
-                .effects_since(earlier(self.clock.now(), horizon)),
-            None => Ok(Vec::new()),
-        };
-        match past {
-            Ok(past) => self.switch.limit(settings.effects.clone(), &past),
-            // Shorter windows hold all the same; longer ones begin now.
-            Err(error) => {
-                self.metrics.journal_failed("earlier effects", &error);
-                self.switch.limit(settings.effects.clone(), &[]);
-            }
-        }
+        let past = app::earlier_effects(&settings, &self.reader, &self.clock);
+        // Without it shorter windows hold all the same; longer ones begin now.
+        let past = past
+            .inspect_err(|error| self.metrics.journal_failed("earlier effects", error))
+            .unwrap_or_default();
+        self.switch.limit(settings.effects.clone(), &past);
         self.running.store(Arc::new(next));
         self.engine.set(settings);
         self.metrics.reloaded("configuration", &said.join(", "));
