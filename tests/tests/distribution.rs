@@ -499,7 +499,9 @@ async fn a_signature_travels_along_and_is_asked_for() {
     assert_eq!(how, "none");
     let (strange, how) = push("strange", Some(stranger.sign(&wasm)));
     assert_eq!(how, "unchecked");
-    let (signed, _) = push("signed", Some(keys.sign(&wasm)));
+    // Signed once: a signature names its second.
+    let signature = keys.sign(&wasm);
+    let (signed, _) = push("signed", Some(signature.clone()));
 
     let operator = Author::new();
     let configure = |signatures: &str| {
@@ -520,7 +522,7 @@ async fn a_signature_travels_along_and_is_asked_for() {
     }
     assert_eq!(pull(&signed)["signature"], "good");
     let beside = operator.path("pulled.wasm.minisig");
-    assert_eq!(std::fs::read_to_string(&beside).unwrap(), keys.sign(&wasm));
+    assert_eq!(std::fs::read_to_string(&beside).unwrap(), signature);
     // Nor does it leave one's own house.
     std::fs::write(operator.path("x.wasm"), &wasm).unwrap();
     let said = operator.ask(&["push", "x.wasm", &registry.reference("x:mine")]);

@@ -631,7 +631,10 @@ async fn a_life_is_told() {
 
 #[tokio::test]
 async fn an_end_for_lack_of_memory_is_told() {
-    let container = Container::run("tail /dev/zero", |body| {
+    // The first process outlives the one that is killed: Docker hears of the lack of memory beside
+    // the container's end, and a container that is gone by then is not told of.
+    let script = "sleep 0.5; tail /dev/zero; code=$?; sleep 1; exit $code";
+    let container = Container::run(script, |body| {
         body.host_config = Some(HostConfig {
             memory: Some(16 << 20),
             memory_swap: Some(16 << 20),
