@@ -13,6 +13,26 @@ pub const QUIET: &str = r"
     }
 ";
 
+/// A world of a plugin that imports timers of WASI, and nothing else.
+pub const WITH_TIMERS: &str = r"
+    package test:guests;
+    world with-timers {
+        use sentinel:plugin/types@0.1.0.{description, incident, outcome, failure};
+        import wasi:clocks/monotonic-clock@0.2.0;
+        export describe: func() -> description;
+        export remediate: func(incident: incident) -> result<outcome, failure>;
+    }
+    package wasi:clocks@0.2.0 {
+        interface monotonic-clock {
+            use wasi:io/poll@0.2.0.{pollable};
+            subscribe-duration: func(when: u64) -> pollable;
+        }
+    }
+    package wasi:io@0.2.0 {
+        interface poll { resource pollable; }
+    }
+";
+
 /// The contract, and the worlds of a package of tests.
 #[must_use]
 pub fn resolve(worlds: &str) -> Resolve {
@@ -58,6 +78,8 @@ pub struct Core<'a> {
     pub fields: &'a str,
     /// What `describe` does before it says the texts below.
     pub describe: &'a str,
+    /// What the host gets that asks for memory.
+    pub realloc: &'a str,
     /// What `remediate` does; it leaves the place of its result on the stack.
     pub remediate: &'a str,
     /// The name that it gives itself.
@@ -72,6 +94,9 @@ pub struct Core<'a> {
 pub const CORE: Core<'_> = Core {
     fields: "",
     describe: "",
+    realloc: "global.get $free
+        (global.set $free (i32.and (i32.const -8)
+            (i32.add (i32.const 7) (i32.add (global.get $free) (local.get 3)))))",
     remediate: "unreachable",
     name: "good",
     version: "1.2.3",
@@ -95,6 +120,7 @@ impl Core<'_> {
         let Self {
             fields,
             describe,
+            realloc,
             remediate,
             ..
         } = self;
@@ -105,10 +131,7 @@ impl Core<'_> {
             (global $free (mut i32) (i32.const 65536))
             (data (i32.const 512) "{record}")
             (data (i32.const 1024) "{texts}")
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-                global.get $free
-                (global.set $free (i32.and (i32.const -8)
-                    (i32.add (i32.const 7) (i32.add (global.get $free) (local.get 3))))))
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc})
             (func (export "describe") (result i32) {describe} i32.const 512)
             (func (export "remediate") (param i32) (result i32) {remediate}))"#
         )
@@ -124,6 +147,12 @@ impl Core<'_> {
     #[must_use]
     pub fn quiet(&self) -> Vec<u8> {
         component(&resolve(QUIET), "quiet", self.bytes())
+    }
+
+    /// A component of it that imports timers of WASI.
+    #[must_use]
+    pub fn with_timers(&self) -> Vec<u8> {
+        component(&resolve(WITH_TIMERS), "with-timers", self.bytes())
     }
 }
 

@@ -37,7 +37,7 @@ const ATTACKS: [(&str, &str); 16] = [
 ];
 
 /// Plugins that no toolchain makes, what their `remediate` does, and what its run comes to.
-const ODD: [(&str, Core<'_>, &str); 2] = [
+const ODD: [(&str, Core<'_>, &str); 4] = [
     (
         // Ends when it gets no more.
         "table-bomb",
@@ -62,9 +62,39 @@ const ODD: [(&str, Core<'_>, &str); 2] = [
             remediate: "i32.const 700",
             ..CORE
         },
-        "utf-8",
+        "it broke the rules of the component model: invalid utf-8",
+    ),
+    (
+        // Has the host write the incident to where it has no memory.
+        "no-memory",
+        Core {
+            name: "no-memory",
+            realloc: "i32.const 0x7ffffff8",
+            ..CORE
+        },
+        "it broke the rules of the component model: realloc return",
+    ),
+    (
+        "hoard",
+        Core {
+            name: "hoard",
+            fields: r#"(import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration"
+                (func $timer (param i64) (result i32)))"#,
+            remediate: "(loop $more (drop (call $timer (i64.const -1))) (br $more)) unreachable",
+            ..CORE
+        },
+        "it held more than 300 resources",
     ),
 ];
+
+/// The component of one of these.
+fn component(core: &Core<'_>) -> Vec<u8> {
+    if core.fields.contains("import") {
+        core.with_timers()
+    } else {
+        core.quiet()
+    }
+}
 
 /// Every attack with what its run comes to.
 fn attacks() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -214,11 +244,12 @@ async fn a_good_plugin_goes_on_while_others_attack() {
     let fake = FakeDocker::start();
     let mut daemon = Daemon::prepare(&["docker-restart", "hostile"], &policies());
     for (name, core, _) in ODD {
-        daemon.install_bytes(&format!("{name}.wasm"), &core.quiet());
+        daemon.install_bytes(&format!("{name}.wasm"), &component(&core));
     }
     daemon.set("SENTINEL_DOCKER_HOSTS", &fake.hosts());
     daemon.write_config(&format!(
-        "limits: {{ plugin: {{ cpu: 300ms, calls: 200, memory: {MEMORY_MIB}MiB, runs_per_plugin: {RUNS} }},
+        "limits: {{ plugin: {{ cpu: 300ms, calls: 200, memory: {MEMORY_MIB}MiB, stack: 256KiB, runs_per_plugin: {RUNS} }},
+  plugins: {{ hoard: {{ calls: 10000, resources: 300 }} }},
   guards: {{ target_rate: 10000/1h, total_rate: 10000/1h }} }}"
     ));
     daemon.serve().await;
@@ -359,7 +390,14 @@ async fn every_file_is_refused(daemon: &Daemon) {
         .collect();
     assert_eq!(
         serving,
-        ["docker-restart", "hostile", "no-text", "table-bomb"]
+        [
+            "docker-restart",
+            "hoard",
+            "hostile",
+            "no-memory",
+            "no-text",
+            "table-bomb"
+        ]
     );
 }
 

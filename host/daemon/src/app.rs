@@ -180,7 +180,8 @@ pub(crate) fn sandbox(
 ) -> Result<Arc<Sandbox>, StartError> {
     let sandbox = Sandbox::new(SandboxConfig {
         max_runs: config.limits.plugin.runs,
-        max_memory: config.limits.most_memory(),
+        room: config.limits.room(),
+        stack: config.limits.plugin.stack.size(),
         compiler: compile::compiler(),
         store,
         ..SandboxConfig::default()

@@ -18,8 +18,8 @@ use sentinel_core::duration::HumanDuration;
 use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowError};
 use sentinel_core::id::PluginName;
 use sentinel_drivers::docker::{DockerHost, SshFiles, TlsFiles};
-use sentinel_sandbox::RunLimits;
 use sentinel_sandbox::gate::GateLimits;
+use sentinel_sandbox::{Room, RunLimits};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -196,6 +196,8 @@ pub(crate) struct PluginLimits {
     pub(crate) runs: u32,
     /// Runs of one plugin at the same time; at most `runs`.
     pub(crate) runs_per_plugin: u32,
+    /// Stack of each guest; wasmtime has one for all.
+    pub(crate) stack: Bytes,
 }
 
 /// What one run of a plugin may take.
@@ -203,10 +205,24 @@ pub(crate) struct PluginLimits {
 pub(crate) struct RunBounds {
     /// Memory of the guest.
     pub(crate) memory: Bytes,
+    /// Core modules that are instantiated in it.
+    pub(crate) instances: u32,
+    /// Its tables.
+    pub(crate) tables: u32,
+    /// Entries of each.
+    pub(crate) table_entries: u32,
     /// Time on the processor.
     pub(crate) cpu: Duration,
+    /// Resources of WASI that it holds at once.
+    pub(crate) resources: u32,
     /// Calls to the host.
     pub(crate) calls: u32,
+    /// How many of them that leave the sandbox are let through in a second.
+    pub(crate) calls_per_second: u32,
+    /// What one of them may pass.
+    pub(crate) call_size: Bytes,
+    /// Its params, as JSON.
+    pub(crate) params: Bytes,
     /// Effects, whatever is granted.
     pub(crate) effects: u32,
     /// What it may log.
@@ -222,9 +238,16 @@ impl Default for RunBounds {
         let (run, gate) = (RunLimits::default(), GateLimits::default());
         let bytes = |bytes: usize| Bytes(bytes as u64);
         Self {
-            memory: bytes(run.memory),
+            memory: bytes(run.room.memory),
+            instances: run.room.instances,
+            tables: run.room.tables,
+            table_entries: run.room.table_entries,
             cpu: run.cpu,
+            resources: run.resources,
             calls: run.calls,
+            calls_per_second: run.call_rate,
+            call_size: bytes(run.call_bytes),
+            params: bytes(run.params_bytes),
             effects: gate.effects,
             log: bytes(run.log_bytes),
             log_lines: run.log_lines,
@@ -237,12 +260,26 @@ impl RunBounds {
     /// What the sandbox holds a run to; its time is the step's.
     pub(crate) fn run(&self) -> RunLimits {
         RunLimits {
-            memory: self.memory.size(),
+            room: self.room(),
             cpu: self.cpu,
+            resources: self.resources,
             calls: self.calls,
+            call_rate: self.calls_per_second,
+            call_bytes: self.call_size.size(),
+            params_bytes: self.params.size(),
             log_bytes: self.log.size(),
             log_lines: self.log_lines,
             ..RunLimits::default()
+        }
+    }
+
+    /// What it takes up.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            memory: self.memory.size(),
+            instances: self.instances,
+            tables: self.tables,
+            table_entries: self.table_entries,
         }
     }
 
@@ -262,12 +299,10 @@ impl Limits {
         self.plugins.get(plugin).unwrap_or(&self.plugin.run)
     }
 
-    /// The most memory that a run of any plugin may have.
-    pub(crate) fn most_memory(&self) -> usize {
-        let own = self.plugins.values().map(|bounds| bounds.memory.size());
-        own.chain([self.plugin.run.memory.size()])
-            .max()
-            .unwrap_or_default()
+    /// What a run of any plugin may take up.
+    pub(crate) fn room(&self) -> Room {
+        let own = self.plugins.values().map(RunBounds::room);
+        own.fold(self.plugin.run.room(), Room::around)
     }
 }
 
@@ -319,7 +354,7 @@ impl fmt::Display for Bytes {
 
 impl Bytes {
     /// The same as what memory is counted in.
-    fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }
@@ -698,60 +733,59 @@ struct IntakeSection {
     backlog: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct PluginSection {
-    memory: Option<Bytes>,
-    cpu: Option<HumanDuration>,
-    runs: Option<u32>,
-    runs_per_plugin: Option<u32>,
-    calls: Option<u32>,
-    effects: Option<u32>,
-    log: Option<Bytes>,
-    log_lines: Option<u32>,
-    http: Option<Bytes>,
-}
-
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RunSection {
-    memory: Option<Bytes>,
-    cpu: Option<HumanDuration>,
-    calls: Option<u32>,
-    effects: Option<u32>,
-    log: Option<Bytes>,
-    log_lines: Option<u32>,
-    http: Option<Bytes>,
-}
-
-impl RunSection {
-    /// What is not written is as in `base`.
-    fn resolve(self, base: &RunBounds) -> RunBounds {
-        RunBounds {
-            memory: self.memory.unwrap_or(base.memory),
-            cpu: self.cpu.map_or(base.cpu, Duration::from),
-            calls: self.calls.unwrap_or(base.calls),
-            effects: self.effects.unwrap_or(base.effects),
-            log: self.log.unwrap_or(base.log),
-            log_lines: self.log_lines.unwrap_or(base.log_lines),
-            http: self.http.unwrap_or(base.http),
+/// The sections that say what a run may take: `limits.plugin`, and those of single plugins.
+macro_rules! run_sections {
+    ($($field:ident: $type:ty),+ $(,)?) => {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct PluginSection {
+            runs: Option<u32>,
+            runs_per_plugin: Option<u32>,
+            stack: Option<Bytes>,
+            $($field: Option<$type>,)+
         }
-    }
+
+        #[derive(Debug, Default, Clone, Copy, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct RunSection {
+            $($field: Option<$type>,)+
+        }
+
+        impl RunSection {
+            /// What is not written is as in `base`.
+            fn resolve(self, base: &RunBounds) -> RunBounds {
+                RunBounds {
+                    $($field: self.$field.map_or(base.$field, Into::into),)+
+                }
+            }
+        }
+
+        impl From<&PluginSection> for RunSection {
+            fn from(section: &PluginSection) -> Self {
+                Self {
+                    $($field: section.$field,)+
+                }
+            }
+        }
+    };
 }
 
-impl From<&PluginSection> for RunSection {
-    fn from(section: &PluginSection) -> Self {
-        Self {
-            memory: section.memory,
-            cpu: section.cpu,
-            calls: section.calls,
-            effects: section.effects,
-            log: section.log,
-            log_lines: section.log_lines,
-            http: section.http,
-        }
-    }
-}
+run_sections!(
+    memory: Bytes,
+    instances: u32,
+    tables: u32,
+    table_entries: u32,
+    cpu: HumanDuration,
+    resources: u32,
+    calls: u32,
+    calls_per_second: u32,
+    call_size: Bytes,
+    params: Bytes,
+    effects: u32,
+    log: Bytes,
+    log_lines: u32,
+    http: Bytes,
+);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -881,10 +915,18 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_LIMITS_INTAKE_MEMORY" => limits.intake.memory,
         "SENTINEL_LIMITS_INTAKE_BACKLOG" => limits.intake.backlog,
         "SENTINEL_LIMITS_PLUGIN_MEMORY" => limits.plugin.memory,
+        "SENTINEL_LIMITS_PLUGIN_STACK" => limits.plugin.stack,
+        "SENTINEL_LIMITS_PLUGIN_INSTANCES" => limits.plugin.instances,
+        "SENTINEL_LIMITS_PLUGIN_TABLES" => limits.plugin.tables,
+        "SENTINEL_LIMITS_PLUGIN_TABLE_ENTRIES" => limits.plugin.table_entries,
         "SENTINEL_LIMITS_PLUGIN_CPU" => limits.plugin.cpu,
         "SENTINEL_LIMITS_PLUGIN_RUNS" => limits.plugin.runs,
         "SENTINEL_LIMITS_PLUGIN_RUNS_PER_PLUGIN" => limits.plugin.runs_per_plugin,
         "SENTINEL_LIMITS_PLUGIN_CALLS" => limits.plugin.calls,
+        "SENTINEL_LIMITS_PLUGIN_CALLS_PER_SECOND" => limits.plugin.calls_per_second,
+        "SENTINEL_LIMITS_PLUGIN_CALL_SIZE" => limits.plugin.call_size,
+        "SENTINEL_LIMITS_PLUGIN_RESOURCES" => limits.plugin.resources,
+        "SENTINEL_LIMITS_PLUGIN_PARAMS" => limits.plugin.params,
         "SENTINEL_LIMITS_PLUGIN_EFFECTS" => limits.plugin.effects,
         "SENTINEL_LIMITS_PLUGIN_LOG" => limits.plugin.log,
         "SENTINEL_LIMITS_PLUGIN_LOG_LINES" => limits.plugin.log_lines,
@@ -1023,6 +1065,7 @@ impl File {
                     run,
                     runs,
                     runs_per_plugin: plugin.runs_per_plugin.unwrap_or(runs.min(16)),
+                    stack: plugin.stack.unwrap_or(Bytes(512 << 10)),
                 },
                 plugins: own,
                 guards: self.limits.guards.resolve()?,
@@ -1134,6 +1177,8 @@ impl Config {
             Some("limits.plugin.runs must be from 1 to 1000")
         } else if !(1..=limits.plugin.runs).contains(&limits.plugin.runs_per_plugin) {
             Some("limits.plugin.runs_per_plugin must be from 1 to limits.plugin.runs")
+        } else if !(64 << 10..=8 << 20).contains(&limits.plugin.stack.0) {
+            Some("limits.plugin.stack must be from 64KiB to 8MiB")
         } else if limits.incidents == 0 {
             Some("limits.incidents must not be zero")
         } else {
@@ -1149,8 +1194,18 @@ impl Config {
                 "memory must be from 1MiB to 1GiB"
             } else if bounds.cpu.is_zero() {
                 "cpu must not be zero"
-            } else if bounds.calls == 0 {
-                "calls must not be zero"
+            } else if bounds.calls == 0 || bounds.calls_per_second == 0 {
+                "calls and calls_per_second must not be zero"
+            } else if !(1..=1_000).contains(&bounds.instances) {
+                "instances must be from 1 to 1000"
+            } else if bounds.tables > 100 || bounds.table_entries > 1_000_000 {
+                "tables may be 100, and table_entries 1000000"
+            } else if bounds.resources > 100_000 {
+                "resources may be 100000"
+            } else if !(64 << 10..=64 << 20).contains(&bounds.call_size.0) {
+                "call_size must be from 64KiB to 64MiB"
+            } else if bounds.params > bounds.call_size {
+                "params must not be more than call_size"
             } else if bounds.log.0 > 16 << 20 || bounds.http.0 > 64 << 20 {
                 "log may be 16MiB and http 64MiB: all of it is on record"
             } else {

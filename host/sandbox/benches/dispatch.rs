@@ -9,10 +9,11 @@
 #![allow(clippy::expect_used, clippy::print_stdout)]
 #![allow(missing_docs)]
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -22,7 +23,7 @@ use sentinel_core::event::{CallResult, LogLevel};
 use sentinel_core::id::{IncidentId, RunId};
 use sentinel_sandbox::code::CodeStore;
 use sentinel_sandbox::{
-    IncidentInput, Plugin, RunFailure, RunLimits, RunReport, Sandbox, SandboxConfig, Script,
+    IncidentInput, Plugin, Room, RunFailure, RunLimits, RunReport, Sandbox, SandboxConfig, Script,
 };
 use tokio::runtime::Runtime;
 use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
@@ -42,8 +43,17 @@ mod bindings {
 use bindings::sentinel::plugin::{ansible, clock, docker, http, log, mail, memory, random, types};
 use bindings::{Remediation, RemediationPre};
 
+/// Room for the largest of the guests.
+const ROOM: Room = Room {
+    memory: 256 << 20,
+    instances: 50,
+    tables: 8,
+    table_entries: 20_000,
+};
 /// How many dispatches are timed of each kind, one after the other.
 const CALLS: usize = 1_000;
+/// How many wait at the same time where their memory is looked at.
+const MANY: usize = 16;
 /// How long as many as can be are made on two threads.
 const FULL: Duration = Duration::from_secs(2);
 /// How many of them are under way at once.
@@ -182,6 +192,58 @@ impl Script for Nothing {
     fn logged(&self, _: LogLevel, _: &str) {}
 }
 
+/// The same, and keeps every guest until all of them are there.
+#[derive(Default)]
+struct Together {
+    guests: Mutex<usize>,
+    came: Condvar,
+    enough: AtomicBool,
+}
+
+impl Script for Together {
+    fn answer(&self, _: &Request) -> Option<CallResult> {
+        let mut guests = self.guests.lock().expect("no panic");
+        *guests += 1;
+        self.came.notify_all();
+        while !self.enough.load(Ordering::SeqCst) {
+            guests = self.came.wait(guests).expect("no panic");
+        }
+        Some(Err(CapabilityError::NotFound(NOTHING.to_owned())))
+    }
+
+    fn logged(&self, _: LogLevel, _: &str) {}
+}
+
+/// How much memory one of many guests has that wait for an answer at the same time, in MiB.
+fn memory_of_one(runtime: &Runtime, sandbox: &Arc<Sandbox>, plugin: &Arc<Plugin>) -> f64 {
+    let together = Arc::new(Together::default());
+    let before = resident();
+    let runs: Vec<_> = (0..MANY)
+        .map(|_| {
+            let (sandbox, plugin) = (Arc::clone(sandbox), Arc::clone(plugin));
+            let script: Arc<dyn Script> = together.clone();
+            let (input, now) = (incident(), Timestamp::UNIX_EPOCH);
+            let limits = RunLimits {
+                room: ROOM,
+                ..RunLimits::default()
+            };
+            runtime.spawn(async move { sandbox.rehearse(plugin, input, script, now, limits).await })
+        })
+        .collect();
+    let mut guests = together.guests.lock().expect("no panic");
+    while *guests < MANY {
+        guests = together.came.wait(guests).expect("no panic");
+    }
+    let taken = resident() - before;
+    together.enough.store(true, Ordering::SeqCst);
+    drop(guests);
+    together.came.notify_all();
+    for run in runs {
+        runtime.block_on(run).expect("no panic");
+    }
+    taken / MANY as f64
+}
+
 fn bare_engine() -> Engine {
     const MIB: usize = 1 << 20;
     let mut pool = PoolingAllocationConfig::new();
@@ -226,7 +288,7 @@ async fn call_bare(pre: &RemediationPre<Bare>, incident: &types::Incident) {
 
 async fn call_ours(sandbox: &Sandbox, plugin: &Arc<Plugin>, incident: &IncidentInput) -> RunReport {
     let limits = RunLimits {
-        memory: 256 << 20,
+        room: ROOM,
         ..RunLimits::default()
     };
     let now = Timestamp::UNIX_EPOCH;
@@ -373,14 +435,16 @@ fn measure(runtime: &Runtime, file: &Path) {
     let engine = bare_engine();
     let folder = tempfile::tempdir().expect("a folder");
     let store = || CodeStore::open(&folder.path().join("code"), &folder.path().join("key"));
-    let sandbox = || {
+    let with_threads = |threads| {
         let config = SandboxConfig {
-            max_memory: 256 << 20,
+            threads,
+            room: ROOM,
             store: Some(store().expect("a store")),
             ..SandboxConfig::default()
         };
         Sandbox::new(config).expect("a sandbox")
     };
+    let sandbox = || with_threads(SandboxConfig::default().threads);
     let load = |sandbox: &Sandbox| {
         let loaded = runtime.block_on(sandbox.load(bytes.clone()));
         loaded.expect("a plugin")
@@ -442,6 +506,14 @@ fn measure(runtime: &Runtime, file: &Path) {
         None,
         "MiB",
     );
+    {
+        // Each keeps a thread while it waits.
+        let threads = NonZeroUsize::new(MANY).expect("some");
+        let many = Arc::new(with_threads(threads));
+        let plugin = load(&many);
+        let taken = memory_of_one(runtime, &many, &plugin);
+        row("memory of one of 16 guests that wait", taken, None, "MiB");
+    }
     let ours_full = full(runtime, {
         let (ours, plugin, input) = (ours, plugin, input);
         move || {

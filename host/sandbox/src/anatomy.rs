@@ -7,6 +7,7 @@ use serde::Serialize;
 use wasmparser::Parser;
 
 use crate::plugin::LoadError;
+use crate::run::Room;
 use crate::{contract, wrap};
 
 /// The contract that this version serves, for example `sentinel:plugin@0.1.0`.
@@ -42,16 +43,15 @@ pub enum Form {
 }
 
 impl Anatomy {
-    /// Looks at a file, or says why it is no plugin. `max_memory` is how many bytes of
-    /// memory a plugin may have.
-    pub fn of(bytes: &[u8], max_memory: usize) -> Result<Self, LoadError> {
+    /// Looks at a file, or says why it is no plugin. `room` is what a plugin may take up.
+    pub fn of(bytes: &[u8], room: &Room) -> Result<Self, LoadError> {
         let form = if Parser::is_core_wasm(bytes) {
             Form::CoreModule
         } else {
             Form::Component
         };
         let component = wrap::component(bytes)?;
-        let asks_for = contract::inspect(&component, max_memory)?;
+        let asks_for = contract::inspect(&component, room)?;
         let outside =
             contract::Surface::read(&component).map_err(|error| LoadError::damaged(&error))?;
         Ok(Self {

@@ -10,8 +10,9 @@ use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 use wasmtime::component::Component;
 
-use crate::guest::{MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::guest::MAX_MEMORIES;
 use crate::plugin::LoadError;
+use crate::run::Room;
 
 /// The package of the contract, and the version that this sandbox serves.
 const PACKAGE: &str = "sentinel:plugin";
@@ -65,9 +66,9 @@ fn ask(interface: &str, function: &str) -> Option<Ask> {
     Some(ask)
 }
 
-/// Reads what `bytes` ask for, or says why they are no plugin. `max_memory` is how many
-/// bytes of memory a plugin may have.
-pub(crate) fn inspect(bytes: &[u8], max_memory: usize) -> Result<BTreeSet<Import>, LoadError> {
+/// Reads what `bytes` ask for, or says why they are no plugin. `room` is what a plugin may
+/// take up.
+pub(crate) fn inspect(bytes: &[u8], room: &Room) -> Result<BTreeSet<Import>, LoadError> {
     if bytes.is_empty() {
         return Err(LoadError::Empty);
     }
@@ -91,13 +92,13 @@ pub(crate) fn inspect(bytes: &[u8], max_memory: usize) -> Result<BTreeSet<Import
         .map_err(|error| LoadError::damaged(&error))?;
     surface.check_exports(types.as_ref())?;
     let imports = surface.check_imports(types.as_ref())?;
-    surface.check_size(max_memory)?;
+    surface.check_size(room)?;
     Ok(imports)
 }
 
 /// Whether the pool has what an instance of `component` needs. What a component declares was
 /// looked at before it was compiled; it may make several instances of one module.
-pub(crate) fn check_resources(component: &Component, max_memory: usize) -> Result<(), LoadError> {
+pub(crate) fn check_resources(component: &Component, room: &Room) -> Result<(), LoadError> {
     // None where it imports core modules, which the contract does not have.
     let Some(needs) = component.resources_required() else {
         return Ok(());
@@ -109,7 +110,7 @@ pub(crate) fn check_resources(component: &Component, max_memory: usize) -> Resul
         largest_table: needs.max_initial_table_size.unwrap_or(0),
         ..Surface::default()
     }
-    .check_size(max_memory)
+    .check_size(room)
 }
 
 /// The outside of a component.
@@ -226,15 +227,15 @@ impl Surface {
         Ok(imports)
     }
 
-    fn check_size(&self, max_memory: usize) -> Result<(), LoadError> {
+    fn check_size(&self, room: &Room) -> Result<(), LoadError> {
         let demands = [
-            ("bytes of memory", self.largest_memory, max_memory as u64),
+            ("bytes of memory", self.largest_memory, room.memory as u64),
             ("memories", self.memories.into(), MAX_MEMORIES.into()),
-            ("tables", self.tables.into(), MAX_TABLES.into()),
+            ("tables", self.tables.into(), room.tables.into()),
             (
                 "entries in a table",
                 self.largest_table,
-                MAX_TABLE_ELEMENTS as u64,
+                room.table_entries.into(),
             ),
         ];
         demands

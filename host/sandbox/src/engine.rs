@@ -1,11 +1,14 @@
 //! What all plugins share: the engine, its clock, the threads that guests run on, and
 //! the places for runs.
 
+use std::future;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,12 +20,15 @@ use wasmtime::{
 };
 
 use crate::code::{CodeStore, Compiler};
-use crate::guest::{self, Guest, MAX_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES};
-use crate::plugin::LoadError;
-use crate::run::RunLimits;
+use crate::guest::{self, Guest, MAX_MEMORIES};
+use crate::plugin::{LoadError, Plugin};
+use crate::run::{Room, RunLimits};
 
 /// How often a computing guest has to make room for others.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// For how many ticks the clock goes on when no guest is there: to wake it takes as long as a
+/// small guest computes, and guests come in crowds.
+const IDLE_TICKS: u32 = 100;
 /// How much lower than the daemon's other threads those of the guests stand, as `nice`
 /// has it.
 const NICE: i32 = 10;
@@ -31,6 +37,8 @@ const NICE: i32 = 10;
 const WARM_MEMORY: usize = 2 * 1024 * 1024;
 const WARM_TABLE: usize = 64 * 1024;
 const WARM_STACK: usize = 64 * 1024;
+/// What the host's functions have of a guest's stack beyond what the guest may use.
+const HOST_STACK: usize = 1536 * 1024;
 
 /// How the sandbox is set up.
 #[derive(Debug, Clone)]
@@ -39,9 +47,11 @@ pub struct SandboxConfig {
     pub threads: NonZeroUsize,
     /// How many runs there may be at once; others wait for their turn.
     pub max_runs: u32,
-    /// How much memory any run may have, in bytes; [`RunLimits::memory`] can only be
-    /// less.
-    pub max_memory: usize,
+    /// What any run may take up; [`RunLimits::room`] can only be less.
+    pub room: Room,
+    /// How many bytes of stack a guest may have. wasmtime holds all guests of an engine to
+    /// the same.
+    pub stack: usize,
     /// How large a plugin may be, in bytes.
     pub max_plugin_size: usize,
     /// How long compiling a plugin may take.
@@ -59,7 +69,8 @@ impl Default for SandboxConfig {
         Self {
             threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             max_runs: 32,
-            max_memory: RunLimits::default().memory,
+            room: Room::default(),
+            stack: 512 * 1024,
             max_plugin_size: 64 * 1024 * 1024,
             compile_timeout: Duration::from_mins(2),
             describe: RunLimits {
@@ -94,8 +105,8 @@ pub struct Sandbox {
     engine: Engine,
     linker: Arc<Linker<Guest>>,
     ticker: Arc<Ticker>,
-    /// Guests run here and nowhere else: one that computes holds up other guests, and
-    /// never the intake or the journal. There until the sandbox is dropped.
+    /// Where guests compute: one that does so for long holds up other guests, and never the
+    /// intake or the journal. There until the sandbox is dropped.
     runtime: Option<Runtime>,
     /// The pool of instances refuses at once what it has no room for; whoever wants to
     /// run waits here instead.
@@ -184,6 +195,50 @@ impl Sandbox {
             .ok_or_else(|| LoadError::Internal(GONE.to_owned()))
     }
 
+    /// Runs `guest`, a run of `plugin`; it ends with the future that waits for it.
+    ///
+    /// The way to the guests' threads and back takes longer than a small guest computes, so
+    /// one whose plugin was brisk the last time begins where the caller is. As soon as it
+    /// does not make room within a tick it goes on on the guests' threads, and so does its
+    /// plugin's next run.
+    pub(crate) async fn host<T: Send + 'static>(
+        &self,
+        plugin: Arc<Plugin>,
+        guest: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, String> {
+        let mut guest = Box::pin(guest);
+        if plugin.brisk().load(Ordering::Relaxed) {
+            let here = future::poll_fn(|context| {
+                let began = Instant::now();
+                // Elsewhere a panic is the task's end and no more; so it is here.
+                let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(context)));
+                match polled {
+                    Ok(Poll::Ready(value)) => Poll::Ready(Ok(Some(value))),
+                    Ok(Poll::Pending) if began.elapsed() > TICK => Poll::Ready(Ok(None)),
+                    Ok(Poll::Pending) => Poll::Pending,
+                    Err(_) => Poll::Ready(Err(PANICKED.to_owned())),
+                }
+            });
+            if let Some(value) = here.await? {
+                return Ok(value);
+            }
+            plugin.brisk().store(false, Ordering::Relaxed);
+        }
+        self.spawn(async move {
+            let mut brisk = true;
+            let value = future::poll_fn(|context| {
+                let began = Instant::now();
+                let polled = guest.as_mut().poll(context);
+                brisk &= began.elapsed() <= TICK;
+                polled
+            })
+            .await;
+            plugin.brisk().store(brisk, Ordering::Relaxed);
+            value
+        })
+        .await
+    }
+
     /// Runs `task` on the guests' threads. It ends with the future that waits for it.
     pub(crate) async fn spawn<T: Send + 'static>(
         &self,
@@ -196,6 +251,7 @@ impl Sandbox {
     }
 }
 
+const PANICKED: &str = "the host panicked";
 const GONE: &str = "the sandbox has been shut down";
 
 impl Drop for Sandbox {
@@ -240,8 +296,10 @@ fn settings(config: &SandboxConfig) -> Config {
         .epoch_interruption(true)
         // Address space for what a guest may have and no more, so that a pool also fits
         // into small machines.
-        .memory_reservation(config.max_memory as u64)
+        .memory_reservation(config.room.memory as u64)
         .memory_guard_size(64 * 1024)
+        .max_wasm_stack(config.stack)
+        .async_stack_size(config.stack.saturating_add(HOST_STACK))
         // The contract's functions are synchronous: stores do without what components'
         // own concurrency needs.
         .concurrency_support(false)
@@ -268,16 +326,16 @@ fn pool(config: &SandboxConfig) -> PoolingAllocationConfig {
     let places = config.max_runs.max(1).saturating_add(1);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(places)
-        .total_core_instances(places.saturating_mul(MAX_INSTANCES))
+        .total_core_instances(places.saturating_mul(config.room.instances))
         .total_memories(places.saturating_mul(MAX_MEMORIES))
-        .total_tables(places.saturating_mul(MAX_TABLES))
+        .total_tables(places.saturating_mul(config.room.tables))
         .total_stacks(places)
-        .max_core_instances_per_component(MAX_INSTANCES)
+        .max_core_instances_per_component(config.room.instances)
         .max_memories_per_component(MAX_MEMORIES)
-        .max_tables_per_component(MAX_TABLES)
-        .max_tables_per_module(MAX_TABLES)
-        .table_elements(MAX_TABLE_ELEMENTS)
-        .max_memory_size(config.max_memory)
+        .max_tables_per_component(config.room.tables)
+        .max_tables_per_module(config.room.tables)
+        .table_elements(config.room.table_entries as usize)
+        .max_memory_size(config.room.memory)
         .linear_memory_keep_resident(WARM_MEMORY)
         .table_keep_resident(WARM_TABLE)
         .async_stack_keep_resident(WARM_STACK)
@@ -286,8 +344,8 @@ fn pool(config: &SandboxConfig) -> PoolingAllocationConfig {
 }
 
 /// The engine's clock, on a thread of the operating system: a task on the guests'
-/// threads could be starved by the very guests that it has to interrupt. It sleeps while
-/// no guest is there.
+/// threads could be starved by the very guests that it has to interrupt. It sleeps when no
+/// guest has been there for a while.
 pub(crate) struct Ticker {
     shared: Arc<TickerState>,
     thread: Thread,
@@ -296,6 +354,7 @@ pub(crate) struct Ticker {
 #[derive(Default)]
 struct TickerState {
     guests: AtomicUsize,
+    asleep: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -314,7 +373,8 @@ impl Ticker {
 
     /// Lets the clock tick until the guard is dropped.
     pub(crate) fn tick(self: &Arc<Self>) -> Ticking {
-        if self.shared.guests.fetch_add(1, Ordering::SeqCst) == 0 {
+        self.shared.guests.fetch_add(1, Ordering::SeqCst);
+        if self.shared.asleep.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
         Ticking(Arc::clone(self))
@@ -329,18 +389,29 @@ impl Ticker {
 
 impl TickerState {
     fn run(&self, engine: &EngineWeak) {
+        let mut idle = 0;
         loop {
             if self.guests.load(Ordering::SeqCst) > 0 {
-                thread::park_timeout(TICK);
-                let Some(engine) = engine.upgrade() else {
-                    return;
-                };
-                engine.increment_epoch();
+                idle = 0;
             } else if self.stopped.load(Ordering::SeqCst) {
                 return;
+            } else if idle < IDLE_TICKS {
+                idle += 1;
             } else {
-                thread::park();
+                // Whoever comes before the first line is seen by the second, and whoever
+                // comes after it sees that the clock sleeps.
+                self.asleep.store(true, Ordering::SeqCst);
+                if self.guests.load(Ordering::SeqCst) == 0 {
+                    thread::park();
+                }
+                self.asleep.store(false, Ordering::SeqCst);
+                continue;
             }
+            thread::park_timeout(TICK);
+            let Some(engine) = engine.upgrade() else {
+                return;
+            };
+            engine.increment_epoch();
         }
     }
 }

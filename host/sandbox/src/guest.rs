@@ -11,6 +11,7 @@ use sentinel_core::capability::{
     Blob, CapabilityError, DockerCall, DockerRequest, MemoryCall, Request, Response,
 };
 use sentinel_core::event::CallResult;
+use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter};
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
@@ -26,19 +27,12 @@ use crate::gate::{Gate, Halted, PassError, RecordError};
 use crate::log::RunLog;
 use crate::rehearse::Script;
 use crate::replay::Player;
-use crate::run::RunLimits;
+use crate::run::{Room, RunLimits};
 
-/// How many WASI resources (streams, pollables) a guest may hold at once.
-const MAX_RESOURCES: usize = 1000;
 /// How many random bytes WASI gives in one call.
 const MAX_RANDOM_BYTES: u64 = 64 * 1024;
-/// What a guest may instantiate: enough for the largest language runtimes, whose
-/// components are made of dozens of core modules. The pool is sized by the same
-/// numbers.
-pub(crate) const MAX_INSTANCES: u32 = 50;
+/// How many linear memories a guest may have: its own, and those of adapters.
 pub(crate) const MAX_MEMORIES: u32 = 4;
-pub(crate) const MAX_TABLES: u32 = 8;
-pub(crate) const MAX_TABLE_ELEMENTS: usize = 20_000;
 
 /// Why the host ended a guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,14 +86,15 @@ pub(crate) struct Guest {
     random: StdRng,
     calls: u32,
     max_calls: u32,
+    pace: Pace,
     pub(crate) ticks: u64,
-    pub(crate) memory: Memory,
+    pub(crate) used: Used,
 }
 
 impl Guest {
     pub(crate) fn new(role: Role, limits: &RunLimits, log: RunLog, source: Source) -> Self {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_RESOURCES);
+        table.set_max_capacity(limits.resources as usize);
         Self {
             wasi: wasi(&log, &source),
             table,
@@ -109,8 +104,9 @@ impl Guest {
             clock: source.clock,
             calls: 0,
             max_calls: limits.calls,
+            pace: Pace::new(limits.call_rate),
             ticks: 0,
-            memory: Memory::new(limits.memory),
+            used: Used::new(limits.room),
         }
     }
 
@@ -158,7 +154,12 @@ impl Guest {
                 "{} is not served in `describe`, only `log` is",
                 request.name()
             ))),
-            Role::Running(gate) => gate.pass(request).await.map_err(Stop::from)?,
+            Role::Running(gate) => {
+                if let Some(turn) = self.pace.turn(Instant::now()) {
+                    tokio::time::sleep_until(turn).await;
+                }
+                gate.pass(request).await.map_err(Stop::from)?
+            }
             Role::Replaying(player) => player.pass(&request)?,
             Role::Rehearsing(script) => script.answer(&request).ok_or(Stop::OffScript)?,
         })
@@ -283,49 +284,72 @@ impl Source {
     }
 }
 
-/// Bounds the memory of a store, over all of its linear memories, and remembers whether
-/// it had to: a guest that gets no memory often ends in a trap that does not say so.
-pub(crate) struct Memory {
-    limit: usize,
-    used: usize,
+/// Spreads calls so that no more are let through in a second than may be, after a second's
+/// worth that may come at once.
+struct Pace {
+    every: Duration,
+    /// When the next call would be due, had all come evenly.
+    due: Option<Instant>,
+}
+
+impl Pace {
+    fn new(rate: u32) -> Self {
+        let every = Duration::from_secs(1) / rate.max(1);
+        Self { every, due: None }
+    }
+
+    /// When a call that comes `now` has its turn; none where that is at once.
+    fn turn(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.due.map_or(now, |due| due.max(now));
+        self.due = Some(due + self.every);
+        let turn = due.checked_sub(Duration::from_secs(1))?;
+        (turn > now).then_some(turn)
+    }
+}
+
+/// Bounds what a store takes up, memory over all of its linear memories, and remembers
+/// whether it had to: a guest that gets no memory often ends in a trap that does not say so.
+pub(crate) struct Used {
+    room: Room,
+    memory: usize,
     peak: usize,
     refused: bool,
 }
 
-impl Memory {
-    fn new(limit: usize) -> Self {
+impl Used {
+    fn new(room: Room) -> Self {
         Self {
-            limit,
-            used: 0,
+            room,
+            memory: 0,
             peak: 0,
             refused: false,
         }
     }
 
-    /// The most that was in use, in bytes.
+    /// The most memory that was in use, in bytes.
     pub(crate) fn peak(&self) -> u64 {
         self.peak as u64
     }
 
-    /// Whether the guest asked for more than it may have.
+    /// Whether the guest asked for more memory than it may have.
     pub(crate) fn refused(&self) -> bool {
         self.refused
     }
 }
 
-impl ResourceLimiter for Memory {
+impl ResourceLimiter for Used {
     fn memory_growing(
         &mut self,
         current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let used = self.used.saturating_sub(current).saturating_add(desired);
-        if used > self.limit {
+        let used = self.memory.saturating_sub(current).saturating_add(desired);
+        if used > self.room.memory {
             self.refused = true;
             return Ok(false);
         }
-        self.used = used;
+        self.memory = used;
         self.peak = self.peak.max(used);
         Ok(true)
     }
@@ -341,15 +365,15 @@ impl ResourceLimiter for Memory {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= MAX_TABLE_ELEMENTS)
+        Ok(desired <= self.room.table_entries as usize)
     }
 
     fn instances(&self) -> usize {
-        MAX_INSTANCES as usize
+        self.room.instances as usize
     }
 
     fn tables(&self) -> usize {
-        MAX_TABLES as usize
+        self.room.tables as usize
     }
 
     fn memories(&self) -> usize {

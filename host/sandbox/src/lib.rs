@@ -42,4 +42,4 @@ pub use plugin::{LoadError, ParamError, Plugin};
 pub use plugins::Plugins;
 pub use rehearse::Script;
 pub use replay::{Divergence, ReplayOutcome, ReplayReport, ReplayedCall};
-pub use run::{IncidentInput, Outcome, RunFailure, RunLimits, RunReport};
+pub use run::{IncidentInput, Outcome, Room, RunFailure, RunLimits, RunReport};

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jsonschema::{Draft, PatternOptions, Validator};
@@ -20,7 +21,7 @@ use crate::contract;
 use crate::engine::Sandbox;
 use crate::guest::{self, Guest, Role, Stop};
 use crate::log::{RunLog, clean};
-use crate::run::{self, RunFailure};
+use crate::run::{self, RunFailure, RunLimits};
 use crate::wrap;
 
 /// How many bytes of a plugin's summary are kept.
@@ -219,6 +220,8 @@ pub struct Plugin {
     pub imports: BTreeSet<Import>,
     params: Validator,
     pre: RemediationPre<Guest>,
+    /// Whether its last run made room for others within a tick each time.
+    brisk: AtomicBool,
 }
 
 impl Plugin {
@@ -237,6 +240,11 @@ impl Plugin {
 
     pub(crate) fn pre(&self) -> &RemediationPre<Guest> {
         &self.pre
+    }
+
+    /// Whether its last run made room for others within a tick each time.
+    pub(crate) fn brisk(&self) -> &AtomicBool {
+        &self.brisk
     }
 }
 
@@ -368,7 +376,7 @@ impl Sandbox {
                 Source::Kept(kept)
             } else {
                 let component = wrap::component(&bytes)?;
-                let imports = contract::inspect(&component, config.max_memory)?;
+                let imports = contract::inspect(&component, &config.room)?;
                 Source::New(imports, component.into_owned())
             };
             Ok((digest, source))
@@ -404,13 +412,13 @@ impl Sandbox {
         code: Code,
     ) -> Result<(Compiled, Code), LoadError> {
         let (engine, linker) = (self.engine(), self.linker());
-        let max_memory = self.config().max_memory;
+        let room = self.config().room;
         self.blocking(move || {
             let component =
                 code::component(&engine, code.bytes()).map_err(|error| LoadError::Compile {
                     reason: run::one_line(&error),
                 })?;
-            contract::check_resources(&component, max_memory)?;
+            contract::check_resources(&component, &room)?;
             let pre = linker
                 .instantiate_pre(&component)
                 .map_err(|error| mismatch(&error))?;
@@ -436,7 +444,11 @@ impl Sandbox {
     }
 
     async fn describe(&self, pre: &RemediationPre<Guest>) -> Result<Description, LoadError> {
-        let limits = self.config().describe;
+        // Whose limits these will be is known when it has told its name.
+        let limits = RunLimits {
+            room: self.config().room,
+            ..self.config().describe
+        };
         let log = RunLog::new(
             limits.log_bytes,
             limits.log_lines,
@@ -530,5 +542,6 @@ fn finish(compiled: Compiled, description: Description) -> Result<Plugin, LoadEr
         imports: compiled.imports,
         params,
         pre: compiled.pre,
+        brisk: AtomicBool::new(false),
     })
 }

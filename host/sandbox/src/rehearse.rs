@@ -61,7 +61,7 @@ impl Sandbox {
         };
         let playback = Arc::new(Playback::new(nothing));
         let clock = RunClock::skipping(now, limits.timeout, playback, limits.calls);
-        let sink = Arc::clone(&script);
+        let (runs, sink) = (Arc::clone(&plugin), Arc::clone(&script));
         let remediation = Remediation {
             plugin,
             incident,
@@ -84,7 +84,7 @@ impl Sandbox {
             let _ticking = ticker.tick();
             remediation.run(&engine, std::future::pending()).await
         };
-        self.spawn(task)
+        self.host(runs, task)
             .await
             .unwrap_or_else(|message| RunReport::failed(RunFailure::Internal { message }))
     }

@@ -9,7 +9,8 @@ use sentinel_core::event::{FailureClass, RunResult, StopCause};
 use sentinel_core::id::{IncidentId, PolicyName, RunId, Target};
 use serde::Serialize;
 use tokio::time::Instant;
-use wasmtime::{Engine, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::component::ResourceTableError;
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::sentinel::plugin::types;
@@ -24,10 +25,6 @@ use crate::plugin::Plugin;
 const MESSAGE_BYTES: usize = 16 * 1024;
 /// How many functions of a backtrace are told of.
 const FRAMES: usize = 5;
-/// How many bytes one host call may copy between guest and host, in either direction.
-const HOSTCALL_BYTES: usize = 1024 * 1024;
-/// How many component handles a guest may hold.
-const MAX_HANDLES: usize = 10_000;
 
 /// How the messages of those failures begin that come of the moment and not of what the
 /// plugin did: of a recorded run only its message is left.
@@ -57,6 +54,60 @@ pub struct IncidentInput {
     pub params: serde_json::Map<String, serde_json::Value>,
 }
 
+/// What an instance of a plugin may take up. Room for all runs is set aside in advance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Room {
+    /// How many bytes of memory, over all of its memories.
+    pub memory: usize,
+    /// How many core modules may be instantiated in it: the components of large languages
+    /// are made of dozens.
+    pub instances: u32,
+    /// How many tables it may have.
+    pub tables: u32,
+    /// How many entries each table may have.
+    pub table_entries: u32,
+}
+
+impl Default for Room {
+    /// Enough for the largest language runtimes.
+    fn default() -> Self {
+        Self {
+            memory: 64 * 1024 * 1024,
+            instances: 50,
+            tables: 8,
+            table_entries: 20_000,
+        }
+    }
+}
+
+impl Room {
+    /// The room that both have.
+    #[must_use]
+    pub fn within(self, other: Self) -> Self {
+        self.with(other, usize::min, u32::min)
+    }
+
+    /// The room in which each of both fits.
+    #[must_use]
+    pub fn around(self, other: Self) -> Self {
+        self.with(other, usize::max, u32::max)
+    }
+
+    fn with(
+        self,
+        other: Self,
+        size: fn(usize, usize) -> usize,
+        count: fn(u32, u32) -> u32,
+    ) -> Self {
+        Self {
+            memory: size(self.memory, other.memory),
+            instances: count(self.instances, other.instances),
+            tables: count(self.tables, other.tables),
+            table_entries: count(self.table_entries, other.table_entries),
+        }
+    }
+}
+
 /// What one run may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunLimits {
@@ -64,10 +115,19 @@ pub struct RunLimits {
     pub timeout: Duration,
     /// How long it may compute. Time that it waits for the host is not counted.
     pub cpu: Duration,
-    /// How much memory it may have, in bytes, over all of its memories.
-    pub memory: usize,
+    /// What it may take up.
+    pub room: Room,
+    /// How many resources of WASI (streams, pollables) it may hold at once.
+    pub resources: u32,
     /// How many host calls of the contract it may make.
     pub calls: u32,
+    /// How many of those that leave the sandbox it may make in a second; what goes past it
+    /// waits for its turn.
+    pub call_rate: u32,
+    /// How many bytes one host call may copy between guest and host, in either direction.
+    pub call_bytes: usize,
+    /// How many bytes its params may have, as JSON.
+    pub params_bytes: usize,
     /// How many bytes its log may have.
     pub log_bytes: usize,
     /// How many lines its log may have.
@@ -79,8 +139,12 @@ impl Default for RunLimits {
         Self {
             timeout: Duration::from_secs(30),
             cpu: Duration::from_secs(5),
-            memory: 64 * 1024 * 1024,
+            room: Room::default(),
+            resources: 1_000,
             calls: 10_000,
+            call_rate: 1_000,
+            call_bytes: 1024 * 1024,
+            params_bytes: 64 * 1024,
             log_bytes: 64 * 1024,
             log_lines: 1_000,
         }
@@ -171,6 +235,32 @@ pub enum RunFailure {
         /// How many bytes one call may pass.
         limit: usize,
     },
+    /// It held too many resources of WASI.
+    #[error("it held more than {limit} resources (streams, pollables) at once")]
+    TooManyResources {
+        /// How many it may hold.
+        limit: u32,
+    },
+    /// It passed to the host what no component may pass: text that is no UTF-8, a list
+    /// beyond the end of its memory, a handle that it does not have.
+    #[error(
+        "it broke the rules of the component model: {message}{}",
+        in_functions(functions)
+    )]
+    BrokeRules {
+        /// Which, in wasmtime's words.
+        message: String,
+        /// The functions that it was in, the innermost first.
+        functions: Vec<String>,
+    },
+    /// Its params are too large for it.
+    #[error("its params have {} KiB, and it may have {} KiB", size.div_ceil(1024), limit / 1024)]
+    ParamsTooLarge {
+        /// How many bytes they have, as JSON.
+        size: usize,
+        /// How many they may have.
+        limit: usize,
+    },
     /// It made a call that is not served where it made it.
     #[error("it made a call that it may not make: {message}")]
     Forbidden {
@@ -218,7 +308,10 @@ impl RunFailure {
             | Self::OutOfCpu { .. }
             | Self::OutOfMemory { .. }
             | Self::TooManyCalls { .. }
-            | Self::TooMuchData { .. } => FailureClass::Permanent,
+            | Self::TooMuchData { .. }
+            | Self::TooManyResources { .. }
+            | Self::BrokeRules { .. }
+            | Self::ParamsTooLarge { .. } => FailureClass::Permanent,
             Self::Denied { .. } | Self::Forbidden { .. } => FailureClass::Denied,
         })
     }
@@ -245,6 +338,8 @@ impl RunFailure {
                 | Self::OutOfMemory { .. }
                 | Self::TooManyCalls { .. }
                 | Self::TooMuchData { .. }
+                | Self::TooManyResources { .. }
+                | Self::BrokeRules { .. }
                 | Self::Forbidden { .. }
         )
     }
@@ -256,6 +351,7 @@ impl RunFailure {
             | Self::OutOfCpu { .. }
             | Self::Stopped { .. }
             | Self::Unrecorded { .. }
+            | Self::ParamsTooLarge { .. }
             | Self::Internal { .. } => false,
             Self::Retryable { .. }
             | Self::Permanent { .. }
@@ -266,6 +362,8 @@ impl RunFailure {
             | Self::OutOfMemory { .. }
             | Self::TooManyCalls { .. }
             | Self::TooMuchData { .. }
+            | Self::TooManyResources { .. }
+            | Self::BrokeRules { .. }
             | Self::Forbidden { .. } => true,
         }
     }
@@ -369,6 +467,7 @@ impl Sandbox {
         };
         let queued = asked.elapsed();
         let (ticker, engine) = (self.ticker(), self.engine());
+        let runs = Arc::clone(&plugin);
         let task = async move {
             let _place = place;
             let _ticking = ticker.tick();
@@ -399,7 +498,7 @@ impl Sandbox {
             report.queued = queued;
             report
         };
-        self.spawn(task)
+        self.host(runs, task)
             .await
             .unwrap_or_else(|message| RunReport::failed(RunFailure::Internal { message }))
     }
@@ -407,7 +506,7 @@ impl Sandbox {
     /// `limits`, within what the sandbox has.
     pub(crate) fn bounded(&self, limits: RunLimits) -> RunLimits {
         RunLimits {
-            memory: limits.memory.min(self.config().max_memory),
+            room: limits.room.within(self.config().room),
             ..limits
         }
     }
@@ -434,6 +533,10 @@ impl Remediation {
         let began = Instant::now();
         let clock = self.source.clock.clone();
         let incident = convert::incident(&self.incident);
+        let (size, limit) = (incident.params.len(), self.limits.params_bytes);
+        if size > limit {
+            return RunReport::failed(RunFailure::ParamsTooLarge { size, limit });
+        }
         let mut store = store(
             engine,
             self.role,
@@ -518,9 +621,9 @@ pub(crate) fn store(
     source: Source,
 ) -> Store<Guest> {
     let mut store = Store::new(engine, Guest::new(role, limits, log, source));
-    store.limiter(|guest| &mut guest.memory);
-    store.set_hostcall_fuel(HOSTCALL_BYTES);
-    store.set_max_component_handles(MAX_HANDLES);
+    store.limiter(|guest| &mut guest.used);
+    store.set_hostcall_fuel(limits.call_bytes);
+    store.set_max_component_handles(limits.resources as usize);
     // At every tick the guest makes room for others. Only ticks at which it is seen
     // computing are counted, so that waiting for the host costs it nothing.
     let budget = limits.cpu.as_millis() / TICK.as_millis();
@@ -561,7 +664,7 @@ pub(crate) fn finish<T>(
     Ended {
         result,
         cpu: TICK.saturating_mul(u32::try_from(guest.ticks).unwrap_or(u32::MAX)),
-        peak_memory: guest.memory.peak(),
+        peak_memory: guest.used.peak(),
         calls: guest.calls(),
         log_dropped: log.dropped(),
     }
@@ -596,16 +699,24 @@ fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &Run
     if error.is::<I32Exit>() {
         return RunFailure::Exited;
     }
-    // wasmtime gives this error no type of its own.
-    if one_line(error).starts_with("too much data is being copied") {
+    // wasmtime gives this error no type of its own, and none to that of too many handles.
+    let text = one_line(error);
+    if text.starts_with("too much data is being copied") {
         return RunFailure::TooMuchData {
-            limit: HOSTCALL_BYTES,
+            limit: limits.call_bytes,
+        };
+    }
+    if text.ends_with("store handle limit exceeded")
+        || matches!(error.downcast_ref(), Some(ResourceTableError::Full))
+    {
+        return RunFailure::TooManyResources {
+            limit: limits.resources,
         };
     }
     // A guest that gets no memory often panics or aborts, which does not say why.
-    if guest.memory.refused() {
+    if guest.used.refused() {
         return RunFailure::OutOfMemory {
-            limit: limits.memory,
+            limit: limits.room.memory,
         };
     }
     let functions = functions(error);
@@ -620,8 +731,14 @@ fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &Run
             message: log.last_words().unwrap_or_else(|| trap.to_string()),
             functions,
         },
-        None => RunFailure::Internal {
-            message: one_line(error),
+        // What the host owes a guest is room in the pool and memory for it; whatever else
+        // ends a call without a trap is what the guest made of the call.
+        None if error.is::<PoolConcurrencyLimitError>() || error.is::<std::io::Error>() => {
+            RunFailure::Internal { message: text }
+        }
+        None => RunFailure::BrokeRules {
+            message: text,
+            functions,
         },
     }
 }

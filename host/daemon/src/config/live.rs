@@ -8,6 +8,7 @@ use sentinel_core::control::Setting;
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::id::Digest;
 use sentinel_drivers::docker::DockerHost;
+use sentinel_sandbox::Room;
 
 use super::{
     AlertmanagerConfig, AnsibleConfig, Config, GuardLimits, IntakeLimits, Limits, LogConfig,
@@ -18,7 +19,7 @@ use super::{
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pool {
     runs: u32,
-    memory: usize,
+    room: Room,
 }
 
 impl Pool {
@@ -26,7 +27,7 @@ impl Pool {
     pub(crate) fn of(config: &Config) -> Self {
         Self {
             runs: config.limits.plugin.runs,
-            memory: config.limits.most_memory(),
+            room: config.limits.room(),
         }
     }
 }
@@ -108,13 +109,17 @@ impl Config {
 impl Limits {
     fn take_over(&self, file: Self, pool: Pool) -> Self {
         let plugin = &self.plugin;
-        let bounds = |file: RunBounds, before: &RunBounds| RunBounds {
-            memory: if file.memory.size() <= pool.memory {
-                file.memory
-            } else {
-                before.memory
-            },
-            ..file
+        let bounds = |file: RunBounds, before: &RunBounds| {
+            if file.room() == file.room().within(pool.room) {
+                return file;
+            }
+            RunBounds {
+                memory: before.memory,
+                instances: before.instances,
+                tables: before.tables,
+                table_entries: before.table_entries,
+                ..file
+            }
         };
         let (runs, runs_per_plugin) = if file.plugin.runs <= pool.runs {
             (file.plugin.runs, file.plugin.runs_per_plugin)
@@ -132,6 +137,7 @@ impl Limits {
                 run: bounds(file.plugin.run, &plugin.run),
                 runs,
                 runs_per_plugin,
+                stack: plugin.stack,
             },
             intake: IntakeLimits {
                 // All bodies together are counted from the start.
@@ -170,10 +176,12 @@ impl Limits {
             run,
             runs,
             runs_per_plugin,
+            stack,
         } = plugin;
         run.put("limits.plugin", settings);
         settings.put("limits.plugin.runs", runs);
         settings.put("limits.plugin.runs_per_plugin", runs_per_plugin);
+        settings.put("limits.plugin.stack", stack);
         for (name, bounds) in plugins {
             bounds.put(&format!("limits.plugins.{name}"), settings);
         }
@@ -195,16 +203,30 @@ impl RunBounds {
     fn put(&self, key: &str, settings: &mut Settings) {
         let Self {
             memory,
+            instances,
+            tables,
+            table_entries,
             cpu,
+            resources,
             calls,
+            calls_per_second,
+            call_size,
+            params,
             effects,
             log,
             log_lines,
             http,
         } = self;
         settings.put(&format!("{key}.memory"), memory);
+        settings.put(&format!("{key}.instances"), instances);
+        settings.put(&format!("{key}.tables"), tables);
+        settings.put(&format!("{key}.table_entries"), table_entries);
         settings.put(&format!("{key}.cpu"), &HumanDuration(*cpu));
+        settings.put(&format!("{key}.resources"), resources);
         settings.put(&format!("{key}.calls"), calls);
+        settings.put(&format!("{key}.calls_per_second"), calls_per_second);
+        settings.put(&format!("{key}.call_size"), call_size);
+        settings.put(&format!("{key}.params"), params);
         settings.put(&format!("{key}.effects"), effects);
         settings.put(&format!("{key}.log"), log);
         settings.put(&format!("{key}.log_lines"), log_lines);
@@ -411,18 +433,19 @@ mod tests {
     #[test]
     fn what_was_set_aside_at_the_start_does_not_grow() {
         let (live, waits) = split(
-            "limits: { plugin: { memory: 64MiB, runs: 8 } }",
-            "limits: { plugin: { memory: 32MiB, runs: 4 }, plugins: { small: { cpu: 1s } } }",
+            "limits: { plugin: { memory: 64MiB, runs: 8, tables: 20 } }",
+            "limits: { plugin: { memory: 32MiB, runs: 4, tables: 9 }, plugins: { small: { cpu: 1s } } }",
         );
         assert!(
             live.contains(&"limits.plugin.memory".to_owned()),
             "{live:?}"
         );
         assert!(live.contains(&"limits.plugins.small.cpu".to_owned()));
+        assert!(live.contains(&"limits.plugin.tables".to_owned()));
         assert_eq!(waits, [""; 0]);
         let (live, waits) = split(
             "limits: { plugin: { memory: 32MiB, runs: 4 }, intake: { body: 1MiB, memory: 2MiB } }",
-            "limits: { plugin: { memory: 64MiB, runs: 8 }, intake: { body: 3MiB, memory: 4MiB },
+            "limits: { plugin: { memory: 64MiB, runs: 8, tables: 9, stack: 1MiB }, intake: { body: 3MiB, memory: 4MiB },
                        plugins: { large: { memory: 33MiB } } }",
         );
         assert!(
@@ -434,6 +457,8 @@ mod tests {
             "limits.intake.memory",
             "limits.plugin.memory",
             "limits.plugin.runs",
+            "limits.plugin.stack",
+            "limits.plugin.tables",
             "limits.plugins.large.memory",
         ] {
             assert!(waits.contains(&key.to_owned()), "{key} in {waits:?}");

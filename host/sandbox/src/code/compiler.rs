@@ -14,7 +14,7 @@ use wasmtime::Engine;
 use crate::engine::{self, SandboxConfig};
 use crate::log::clean;
 use crate::plugin::LoadError;
-use crate::run;
+use crate::run::{self, Room};
 
 /// How much of what the compiler complains about is kept.
 const COMPLAINT_BYTES: usize = 4096;
@@ -77,7 +77,7 @@ impl Compiler {
         let started = Command::new(program)
             .args(arguments)
             .env_clear()
-            .env(MAX_MEMORY, config.max_memory.to_string())
+            .env(MAX_MEMORY, config.room.memory.to_string())
             .env(MEMORY, memory.0.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -167,7 +167,10 @@ pub fn serve_compiler(mut input: impl Read, mut output: impl Write) -> Result<()
         .read_to_end(&mut wasm)
         .map_err(|error| format!("the component cannot be read: {error}"))?;
     let config = SandboxConfig {
-        max_memory: usize::try_from(max_memory).unwrap_or(usize::MAX),
+        room: Room {
+            memory: usize::try_from(max_memory).unwrap_or(usize::MAX),
+            ..Room::default()
+        },
         ..SandboxConfig::default()
     };
     let engine = engine::compiling(&config).map_err(|error| run::one_line(&error))?;

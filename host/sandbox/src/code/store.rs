@@ -237,7 +237,7 @@ impl CodeStore {
 fn name(digest: &Digest, engine: &Engine, config: &SandboxConfig) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    (LAYOUT, contract::VERSION, config.max_memory).hash(&mut hasher);
+    (LAYOUT, contract::VERSION, config.room).hash(&mut hasher);
     format!("{}.{:016x}.code", digest.hex(), hasher.finish())
 }
 
@@ -354,7 +354,7 @@ mod tests {
         fixture.store = open(fixture.folder.path());
         assert_eq!(fixture.get().unwrap(), b"code");
         // Another engine is another name.
-        fixture.config.max_memory /= 2;
+        fixture.config.room.memory /= 2;
         assert!(fixture.get().is_none());
     }
 

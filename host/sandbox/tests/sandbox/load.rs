@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use sentinel_core::capability::DockerAction;
 use sentinel_core::grant::Import;
 use sentinel_core::id::Digest;
-use sentinel_sandbox::{Anatomy, Form, LoadError, RunFailure, RunLimits, Sandbox, SandboxConfig};
+use sentinel_sandbox::{
+    Anatomy, Form, LoadError, Room, RunFailure, RunLimits, Sandbox, SandboxConfig,
+};
 use sentinel_tests::wat::{self, CORE, Core};
 use serde_json::json;
 use wit_component::dummy_module;
@@ -171,7 +173,7 @@ async fn a_core_module_for_wasip1_is_wrapped() {
     // The file's own, not that of what was made of it.
     assert_eq!(plugin.digest, Digest::of(&module));
 
-    let anatomy = Anatomy::of(&module, 64 * 1024 * 1024).unwrap();
+    let anatomy = Anatomy::of(&module, &Room::default()).unwrap();
     assert_eq!(anatomy.form, Form::CoreModule);
     let wasi = |name: &String| name.starts_with("wasi:") && name.contains("@0.2.");
     assert!(anatomy.imports.iter().any(wasi), "{:?}", anatomy.imports);
@@ -185,7 +187,7 @@ async fn what_a_core_module_imports_is_what_it_asks_for() {
             (func (param i32 i32 i32 i32 i32)))"#,
         good("").trim_start_matches("(module")
     );
-    let anatomy = Anatomy::of(&module("looks", &core), 64 * 1024 * 1024).unwrap();
+    let anatomy = Anatomy::of(&module("looks", &core), &Room::default()).unwrap();
     assert_eq!(
         anatomy.asks_for,
         BTreeSet::from([Import::Docker(DockerAction::Start)])

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sentinel_core::event::{FailureClass, RunResult};
-use sentinel_sandbox::{Outcome, Plugin, RunFailure, RunLimits, RunReport, Sandbox, SandboxConfig};
+use sentinel_sandbox::{
+    Outcome, Plugin, Room, RunFailure, RunLimits, RunReport, Sandbox, SandboxConfig,
+};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -162,12 +164,20 @@ async fn a_panic_is_told_with_its_text() {
     stage.still_works().await;
 }
 
+/// So many MiB of memory, and else what is usual.
+fn with_memory(mib: usize) -> Room {
+    Room {
+        memory: mib << 20,
+        ..Room::default()
+    }
+}
+
 #[tokio::test]
 async fn memory_ends_where_the_limit_is() {
     let stage = Stage::new().await;
     let limits = RunLimits {
         timeout: Duration::from_secs(20),
-        memory: 16 * 1024 * 1024,
+        room: with_memory(16),
         ..RunLimits::default()
     };
     let report = stage
@@ -236,11 +246,77 @@ async fn a_flood_of_calls_is_cut() {
 }
 
 #[tokio::test]
+async fn calls_beyond_the_rate_wait_for_their_turn() {
+    let stage = Stage::new().await;
+    let limits = RunLimits {
+        calls: 30,
+        call_rate: 20,
+        ..RunLimits::default()
+    };
+    let report = stage
+        .run_with(json!({"behaviour": "call-flood"}), limits)
+        .await;
+    let (failure, _) = failure(&report);
+    assert_eq!(failure, &RunFailure::TooManyCalls { limit: 30 });
+    // What a second has room for comes at once, the others one after another.
+    let beyond = Duration::from_millis(9 * 50);
+    assert!(report.wall >= beyond, "{:?}", report.wall);
+    assert!(
+        report.cpu < beyond,
+        "waiting costs nothing: {:?}",
+        report.cpu
+    );
+}
+
+#[tokio::test]
+async fn params_are_bounded() {
+    let stage = Stage::new().await;
+    let limits = RunLimits {
+        params_bytes: 2048,
+        ..RunLimits::default()
+    };
+    let with = |text: usize| json!({"behaviour": "changed", "text": "x".repeat(text)});
+    let report = stage.run_with(with(2000), limits).await;
+    assert!(report.result.is_ok(), "{report:?}");
+    let report = stage.run_with(with(3000), limits).await;
+    let (failure, text) = failure(&report);
+    assert_eq!(text, "its params have 3 KiB, and it may have 2 KiB");
+    assert_eq!(failure.class(), Some(FailureClass::Permanent));
+    assert!(!failure.is_fault());
+}
+
+/// How long this thread has computed.
+fn computed() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanos = stat.split(' ').next().unwrap().parse().unwrap();
+    Duration::from_nanos(nanos)
+}
+
+#[tokio::test]
+async fn a_guest_that_was_brisk_computes_for_no_more_than_a_tick_where_its_caller_is() {
+    let stage = Stage::new().await;
+    for _ in 0..5 {
+        stage.still_works().await;
+    }
+    let limits = RunLimits {
+        cpu: Duration::from_millis(500),
+        ..RunLimits::default()
+    };
+    let before = computed();
+    let report = stage.run_with(json!({"behaviour": "spin"}), limits).await;
+    let here = computed() - before;
+    let (failure, _) = failure(&report);
+    assert!(matches!(failure, RunFailure::OutOfCpu { .. }), "{failure}");
+    assert!(here < Duration::from_millis(50), "{here:?}");
+    stage.still_works().await;
+}
+
+#[tokio::test]
 async fn what_crosses_the_border_is_bounded() {
     // 64 MiB of text need more than that of memory.
     let stage = Stage::with(
         SandboxConfig {
-            max_memory: 256 * 1024 * 1024,
+            room: with_memory(256),
             max_runs: 2,
             ..SandboxConfig::default()
         },
@@ -251,7 +327,7 @@ async fn what_crosses_the_border_is_bounded() {
     for behaviour in ["huge-log", "huge-result"] {
         let limits = RunLimits {
             timeout: Duration::from_secs(20),
-            memory: 256 * 1024 * 1024,
+            room: with_memory(256),
             ..RunLimits::default()
         };
         let report = stage

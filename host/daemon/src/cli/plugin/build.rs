@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output as Ran, Stdio};
 use std::time::{Duration, Instant};
 
-use sentinel_sandbox::{Anatomy, Form};
+use sentinel_sandbox::{Anatomy, Form, Room};
 use serde::Serialize;
 
 use super::contract::WORLD;
@@ -55,7 +55,7 @@ pub(super) fn build(project: &Project, to: Option<&Path>) -> Result<Built, Failu
             fresh.display()
         ))
     })?;
-    let anatomy = Anatomy::of(&wasm, super::max_memory())
+    let anatomy = Anatomy::of(&wasm, &Room::default())
         .map_err(|error| Failure::given(format!("what was built is no plugin: {error}")))?;
     place(&wasm, &file)?;
     Ok(Built {

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use sentinel_core::id::{Digest, PluginName};
-use sentinel_sandbox::{Anatomy, CONTRACT, Form};
+use sentinel_sandbox::{Anatomy, CONTRACT, Form, Room};
 use serde::Serialize;
 
 use super::contract::WORLD;
-use super::{asks_for, max_memory, read, runtime, sandbox, size};
+use super::{asks_for, read, runtime, sandbox, size};
 use crate::cli::Output;
 use crate::cli::output::{Failure, harmless, print_as};
 
@@ -56,7 +56,7 @@ pub(super) fn run(file: &Path, output: Output) -> Result<(), Failure> {
         problem: None,
         notes: Vec::new(),
     };
-    match Anatomy::of(&wasm, max_memory()) {
+    match Anatomy::of(&wasm, &Room::default()) {
         Err(error) => checked.problem = Some(error.to_string()),
         Ok(anatomy) => {
             checked.notes = notes(&anatomy);
@@ -103,11 +103,11 @@ fn notes(anatomy: &Anatomy) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if anatomy.initial_memory > (max_memory() / 2) as u64 {
+    if anatomy.initial_memory > (Room::default().memory / 2) as u64 {
         notes.push(format!(
             "it begins with {} of the {} of memory that a run may have",
             size(usize::try_from(anatomy.initial_memory).unwrap_or(usize::MAX)),
-            size(max_memory()),
+            size(Room::default().memory),
         ));
     }
     notes

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use sentinel_core::id::{Digest, PluginName};
-use sentinel_sandbox::{Anatomy, Form};
+use sentinel_sandbox::{Anatomy, Form, Room};
 use serde::Serialize;
 
 use crate::cli::Output;
@@ -25,7 +25,7 @@ struct Inspected {
 pub(super) fn inspect(file: &Path, output: Output) -> Result<(), Failure> {
     let wasm = super::read(file)?;
     let size = wasm.len();
-    let form = Anatomy::of(&wasm, super::max_memory())
+    let form = Anatomy::of(&wasm, &Room::default())
         .map_err(|error| Failure::given(format!("{}: {error}", file.display())))?
         .form;
     let sandbox = super::sandbox()?;

@@ -23,7 +23,7 @@ use clap::Subcommand;
 use sentinel_core::grant::Import;
 use sentinel_core::id::PluginName;
 use sentinel_sandbox::code::CodeStore;
-use sentinel_sandbox::{Plugin, RunLimits, Sandbox, SandboxConfig};
+use sentinel_sandbox::{Plugin, Sandbox, SandboxConfig};
 use tokio::runtime::Runtime;
 
 use super::output::Failure;
@@ -200,11 +200,6 @@ pub(super) fn dispatch(config: &Path, command: PluginCommand) -> Result<(), Fail
         PluginCommand::RollBack(args) => versions::roll_back(config, args),
         PluginCommand::Accept(args) => versions::accept(config, args),
     }
-}
-
-/// How much memory a plugin may have, in bytes.
-fn max_memory() -> usize {
-    RunLimits::default().memory
 }
 
 /// The sandbox that a daemon has which is configured to nothing else. What it compiles it
