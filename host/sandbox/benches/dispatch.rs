@@ -9,11 +9,10 @@
 #![allow(clippy::expect_used, clippy::print_stdout)]
 #![allow(missing_docs)]
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -22,15 +21,31 @@ use sentinel_core::capability::{CapabilityError, Request};
 use sentinel_core::event::{CallResult, LogLevel};
 use sentinel_core::id::{IncidentId, RunId};
 use sentinel_sandbox::code::CodeStore;
+use sentinel_sandbox::gate::GateContext;
 use sentinel_sandbox::{
-    IncidentInput, Plugin, Room, RunFailure, RunLimits, RunReport, Sandbox, SandboxConfig, Script,
+    Gate, IncidentInput, Plugin, Room, RunFailure, RunLimits, RunReport, Sandbox, SandboxConfig,
+    Script,
 };
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use wasmtime::component::{Component, HasSelf, Linker, ResourceTable};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+#[expect(
+    dead_code,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "shared with the tests, which use more of it and fail by it"
+)]
+#[path = "../tests/sandbox/support.rs"]
+mod support;
+
+use support::{World, all_grants, context};
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -192,56 +207,48 @@ impl Script for Nothing {
     fn logged(&self, _: LogLevel, _: &str) {}
 }
 
-/// The same, and keeps every guest until all of them are there.
-#[derive(Default)]
-struct Together {
-    guests: Mutex<usize>,
-    came: Condvar,
-    enough: AtomicBool,
-}
-
-impl Script for Together {
-    fn answer(&self, _: &Request) -> Option<CallResult> {
-        let mut guests = self.guests.lock().expect("no panic");
-        *guests += 1;
-        self.came.notify_all();
-        while !self.enough.load(Ordering::SeqCst) {
-            guests = self.came.wait(guests).expect("no panic");
-        }
-        Some(Err(CapabilityError::NotFound(NOTHING.to_owned())))
-    }
-
-    fn logged(&self, _: LogLevel, _: &str) {}
-}
-
 /// How much memory one of many guests has that wait for an answer at the same time, in MiB.
 fn memory_of_one(runtime: &Runtime, sandbox: &Arc<Sandbox>, plugin: &Arc<Plugin>) -> f64 {
-    let together = Arc::new(Together::default());
-    let before = resident();
-    let runs: Vec<_> = (0..MANY)
-        .map(|_| {
+    let world = Arc::new(World {
+        hold_looks: Some(Notify::new()),
+        ..World::default()
+    });
+    runtime.block_on(async {
+        let before = resident();
+        let mut runs = JoinSet::new();
+        for _ in 0..MANY {
+            let context = GateContext {
+                grants: Arc::new(all_grants()),
+                ..context(&world)
+            };
             let (sandbox, plugin) = (Arc::clone(sandbox), Arc::clone(plugin));
-            let script: Arc<dyn Script> = together.clone();
-            let (input, now) = (incident(), Timestamp::UNIX_EPOCH);
             let limits = RunLimits {
                 room: ROOM,
                 ..RunLimits::default()
             };
-            runtime.spawn(async move { sandbox.rehearse(plugin, input, script, now, limits).await })
-        })
-        .collect();
-    let mut guests = together.guests.lock().expect("no panic");
-    while *guests < MANY {
-        guests = together.came.wait(guests).expect("no panic");
-    }
-    let taken = resident() - before;
-    together.enough.store(true, Ordering::SeqCst);
-    drop(guests);
-    together.came.notify_all();
-    for run in runs {
-        runtime.block_on(run).expect("no panic");
-    }
-    taken / MANY as f64
+            runs.spawn(async move {
+                let incident = support::incident(serde_json::json!({}));
+                sandbox
+                    .run(plugin, incident, Gate::new(context), limits)
+                    .await
+            });
+        }
+        let looks = ["list", "inspect", "logs"].map(|look| format!("driver {look} "));
+        let waits = |line: &String| looks.iter().any(|look| line.starts_with(look));
+        while world
+            .story
+            .lines()
+            .iter()
+            .filter(|line| waits(line))
+            .count()
+            < MANY
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let taken = resident() - before;
+        runs.shutdown().await;
+        taken / MANY as f64
+    })
 }
 
 fn bare_engine() -> Engine {
@@ -435,16 +442,14 @@ fn measure(runtime: &Runtime, file: &Path) {
     let engine = bare_engine();
     let folder = tempfile::tempdir().expect("a folder");
     let store = || CodeStore::open(&folder.path().join("code"), &folder.path().join("key"));
-    let with_threads = |threads| {
+    let sandbox = || {
         let config = SandboxConfig {
-            threads,
             room: ROOM,
             store: Some(store().expect("a store")),
             ..SandboxConfig::default()
         };
         Sandbox::new(config).expect("a sandbox")
     };
-    let sandbox = || with_threads(SandboxConfig::default().threads);
     let load = |sandbox: &Sandbox| {
         let loaded = runtime.block_on(sandbox.load(bytes.clone()));
         loaded.expect("a plugin")
@@ -492,7 +497,7 @@ fn measure(runtime: &Runtime, file: &Path) {
         let (ours, bare) = (at(&mut times.0, share), at(&mut times.1, share));
         row(what, micros(ours), Some(micros(bare)), "µs");
     }
-    // What is left is the way to the guests' threads and back.
+    // The rest is what the sandbox does around it.
     let (itself, bare) = (at(&mut walls, 0.5), at(&mut times.1, 0.5));
     row(
         "  the run itself, p50",
@@ -506,36 +511,29 @@ fn measure(runtime: &Runtime, file: &Path) {
         None,
         "MiB",
     );
-    {
-        // Each keeps a thread while it waits.
-        let threads = NonZeroUsize::new(MANY).expect("some");
-        let many = Arc::new(with_threads(threads));
-        let plugin = load(&many);
-        let taken = memory_of_one(runtime, &many, &plugin);
-        row("memory of one of 16 guests that wait", taken, None, "MiB");
-    }
-    let ours_full = full(runtime, {
-        let (ours, plugin, input) = (ours, plugin, input);
-        move || {
-            let (ours, plugin, input) = (Arc::clone(&ours), Arc::clone(&plugin), input.clone());
-            async move {
-                call_ours(&ours, &plugin, &input).await;
-            }
+    let fresh = Arc::new(sandbox());
+    let taken = memory_of_one(runtime, &fresh, &load(&fresh));
+    row("memory of one of 16 guests that wait", taken, None, "MiB");
+    drop(fresh);
+    on_two_threads(runtime, (ours, plugin, input), (pre, Arc::new(bare_input)));
+}
+
+fn on_two_threads(
+    runtime: &Runtime,
+    ours: (Arc<Sandbox>, Arc<Plugin>, IncidentInput),
+    bare: (Arc<RemediationPre<Bare>>, Arc<types::Incident>),
+) {
+    let ours = full(runtime, move || {
+        let (sandbox, plugin, input) = ours.clone();
+        async move {
+            call_ours(&sandbox, &plugin, &input).await;
         }
     });
-    let bare_full = full(runtime, {
-        let input = Arc::new(bare_input);
-        move || {
-            let (pre, input) = (Arc::clone(&pre), Arc::clone(&input));
-            async move { call_bare(&pre, &input).await }
-        }
+    let bare = full(runtime, move || {
+        let (pre, input) = bare.clone();
+        async move { call_bare(&pre, &input).await }
     });
-    row(
-        "calls a second, two threads",
-        ours_full,
-        Some(bare_full),
-        "/s",
-    );
+    row("calls a second, two threads", ours, Some(bare), "/s");
 }
 
 fn main() -> ExitCode {
