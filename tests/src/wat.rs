@@ -13,12 +13,14 @@ pub const QUIET: &str = r"
     }
 ";
 
-/// A world of a plugin that imports timers of WASI, and nothing else.
-pub const WITH_TIMERS: &str = r"
+/// A world of a plugin that imports timers and stdout of WASI.
+pub const WITH_WASI: &str = r"
     package test:guests;
-    world with-timers {
+    world with-wasi {
         use sentinel:plugin/types@0.1.0.{description, incident, outcome, failure};
         import wasi:clocks/monotonic-clock@0.2.0;
+        import wasi:cli/stdout@0.2.0;
+        import wasi:io/streams@0.2.0;
         export describe: func() -> description;
         export remediate: func(incident: incident) -> result<outcome, failure>;
     }
@@ -28,8 +30,22 @@ pub const WITH_TIMERS: &str = r"
             subscribe-duration: func(when: u64) -> pollable;
         }
     }
+    package wasi:cli@0.2.0 {
+        interface stdout {
+            use wasi:io/streams@0.2.0.{output-stream};
+            get-stdout: func() -> output-stream;
+        }
+    }
     package wasi:io@0.2.0 {
+        interface error { resource error; }
         interface poll { resource pollable; }
+        interface streams {
+            use error.{error};
+            variant stream-error { last-operation-failed(error), closed }
+            resource output-stream {
+                write: func(contents: list<u8>) -> result<_, stream-error>;
+            }
+        }
     }
 ";
 
@@ -149,10 +165,10 @@ impl Core<'_> {
         component(&resolve(QUIET), "quiet", self.bytes())
     }
 
-    /// A component of it that imports timers of WASI.
+    /// A component of it that imports what it uses of WASI.
     #[must_use]
-    pub fn with_timers(&self) -> Vec<u8> {
-        component(&resolve(WITH_TIMERS), "with-timers", self.bytes())
+    pub fn with_wasi(&self) -> Vec<u8> {
+        component(&resolve(WITH_WASI), "with-wasi", self.bytes())
     }
 }
 

@@ -305,6 +305,36 @@ async fn a_new_version_that_breaks_down_is_rolled_back_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn probation_goes_on_over_a_restart_and_holds_for_what_came_meanwhile() {
+    let mut daemon = Daemon::start(&["hostile"], &says("panic")).await;
+    daemon.install("hostile-v2", "hostile.wasm");
+    wait_version(&daemon, "0.2.0").await;
+    daemon.deliver(&[alert(1)]).await;
+    daemon.wait_end(1).await;
+    daemon.terminate();
+    daemon.wait();
+    daemon.serve().await;
+    assert_eq!(version(&daemon), "0.2.0");
+    for n in 2..=4 {
+        daemon.deliver(&[alert(n)]).await;
+        daemon.wait_end(n as u64).await;
+    }
+    wait_version(&daemon, "0.1.0").await;
+
+    daemon.terminate();
+    daemon.wait();
+    let v2 = std::fs::read(sentinel_tests::plugin("hostile-v2")).unwrap();
+    daemon.install_bytes("hostile.wasm", &another(&v2, 1));
+    daemon.serve().await;
+    assert_eq!(version(&daemon), "0.2.0");
+    for n in 5..=7 {
+        daemon.deliver(&[alert(n)]).await;
+        daemon.wait_end(n as u64).await;
+    }
+    wait_version(&daemon, "0.1.0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_does_something_else_than_was_recorded_waits_for_a_word() {
     let container = Container::nginx("versions");
     let policies = format!(
@@ -503,10 +533,11 @@ async fn versions_that_change_all_the_time_delay_no_run_and_fail_none() {
         steady::p99(&during)
     );
     assert!(served > 10, "{served} versions served");
-    assert!(
-        steady::p99(&during) < Duration::from_millis(300),
-        "{during:?}"
-    );
+    // A version comes in each third of a second: were runs to wait for it, more than one in ten
+    // would. The worst of a hundred is also the machine's, on which other tests run meanwhile.
+    let bound = steady::p90(&before) + Duration::from_millis(100);
+    assert!(steady::p90(&during) < bound, "{during:?}");
+    assert!(steady::p99(&during) < Duration::from_secs(2), "{during:?}");
     for id in 1..=150 {
         assert_eq!(daemon.wait_end(id).await, "healed");
     }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 
 /// The units, largest first, with their length in milliseconds.
 const UNITS: [(&str, u64); 7] = [
@@ -37,7 +38,9 @@ const MAX_MILLIS: u64 = (i64::MAX as u64) / 1_000_000;
 /// assert_eq!(parsed.to_string(), "1h30m");
 /// # Ok::<(), sentinel_core::duration::DurationError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, SerializeDisplay, DeserializeFromStr,
+)]
 pub struct HumanDuration(pub Duration);
 
 impl From<Duration> for HumanDuration {
@@ -171,20 +174,6 @@ impl fmt::Display for HumanDuration {
             rest %= length;
         }
         Ok(())
-    }
-}
-
-impl Serialize for HumanDuration {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for HumanDuration {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
     }
 }
 

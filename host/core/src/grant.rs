@@ -14,7 +14,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobMatcher};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 
 use crate::alert::Labels;
 use crate::capability::{CapabilityError, DockerAction};
@@ -70,7 +71,7 @@ impl fmt::Display for Import {
 }
 
 /// A pattern for names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, SerializeDisplay, DeserializeFromStr)]
 pub struct Glob {
     pattern: String,
     matcher: GlobMatcher,
@@ -129,20 +130,6 @@ impl PartialEq for Glob {
 
 impl Eq for Glob {}
 
-impl Serialize for Glob {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.pattern)
-    }
-}
-
-impl<'de> Deserialize<'de> for Glob {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
 /// Why a text is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the pattern is not valid: {reason}")]
@@ -151,7 +138,7 @@ pub struct GlobError {
 }
 
 /// A label that a container has to carry: `key=value`, or `key` for any value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, SerializeDisplay, DeserializeFromStr)]
 pub struct LabelGrant {
     name: String,
     value: Option<String>,
@@ -189,20 +176,6 @@ impl fmt::Display for LabelGrant {
         self.value
             .as_ref()
             .map_or(Ok(()), |value| write!(f, "={value}"))
-    }
-}
-
-impl Serialize for LabelGrant {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for LabelGrant {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
     }
 }
 

@@ -8,7 +8,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 use url::Url;
 
 /// How long a URL may be, in bytes.
@@ -103,7 +104,9 @@ impl FromStr for HttpMethod {
 pub struct HttpMethodError;
 
 /// An absolute `http` or `https` URL that means the same to everyone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, SerializeDisplay, DeserializeFromStr,
+)]
 pub struct HttpUrl(Url);
 
 /// Why a text is no URL to send to.
@@ -193,20 +196,6 @@ impl fmt::Display for HttpUrl {
     }
 }
 
-impl Serialize for HttpUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for HttpUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
 fn check_characters(text: &str) -> Result<(), HttpUrlError> {
     let odd = |c: char| c.is_control() || c.is_whitespace() || c == '\\';
     if text.contains(odd) {
@@ -283,7 +272,7 @@ fn hex(digits: &str) -> Option<u8> {
 
 /// Where a request goes: a URL, or the name of a secret that holds one. Many incoming
 /// webhooks have no other secret than their address.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, SerializeDisplay, DeserializeFromStr)]
 pub enum HttpPlace {
     /// This URL.
     Url(HttpUrl),
@@ -334,20 +323,6 @@ impl fmt::Display for HttpPlace {
             Self::Url(url) => url.fmt(f),
             Self::Secret(name) => write!(f, "{SECRET}{name}"),
         }
-    }
-}
-
-impl Serialize for HttpPlace {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for HttpPlace {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
     }
 }
 

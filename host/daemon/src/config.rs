@@ -288,6 +288,7 @@ impl RunBounds {
         GateLimits {
             effects: self.effects,
             http_bytes: self.http.size(),
+            answer_bytes: self.call_size.size(),
             ..GateLimits::default()
         }
     }
@@ -1200,12 +1201,12 @@ impl Config {
                 "instances must be from 1 to 1000"
             } else if bounds.tables > 100 || bounds.table_entries > 1_000_000 {
                 "tables may be 100, and table_entries 1000000"
-            } else if bounds.resources > 100_000 {
-                "resources may be 100000"
+            } else if !(16..=100_000).contains(&bounds.resources) {
+                "resources must be from 16 to 100000"
             } else if !(64 << 10..=64 << 20).contains(&bounds.call_size.0) {
                 "call_size must be from 64KiB to 64MiB"
-            } else if bounds.params > bounds.call_size {
-                "params must not be more than call_size"
+            } else if bounds.params.0 < 1 << 10 || bounds.params > bounds.call_size {
+                "params must be from 1KiB to call_size"
             } else if bounds.log.0 > 16 << 20 || bounds.http.0 > 64 << 20 {
                 "log may be 16MiB and http 64MiB: all of it is on record"
             } else {

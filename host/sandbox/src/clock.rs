@@ -230,7 +230,7 @@ impl RunClock {
     }
 
     /// Whether there is a record, and more of it to come.
-    fn is_played(&self) -> bool {
+    pub(crate) fn is_played(&self) -> bool {
         self.shared
             .playback
             .as_ref()

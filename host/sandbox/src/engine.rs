@@ -5,7 +5,7 @@ use std::future;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -198,9 +198,9 @@ impl Sandbox {
     /// Runs `guest`, a run of `plugin`; it ends with the future that waits for it.
     ///
     /// The way to the guests' threads and back takes longer than a small guest computes, so
-    /// one whose plugin was brisk the last time begins where the caller is. As soon as it
-    /// does not make room within a tick it goes on on the guests' threads, and so does its
-    /// plugin's next run.
+    /// one whose plugin was brisk the last time begins where the caller is. Once it has
+    /// computed for longer than a tick it goes on on the guests' threads, and its plugin's
+    /// next run begins there.
     pub(crate) async fn host<T: Send + 'static>(
         &self,
         plugin: Arc<Plugin>,
@@ -208,32 +208,37 @@ impl Sandbox {
     ) -> Result<T, String> {
         let mut guest = Box::pin(guest);
         if plugin.brisk().load(Ordering::Relaxed) {
+            let mut spent = Duration::ZERO;
             let here = future::poll_fn(|context| {
                 let began = Instant::now();
                 // Elsewhere a panic is the task's end and no more; so it is here.
                 let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(context)));
+                spent += began.elapsed();
                 match polled {
                     Ok(Poll::Ready(value)) => Poll::Ready(Ok(Some(value))),
-                    Ok(Poll::Pending) if began.elapsed() > TICK => Poll::Ready(Ok(None)),
+                    Ok(Poll::Pending) if spent > TICK => Poll::Ready(Ok(None)),
                     Ok(Poll::Pending) => Poll::Pending,
                     Err(_) => Poll::Ready(Err(PANICKED.to_owned())),
                 }
             });
-            if let Some(value) = here.await? {
+            let ended = here.await?;
+            if spent > TICK {
+                plugin.brisk().store(false, Ordering::Relaxed);
+            }
+            if let Some(value) = ended {
                 return Ok(value);
             }
-            plugin.brisk().store(false, Ordering::Relaxed);
         }
         self.spawn(async move {
-            let mut brisk = true;
+            let mut spent = Duration::ZERO;
             let value = future::poll_fn(|context| {
                 let began = Instant::now();
                 let polled = guest.as_mut().poll(context);
-                brisk &= began.elapsed() <= TICK;
+                spent += began.elapsed();
                 polled
             })
             .await;
-            plugin.brisk().store(brisk, Ordering::Relaxed);
+            plugin.brisk().store(spent <= TICK, Ordering::Relaxed);
             value
         })
         .await
@@ -353,6 +358,7 @@ pub(crate) struct Ticker {
 
 #[derive(Default)]
 struct TickerState {
+    ticks: AtomicU64,
     guests: AtomicUsize,
     asleep: AtomicBool,
     stopped: AtomicBool,
@@ -378,6 +384,11 @@ impl Ticker {
             self.thread.unpark();
         }
         Ticking(Arc::clone(self))
+    }
+
+    /// The ticks of this clock.
+    pub(crate) fn ticks(&self) -> Ticks {
+        Ticks(Arc::clone(&self.shared))
     }
 
     /// Ends the clock once no guest is there.
@@ -411,8 +422,19 @@ impl TickerState {
             let Some(engine) = engine.upgrade() else {
                 return;
             };
+            self.ticks.fetch_add(1, Ordering::Relaxed);
             engine.increment_epoch();
         }
+    }
+}
+
+/// How often the clock has ticked.
+#[derive(Clone)]
+pub(crate) struct Ticks(Arc<TickerState>);
+
+impl Ticks {
+    pub(crate) fn now(&self) -> u64 {
+        self.0.ticks.load(Ordering::Relaxed)
     }
 }
 

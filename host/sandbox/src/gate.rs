@@ -81,6 +81,8 @@ pub struct GateLimits {
     /// How many bytes of bodies and headers one run may send and be sent by `http`: all of
     /// them are on record.
     pub http_bytes: usize,
+    /// How many bytes the answer to an observation may have, as JSON.
+    pub answer_bytes: usize,
 }
 
 impl Default for GateLimits {
@@ -89,6 +91,7 @@ impl Default for GateLimits {
             effects: 100,
             docker_timeout: Duration::from_secs(30),
             http_bytes: 8 << 20,
+            answer_bytes: 1 << 20,
         }
     }
 }
@@ -169,6 +172,20 @@ pub enum PassError {
     /// an account does not go on.
     #[error("the journal could not record the call: {0}")]
     Unrecorded(#[from] RecordError),
+}
+
+/// Counts what is written.
+struct Size(usize);
+
+impl std::io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A container that a call is about.
@@ -697,7 +714,7 @@ impl Shared {
         timeout: Duration,
     ) -> CallResult {
         let Request::Docker(asked) = request else {
-            return self.carry_out(request, container, timeout).await;
+            return self.bounded(self.carry_out(request, container, timeout).await?);
         };
         let mut response = match &self.rehearsal {
             None => self.carry_out(request, container, timeout).await?,
@@ -716,6 +733,21 @@ impl Shared {
         if let Response::Containers(rows) = &mut response {
             let grants = &self.context.grants;
             rows.retain(|row| grants.sees_container(&asked.host, &row.name, &row.labels));
+        }
+        self.bounded(response)
+    }
+
+    /// An answer, if it is not more than the run may be told at once.
+    fn bounded(&self, response: Response) -> CallResult {
+        let mut size = Size(0);
+        let counted = serde_json::to_writer(&mut size, &response);
+        let limit = self.context.limits.answer_bytes;
+        if counted.is_ok() && size.0 > limit {
+            return Err(CapabilityError::Failed(format!(
+                "the answer has {} KiB, and this plugin may be told {} KiB at once",
+                size.0.div_ceil(1024),
+                limit / 1024
+            )));
         }
         Ok(response)
     }

@@ -23,6 +23,7 @@ use crate::bindings::sentinel::plugin::{
 };
 use crate::clock::{Look, RunClock, Timer};
 use crate::convert;
+use crate::engine::TICK;
 use crate::gate::{Gate, Halted, PassError, RecordError};
 use crate::log::RunLog;
 use crate::rehearse::Script;
@@ -88,13 +89,15 @@ pub(crate) struct Guest {
     max_calls: u32,
     pace: Pace,
     pub(crate) ticks: u64,
+    max_ticks: u128,
     pub(crate) used: Used,
 }
 
 impl Guest {
     pub(crate) fn new(role: Role, limits: &RunLimits, log: RunLog, source: Source) -> Self {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(limits.resources as usize);
+        // Some have two entries; those that the guest holds are counted by its handles.
+        table.set_max_capacity((limits.resources as usize).saturating_mul(2));
         Self {
             wasi: wasi(&log, &source),
             table,
@@ -106,8 +109,23 @@ impl Guest {
             max_calls: limits.calls,
             pace: Pace::new(limits.call_rate),
             ticks: 0,
+            max_ticks: limits.cpu.as_millis() / TICK.as_millis(),
             used: Used::new(limits.room),
         }
+    }
+
+    /// Counts a tick at which the guest was seen computing, and ends one that computes for
+    /// too long.
+    pub(crate) fn tick(&mut self) -> Result<(), Stop> {
+        // It may be asked once more on the way out.
+        let over = |ticks: u64| u128::from(ticks) > self.max_ticks;
+        if !over(self.ticks) {
+            self.ticks += 1;
+        }
+        if over(self.ticks) {
+            return Err(Stop::OutOfCpu);
+        }
+        Ok(())
     }
 
     /// How many host calls of the contract the guest made.
@@ -155,7 +173,10 @@ impl Guest {
                 request.name()
             ))),
             Role::Running(gate) => {
-                if let Some(turn) = self.pace.turn(Instant::now()) {
+                // What is on record has left the sandbox long ago.
+                if !self.clock.is_played()
+                    && let Some(turn) = self.pace.turn(Instant::now())
+                {
                     tokio::time::sleep_until(turn).await;
                 }
                 gate.pass(request).await.map_err(Stop::from)?
@@ -342,8 +363,11 @@ impl ResourceLimiter for Used {
         &mut self,
         current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
         let used = self.memory.saturating_sub(current).saturating_add(desired);
         if used > self.room.memory {
             self.refused = true;

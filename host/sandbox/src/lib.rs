@@ -22,6 +22,7 @@ pub mod run;
 mod allocator;
 mod anatomy;
 mod bindings;
+mod breath;
 mod clock;
 mod contract;
 mod convert;

@@ -10,7 +10,7 @@ use sentinel_core::event::LogLevel;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 /// A line of stdout or stderr that grows past this many bytes is broken.
 const LINE_BYTES: usize = 8 * 1024;
@@ -206,28 +206,28 @@ impl State {
     }
 }
 
-/// `text` on at most `max` bytes (and three for the mark of a cut), without what would
-/// steer a terminal or reorder a line: control characters but line breaks and tabs,
-/// and Unicode's bidirectional overrides.
+/// `text` as [`plain`] has it, on at most `max` bytes (and three for the mark of a cut).
 pub(crate) fn clean(text: &str, max: usize) -> String {
-    let mut end = text.len().min(max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let (kept, cut) = text.split_at_checked(end).unwrap_or((text, ""));
-    let mut cleaned: String = kept
-        .chars()
-        .map(|c| match c {
-            '\n' | '\t' => c,
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
-            c if c.is_control() => char::REPLACEMENT_CHARACTER,
-            c => c,
-        })
-        .collect();
-    if !cut.is_empty() {
-        cleaned.push('…');
+    let mut cleaned = String::with_capacity(text.len().min(max));
+    for c in plain(text) {
+        if cleaned.len() + c.len_utf8() > max {
+            cleaned.push('…');
+            break;
+        }
+        cleaned.push(c);
     }
     cleaned
+}
+
+/// `text` without what would steer a terminal or reorder a line: control characters but
+/// line breaks and tabs, and Unicode's bidirectional overrides.
+pub(crate) fn plain(text: &str) -> impl Iterator<Item = char> {
+    text.chars().map(|c| match c {
+        '\n' | '\t' => c,
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    })
 }
 
 #[derive(Clone, Copy)]
@@ -276,6 +276,11 @@ impl Pollable for Capture {
 
 impl OutputStream for Capture {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_BYTES {
+            return Err(StreamError::trap(
+                "a write of more than check-write permits",
+            ));
+        }
         self.log.bytes(self.stream, &bytes);
         Ok(())
     }

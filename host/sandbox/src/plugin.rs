@@ -16,6 +16,7 @@ pub use sentinel_core::policy::ParamError;
 
 use crate::bindings::RemediationPre;
 use crate::bindings::sentinel::plugin::types::Description;
+use crate::breath::Breath;
 use crate::code::{self, Kept, Told};
 use crate::contract;
 use crate::engine::Sandbox;
@@ -220,7 +221,7 @@ pub struct Plugin {
     pub imports: BTreeSet<Import>,
     params: Validator,
     pre: RemediationPre<Guest>,
-    /// Whether its last run made room for others within a tick each time.
+    /// Whether its last run computed for no longer than a tick.
     brisk: AtomicBool,
 }
 
@@ -242,7 +243,7 @@ impl Plugin {
         &self.pre
     }
 
-    /// Whether its last run made room for others within a tick each time.
+    /// Whether its last run computed for no longer than a tick.
     pub(crate) fn brisk(&self) -> &AtomicBool {
         &self.brisk
     }
@@ -461,18 +462,21 @@ impl Sandbox {
                 }
             }),
         );
-        let (pre, ticker, engine) = (pre.clone(), self.ticker(), self.engine());
+        let (pre, ticker) = (pre.clone(), self.ticker());
         let task = async move {
             let _ticking = ticker.tick();
             let source = guest::Source::unrecorded(&limits);
             let deadline = source.clock.deadline();
-            let mut store = run::store(&engine, Role::Describing, &limits, log.clone(), source);
-            let told = tokio::time::timeout_at(deadline, async {
+            let breath = Breath::new(ticker.ticks());
+            let guest = Guest::new(Role::Describing, &limits, log.clone(), source);
+            let mut store = run::store(pre.engine(), guest, &limits, &breath);
+            let told = breath.watch(async {
                 let instance = pre.instantiate_async(&mut store).await?;
                 instance.call_describe(&mut store).await
-            })
-            .await
-            .unwrap_or_else(|_| Err(Stop::TimedOut.into()));
+            });
+            let told = tokio::time::timeout_at(deadline, told)
+                .await
+                .unwrap_or_else(|_| Err(Stop::TimedOut.into()));
             run::finish(told, store, &limits, &log).result
         };
         self.spawn(task)

@@ -14,7 +14,7 @@ use crate::guest::{Role, Source};
 use crate::log::RunLog;
 use crate::playback::Playback;
 use crate::plugin::Plugin;
-use crate::run::{IncidentInput, Remediation, RunFailure, RunLimits, RunReport};
+use crate::run::{IncidentInput, Remediation, RunLimits, RunReport};
 
 /// What stands where a gate stands in a run that takes place. Called on the guests'
 /// threads: it must not block.
@@ -61,7 +61,7 @@ impl Sandbox {
         };
         let playback = Arc::new(Playback::new(nothing));
         let clock = RunClock::skipping(now, limits.timeout, playback, limits.calls);
-        let (runs, sink) = (Arc::clone(&plugin), Arc::clone(&script));
+        let sink = Arc::clone(&script);
         let remediation = Remediation {
             plugin,
             incident,
@@ -77,15 +77,6 @@ impl Sandbox {
                 clock,
             },
         };
-        let (ticker, engine) = (self.ticker(), self.engine());
-        let place = self.run_place().await;
-        let task = async move {
-            let _place = place;
-            let _ticking = ticker.tick();
-            remediation.run(&engine, std::future::pending()).await
-        };
-        self.host(runs, task)
-            .await
-            .unwrap_or_else(|message| RunReport::failed(RunFailure::Internal { message }))
+        self.run_apart(remediation).await
     }
 }

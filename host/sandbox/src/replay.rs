@@ -267,21 +267,8 @@ impl Sandbox {
                 clock,
             },
         };
-        let (ticker, engine) = (self.ticker(), self.engine());
-        let place = self.run_place().await;
-        let task = async move {
-            let _place = place;
-            let _ticking = ticker.tick();
-            remediation.run(&engine, std::future::pending()).await
-        };
-        let result = match self.spawn(task).await {
-            Ok(report) => RunResult::from(&report),
-            Err(message) => RunResult::Failed {
-                class: sentinel_core::event::FailureClass::Retryable,
-                message: RunFailure::Internal { message }.to_string(),
-            },
-        };
-        player.finish(result)
+        let report = self.run_apart(remediation).await;
+        player.finish(RunResult::from(&report))
     }
 }
 

@@ -14,8 +14,9 @@ use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, W
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::sentinel::plugin::types;
+use crate::breath::Breath;
 use crate::convert;
-use crate::engine::{Sandbox, TICK};
+use crate::engine::{Sandbox, TICK, Ticks};
 use crate::gate::{Gate, Halted};
 use crate::guest::{Guest, Role, Source, Stop};
 use crate::log::{RunLog, clean};
@@ -121,10 +122,10 @@ pub struct RunLimits {
     pub resources: u32,
     /// How many host calls of the contract it may make.
     pub calls: u32,
-    /// How many of those that leave the sandbox it may make in a second; what goes past it
-    /// waits for its turn.
+    /// How many of those that leave the sandbox it may make in a second, after a second's
+    /// worth that may come at once; what goes past it waits for its turn.
     pub call_rate: u32,
-    /// How many bytes one host call may copy between guest and host, in either direction.
+    /// How many bytes it may pass to the host in one call, and as its result.
     pub call_bytes: usize,
     /// How many bytes its params may have, as JSON.
     pub params_bytes: usize,
@@ -241,6 +242,12 @@ pub enum RunFailure {
         /// How many it may hold.
         limit: u32,
     },
+    /// It is made of more than it may have.
+    #[error("it needs more than its limits let it have: {message}")]
+    TooLarge {
+        /// Of what, in wasmtime's words.
+        message: String,
+    },
     /// It passed to the host what no component may pass: text that is no UTF-8, a list
     /// beyond the end of its memory, a handle that it does not have.
     #[error(
@@ -311,6 +318,7 @@ impl RunFailure {
             | Self::TooMuchData { .. }
             | Self::TooManyResources { .. }
             | Self::BrokeRules { .. }
+            | Self::TooLarge { .. }
             | Self::ParamsTooLarge { .. } => FailureClass::Permanent,
             Self::Denied { .. } | Self::Forbidden { .. } => FailureClass::Denied,
         })
@@ -351,6 +359,7 @@ impl RunFailure {
             | Self::OutOfCpu { .. }
             | Self::Stopped { .. }
             | Self::Unrecorded { .. }
+            | Self::TooLarge { .. }
             | Self::ParamsTooLarge { .. }
             | Self::Internal { .. } => false,
             Self::Retryable { .. }
@@ -466,7 +475,7 @@ impl Sandbox {
             Err(message) => return RunReport::failed(RunFailure::Internal { message }),
         };
         let queued = asked.elapsed();
-        let (ticker, engine) = (self.ticker(), self.engine());
+        let ticker = self.ticker();
         let runs = Arc::clone(&plugin);
         let task = async move {
             let _place = place;
@@ -492,7 +501,7 @@ impl Sandbox {
             // Biased in favour of the host: a run that was told to end while its effect was
             // under way ends when that has.
             let cut = async { Stop::from(gate.cut_off().await) };
-            let mut report = remediation.run(&engine, cut).await;
+            let mut report = remediation.run(ticker.ticks(), cut).await;
             gate.finish();
             report.result = conclude(report.result, &gate);
             report.queued = queued;
@@ -501,6 +510,26 @@ impl Sandbox {
         self.host(runs, task)
             .await
             .unwrap_or_else(|message| RunReport::failed(RunFailure::Internal { message }))
+    }
+
+    /// Makes a run that has no gate, when one of the places for runs is free.
+    pub(crate) async fn run_apart(&self, remediation: Remediation) -> RunReport {
+        let ticker = self.ticker();
+        let plugin = Arc::clone(&remediation.plugin);
+        let ended = match self.run_place().await {
+            Ok(place) => {
+                let task = async move {
+                    let _place = place;
+                    let _ticking = ticker.tick();
+                    remediation
+                        .run(ticker.ticks(), std::future::pending())
+                        .await
+                };
+                self.host(plugin, task).await
+            }
+            Err(message) => Err(message),
+        };
+        ended.unwrap_or_else(|message| RunReport::failed(RunFailure::Internal { message }))
     }
 
     /// `limits`, within what the sandbox has.
@@ -527,7 +556,7 @@ impl Remediation {
     /// says why it has to end.
     pub(crate) async fn run(
         self,
-        engine: &Engine,
+        ticks: Ticks,
         cut: impl Future<Output = Stop> + Send,
     ) -> RunReport {
         let began = Instant::now();
@@ -537,17 +566,13 @@ impl Remediation {
         if size > limit {
             return RunReport::failed(RunFailure::ParamsTooLarge { size, limit });
         }
-        let mut store = store(
-            engine,
-            self.role,
-            &self.limits,
-            self.log.clone(),
-            self.source,
-        );
-        let guest = async {
+        let breath = Breath::new(ticks);
+        let guest = Guest::new(self.role, &self.limits, self.log.clone(), self.source);
+        let mut store = store(self.plugin.pre().engine(), guest, &self.limits, &breath);
+        let guest = breath.watch(async {
             let instance = self.plugin.pre().instantiate_async(&mut store).await?;
             instance.call_remediate(&mut store, &incident).await
-        };
+        });
         let ended = tokio::select! {
             biased;
             stop = cut => Err(stop.into()),
@@ -615,30 +640,25 @@ fn outcome(said: Result<types::Outcome, types::Failure>) -> Result<Outcome, RunF
 /// in its memory is nobody else's business: every call gets a new one.
 pub(crate) fn store(
     engine: &Engine,
-    role: Role,
+    guest: Guest,
     limits: &RunLimits,
-    log: RunLog,
-    source: Source,
+    breath: &Breath,
 ) -> Store<Guest> {
-    let mut store = Store::new(engine, Guest::new(role, limits, log, source));
+    let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.used);
     store.set_hostcall_fuel(limits.call_bytes);
     store.set_max_component_handles(limits.resources as usize);
     // At every tick the guest makes room for others. Only ticks at which it is seen
     // computing are counted, so that waiting for the host costs it nothing.
-    let budget = limits.cpu.as_millis() / TICK.as_millis();
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |mut context| {
-        let guest = context.data_mut();
-        guest.ticks += 1;
-        if u128::from(guest.ticks) > budget {
-            return Err(Stop::OutOfCpu.into());
-        }
+    store.epoch_deadline_callback(|mut context| {
+        context.data_mut().tick()?;
         Ok(UpdateDeadline::YieldCustom(
             1,
             Box::pin(tokio::task::yield_now()),
         ))
     });
+    store.call_hook_async(breath.clone());
     store
 }
 
@@ -699,7 +719,7 @@ fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &Run
     if error.is::<I32Exit>() {
         return RunFailure::Exited;
     }
-    // wasmtime gives this error no type of its own, and none to that of too many handles.
+    // wasmtime gives these errors no types of their own.
     let text = one_line(error);
     if text.starts_with("too much data is being copied") {
         return RunFailure::TooMuchData {
@@ -712,6 +732,9 @@ fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &Run
         return RunFailure::TooManyResources {
             limit: limits.resources,
         };
+    }
+    if text.starts_with("resource limit exceeded") || text.contains("exceeds table limits") {
+        return RunFailure::TooLarge { message: text };
     }
     // A guest that gets no memory often panics or aborts, which does not say why.
     if guest.used.refused() {
@@ -731,16 +754,21 @@ fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &Run
             message: log.last_words().unwrap_or_else(|| trap.to_string()),
             functions,
         },
-        // What the host owes a guest is room in the pool and memory for it; whatever else
-        // ends a call without a trap is what the guest made of the call.
-        None if error.is::<PoolConcurrencyLimitError>() || error.is::<std::io::Error>() => {
-            RunFailure::Internal { message: text }
-        }
+        // Whatever else ends a call without a trap is what the guest made of the call.
+        None if is_of_the_host(error) => RunFailure::Internal { message: text },
         None => RunFailure::BrokeRules {
             message: text,
             functions,
         },
     }
+}
+
+/// Whether what the host owes a guest was not there: a place in the pool, or memory.
+fn is_of_the_host(error: &wasmtime::Error) -> bool {
+    error.is::<PoolConcurrencyLimitError>()
+        || error.is::<std::io::Error>()
+        || error.is::<rustix::io::Errno>()
+        || error.is::<wasmtime::error::OutOfMemory>()
 }
 
 /// Whether one function is in the backtrace many times over.

@@ -39,6 +39,11 @@ async fn spinning_guests_delay_neither_the_daemon_nor_good_guests() {
         async move { sandbox.run(plugin, incident, gate, limits).await }
     };
 
+    // It begins where its caller is by now.
+    for _ in 0..5 {
+        let params = json!({"behaviour": "changed", "text": "done"});
+        run(params, Duration::from_secs(10)).await;
+    }
     let mut spinning = JoinSet::new();
     for _ in 0..8 {
         spinning.spawn(run(json!({"behaviour": "spin"}), Duration::from_secs(3)));

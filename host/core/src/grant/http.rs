@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 use url::{Host, Url};
 
 use super::{Denied, Glob, list, shown};
@@ -143,7 +144,7 @@ fn unknown_secret(name: &str, secrets: &[impl fmt::Display]) -> Denied {
 /// Scheme, host and port have to be the same; `*.` at the beginning of the host stands
 /// for one more label, as in certificates. The path is a [`Glob`]. A query is no part of
 /// it: any is granted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, SerializeDisplay, DeserializeFromStr)]
 pub struct UrlPattern {
     pattern: String,
     scheme: String,
@@ -245,20 +246,6 @@ impl PartialEq for UrlPattern {
 }
 
 impl Eq for UrlPattern {}
-
-impl Serialize for UrlPattern {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.pattern)
-    }
-}
-
-impl<'de> Deserialize<'de> for UrlPattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 
 use super::{Denied, Glob, list, shown};
 use crate::mail::{MailAddress, MailRequest, check_domain};
@@ -38,7 +38,7 @@ pub(super) fn allows(patterns: &[AddressPattern], request: &MailRequest) -> Resu
 ///
 /// What is before the `@` is a [`Glob`], in which case matters. The host has to be the
 /// same; `*.` at its beginning stands for one more label, as in certificates.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, SerializeDisplay, DeserializeFromStr)]
 pub struct AddressPattern {
     pattern: String,
     local: Glob,
@@ -122,20 +122,6 @@ impl PartialEq for AddressPattern {
 }
 
 impl Eq for AddressPattern {}
-
-impl Serialize for AddressPattern {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.pattern)
-    }
-}
-
-impl<'de> Deserialize<'de> for AddressPattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
 
 #[cfg(test)]
 mod tests {

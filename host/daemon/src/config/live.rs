@@ -109,17 +109,21 @@ impl Config {
 impl Limits {
     fn take_over(&self, file: Self, pool: Pool) -> Self {
         let plugin = &self.plugin;
-        let bounds = |file: RunBounds, before: &RunBounds| {
-            if file.room() == file.room().within(pool.room) {
-                return file;
-            }
-            RunBounds {
-                memory: before.memory,
-                instances: before.instances,
-                tables: before.tables,
-                table_entries: before.table_entries,
-                ..file
-            }
+        let count = |file: u32, before: u32, most: u32| if file <= most { file } else { before };
+        let bounds = |file: RunBounds, before: &RunBounds| RunBounds {
+            memory: if file.memory.size() <= pool.room.memory {
+                file.memory
+            } else {
+                before.memory
+            },
+            instances: count(file.instances, before.instances, pool.room.instances),
+            tables: count(file.tables, before.tables, pool.room.tables),
+            table_entries: count(
+                file.table_entries,
+                before.table_entries,
+                pool.room.table_entries,
+            ),
+            ..file
         };
         let (runs, runs_per_plugin) = if file.plugin.runs <= pool.runs {
             (file.plugin.runs, file.plugin.runs_per_plugin)

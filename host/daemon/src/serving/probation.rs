@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sentinel_core::id::{Digest, PluginName};
 
@@ -55,11 +55,12 @@ impl Probation {
         self.trials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A version that took the place of another is watched from now on.
-    pub(super) fn begin(&self, name: &PluginName, digest: Digest) {
+    /// A version that took the place of another so long `ago` is watched from now on.
+    pub(super) fn begin(&self, name: &PluginName, digest: Digest, ago: Duration) {
+        let now = Instant::now();
         let trial = Trial {
             name: name.clone(),
-            began: Instant::now(),
+            began: now.checked_sub(ago).unwrap_or(now),
             runs: 0,
             faults: 0,
         };
@@ -117,8 +118,6 @@ impl Probation {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn probation(within: Duration) -> (Probation, Digest) {
@@ -128,7 +127,7 @@ mod tests {
             faults: 2,
         });
         let digest = Digest::of(b"new");
-        probation.begin(&PluginName::new("p").unwrap(), digest);
+        probation.begin(&PluginName::new("p").unwrap(), digest, Duration::ZERO);
         (probation, digest)
     }
 

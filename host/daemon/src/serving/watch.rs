@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -116,8 +117,9 @@ impl Reloader {
     async fn restore(&self, reader: &Reader, stored: &StoredServing) -> Result<(), NothingServes> {
         let versions = self.versions().clone();
         let restored = self.loader.restore(reader, stored, &versions).await;
-        self.serving
-            .store(Arc::new(restored.map_err(NothingServes::Bad)?));
+        let restored = Arc::new(restored.map_err(NothingServes::Bad)?);
+        self.watch_over(&self.serving.load(), &restored);
+        self.serving.store(restored);
         Ok(())
     }
 
@@ -203,14 +205,28 @@ impl Reloader {
         Ok(())
     }
 
-    /// Puts new versions on probation, and gives the runs of old ones their time.
+    /// Puts new versions on probation, and gives the runs of old ones their time. At a start,
+    /// what had not served its time goes on with it.
     fn watch_over(&self, current: &Serving, serving: &Serving) {
+        let versions = self.versions();
         for plugin in serving.plugins.iter() {
             let before = current.plugins.get(&plugin.name);
-            if before.is_some_and(|before| before.digest != plugin.digest) {
-                self.probation.begin(&plugin.name, plugin.digest);
+            if before.is_some_and(|before| before.digest == plugin.digest) {
+                continue;
+            }
+            let served = versions.served(&plugin.name).last();
+            // What was gone back to has shown before that it works.
+            let is_new = |from: &Digest| versions.rolled_back(from).is_none();
+            if let Some(served) = served
+                && served.digest == plugin.digest
+                && served.from.as_ref().is_some_and(is_new)
+            {
+                let ago = Timestamp::now().duration_since(served.at);
+                let ago = Duration::try_from(ago).unwrap_or_default();
+                self.probation.begin(&plugin.name, plugin.digest, ago);
             }
         }
+        drop(versions);
         for before in current.plugins.iter() {
             let after = serving.plugins.get(&before.name);
             if after.is_none_or(|after| after.digest != before.digest) {

@@ -76,7 +76,7 @@ async fn a_restart_cut_off_within_its_grace_is_waited_for() {
     // Later it is told at once.
     let asked = Instant::now();
     settle(&request, began_at).await;
-    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert!(asked.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_restart_that_never_reached_docker_is_not_done_once_it_cannot_come() {
         reason.ends_with("docker.restart may still be under way"),
         "{reason}"
     );
-    assert!(asked.elapsed() < bound + Duration::from_millis(500));
+    assert!(asked.elapsed() < bound + Duration::from_secs(2));
 
     assert_eq!(settle(&request, began_at).await, Settled::NotDone);
     // Its grace of a second, and ten for Docker.

@@ -8,7 +8,7 @@ use sentinel_core::event::Resource;
 use sentinel_core::id::Target;
 
 use crate::driver::DockerDriver;
-use crate::log::clean;
+use crate::log::plain;
 
 /// How long the look may take. It must not hold up the remedy.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -136,7 +136,7 @@ fn ending(text: &str) -> String {
         _ => kept,
     };
     // Replacing a control character may lengthen the text: cut once more.
-    let cleaned = clean(&kept.replace("\r\n", "\n"), LOG_BYTES);
+    let cleaned: String = plain(&kept.replace("\r\n", "\n")).collect();
     if cleaned.len() <= LOG_BYTES {
         cleaned
     } else {

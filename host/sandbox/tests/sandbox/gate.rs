@@ -232,6 +232,41 @@ async fn a_run_may_ask_for_so_many_effects() {
 }
 
 #[tokio::test]
+async fn answers_are_bounded() {
+    let world = Arc::new(World {
+        logs: Some("x".repeat(2_000)),
+        ..World::default()
+    });
+    let with = |answer_bytes| {
+        Gate::new(sentinel_sandbox::gate::GateContext {
+            limits: GateLimits {
+                answer_bytes,
+                ..GateLimits::default()
+            },
+            ..context(&world)
+        })
+    };
+    let logs = || {
+        Request::Docker(DockerRequest {
+            host: "local".to_owned(),
+            call: DockerCall::Logs {
+                container: "nginx".to_owned(),
+                lines: 10,
+            },
+        })
+    };
+    assert!(with(4_096).pass(logs()).await.unwrap().is_ok());
+    let result = with(1_024).pass(logs()).await.unwrap();
+    let expected = "the answer has 2 KiB, and this plugin may be told 1 KiB at once";
+    assert_eq!(result, Err(CapabilityError::Failed(expected.to_owned())));
+    assert!(
+        world
+            .story
+            .has("observed 1 docker.logs local/nginx: failed")
+    );
+}
+
+#[tokio::test]
 async fn playbooks_are_granted_by_path_and_bounded_in_time() {
     let world = Arc::new(World::default());
     let gate = gate(&world);

@@ -1,11 +1,12 @@
 //! Guests that try to break the sandbox, and what is told of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sentinel_core::event::{FailureClass, RunResult};
+use sentinel_core::capability::{CapabilityError, Request};
+use sentinel_core::event::{CallResult, FailureClass, LogLevel, RunResult};
 use sentinel_sandbox::{
-    Outcome, Plugin, Room, RunFailure, RunLimits, RunReport, Sandbox, SandboxConfig,
+    Outcome, Plugin, Room, RunFailure, RunLimits, RunReport, Sandbox, SandboxConfig, Script,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -283,6 +284,78 @@ async fn params_are_bounded() {
     assert_eq!(text, "its params have 3 KiB, and it may have 2 KiB");
     assert_eq!(failure.class(), Some(FailureClass::Permanent));
     assert!(!failure.is_fault());
+}
+
+#[tokio::test]
+async fn a_plugin_of_more_modules_than_its_limits_have_is_not_at_fault() {
+    let stage = Stage::new().await;
+    let limits = RunLimits {
+        room: Room {
+            instances: 1,
+            ..Room::default()
+        },
+        ..RunLimits::default()
+    };
+    let report = stage
+        .run_with(json!({"behaviour": "changed"}), limits)
+        .await;
+    let (failure, text) = failure(&report);
+    assert!(
+        text.starts_with("it needs more than its limits let it have: "),
+        "{text}"
+    );
+    assert!(!failure.is_fault());
+}
+
+/// Notes which thread a guest asks from.
+#[derive(Default)]
+struct Threads(Mutex<Vec<String>>);
+
+impl Script for Threads {
+    fn answer(&self, _: &Request) -> Option<CallResult> {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default().to_owned();
+        self.0.lock().unwrap().push(name);
+        Some(Err(CapabilityError::NotFound("nothing".to_owned())))
+    }
+
+    fn logged(&self, _: LogLevel, _: &str) {}
+}
+
+#[tokio::test]
+async fn a_brisk_guest_begins_where_its_caller_is_and_goes_when_it_computes() {
+    let stage = Stage::with(SandboxConfig::default(), "scripted", World::default()).await;
+    let limits = RunLimits {
+        calls: 200_000,
+        ..RunLimits::default()
+    };
+    let asks_from = async |script: &[&str]| {
+        let threads = Arc::new(Threads::default());
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        let input = incident(json!({ "script": script }));
+        let plugin = Arc::clone(&stage.plugin);
+        let report = stage
+            .sandbox
+            .rehearse(plugin, input, threads.clone(), now, limits)
+            .await;
+        assert!(report.result.is_ok(), "{report:?}");
+        std::mem::take(&mut *threads.0.lock().unwrap())
+    };
+    let short = ["inspect nginx"];
+    assert_eq!(asks_from(&short).await, ["plugin"], "its first run");
+    for _ in 0..3 {
+        // A run that the machine held up is none of a brisk plugin.
+        let mut tries = 0;
+        while asks_from(&short).await == ["plugin"] {
+            tries += 1;
+            assert!(tries < 100, "it never begins here");
+        }
+        // So many calls take many ticks.
+        let long = ["inspect nginx", "looks 150000", "inspect nginx"];
+        let asked = asks_from(&long).await;
+        assert_eq!(asked[1], "plugin", "{asked:?}");
+        assert_eq!(asks_from(&short).await, ["plugin"], "the next run");
+    }
 }
 
 /// How long this thread has computed.
