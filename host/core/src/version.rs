@@ -17,6 +17,8 @@ pub struct Served {
     pub digest: Digest,
     /// What it took the place of.
     pub from: Option<Digest>,
+    /// Whether it is one that was gone back to.
+    pub again: bool,
     /// Who put it there.
     pub by: String,
 }
@@ -42,10 +44,10 @@ impl Versions {
 
     /// Takes an event in.
     pub fn apply(&mut self, event: &ControlEvent) {
-        let (name, digest, from, by) = match &event.body {
+        let (name, digest, from, again, by) = match &event.body {
             ControlBody::PluginServed {
                 name, from, to, by, ..
-            } => (name, *to, *from, by),
+            } => (name, *to, *from, false, by),
             ControlBody::PluginRolledBack {
                 name,
                 from,
@@ -57,7 +59,7 @@ impl Versions {
                 self.accepted.remove(from);
                 // It served well enough to be gone back to.
                 self.rolled_back.remove(to);
-                (name, *to, Some(*from), by)
+                (name, *to, Some(*from), true, by)
             }
             ControlBody::PluginAccepted { digest, .. } => {
                 self.rolled_back.remove(digest);
@@ -74,6 +76,7 @@ impl Versions {
             at: event.at,
             digest,
             from,
+            again,
             by: by.clone(),
         });
     }

@@ -27,6 +27,7 @@ use sentinel_sandbox::driver::{MailDriver, NoMail};
 use sentinel_sandbox::{Sandbox, SandboxConfig};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -87,6 +88,9 @@ pub(crate) enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// A part of the start broke down.
+    #[error("the start broke down: {0}")]
+    Internal(String),
     /// wasmtime.
     #[error("the sandbox cannot be set up: {0}")]
     Sandbox(String),
@@ -278,6 +282,7 @@ pub(crate) fn loader(config: &Running, sandbox: Arc<Sandbox>) -> Loader {
         config: running,
         past: None,
         refused: Arc::default(),
+        parsed: Arc::default(),
     }
 }
 
@@ -310,11 +315,17 @@ impl Base {
                 source,
             })?;
         }
+        // Reading the machine's CA certificates takes as long as opening a journal.
+        let beside = config.clone();
+        let clients = tokio::task::spawn_blocking(move || clients(&beside));
         let metrics = Arc::new(Metrics::new());
         let observer = metrics.clone();
         let (journal, recovered) = Journal::open(&config.data_dir, move |took, operations| {
             observer.committed(took, operations);
         })?;
+        // Not before the folder is this daemon's own.
+        let beside = config.clone();
+        let sandbox = tokio::task::spawn_blocking(move || sandbox(&beside, code_store(&beside)));
         let reader = Arc::new(Reader::open(&config.data_dir)?);
         let last = reader
             .last_event_at()
@@ -327,13 +338,14 @@ impl Base {
                     address: config.listen,
                     source,
                 })?;
-        let clients = clients(config)?;
         let ansible = ansible(config);
         // A daemon that was killed leaves playbooks and their variables behind; the
         // folder's lock says that they are nobody else's.
         if let Err(error) = ansible.clear_leftovers().await {
             tracing::warn!(%error, "what an earlier daemon left of its playbooks is still there");
         }
+        let broke = |error: JoinError| StartError::Internal(error.to_string());
+        let clients = clients.await.map_err(broke)??;
         Ok(Self {
             metrics,
             journal: Arc::new(journal),
@@ -345,7 +357,7 @@ impl Base {
             ansible: Arc::new(ansible),
             http: Arc::new(clients.http),
             mail: clients.mail,
-            sandbox: sandbox(config, code_store(config))?,
+            sandbox: sandbox.await.map_err(broke)??,
         })
     }
 }

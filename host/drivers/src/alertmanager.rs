@@ -82,12 +82,12 @@ impl AlertmanagerClient {
     /// `http://alertmanager:9093`. Connects to nothing.
     pub fn new(base: Url) -> Result<Self, AlertmanagerError> {
         let alerts = endpoint(base)?;
-        let client = client::build(|| {
-            client::builder()
+        let client = client::build(|builder| {
+            builder
                 .connect_timeout(CONNECT_TIMEOUT)
                 .redirect(client::within_origin())
         })
-        .map_err(|error| AlertmanagerError::Client(chain(&error)))?;
+        .map_err(AlertmanagerError::Client)?;
         Ok(Self {
             client,
             alerts,

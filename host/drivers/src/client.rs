@@ -1,38 +1,51 @@
 //! What the HTTP clients of this crate have in common.
 
 use std::error::Error as StdError;
+use std::sync::{Arc, LazyLock};
 
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Client, ClientBuilder};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::Verifier;
 
 /// How many redirects within one origin are followed.
 const REDIRECTS: usize = 5;
 
-/// Makes a client. Where the machine has no CA certificates it is made all the same,
-/// and `https` URLs fail.
-pub(crate) fn build(builder: impl Fn() -> ClientBuilder) -> reqwest::Result<Client> {
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
-        tracing::trace!("a TLS provider is installed already");
-    }
-    builder().build().or_else(|error| {
-        tracing::warn!(
-            error = chain(&error),
-            "no CA certificates found: https URLs will fail; install ca-certificates"
-        );
-        builder().tls_certs_only([]).build()
-    })
-}
-
-/// With our name, and without the proxies of the environment: what is asked is what was
-/// configured.
-pub(crate) fn builder() -> ClientBuilder {
-    Client::builder()
+/// A client with our name, and without the proxies of the environment: what is asked is what
+/// was configured. Where the machine has no CA certificates it is made all the same, and
+/// `https` URLs fail.
+pub(crate) fn build(adapt: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client, String> {
+    let tls = TLS.clone()?;
+    let builder = Client::builder()
         .user_agent(concat!("infra-sentinel/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
+        .tls_backend_preconfigured(tls);
+    adapt(builder).build().map_err(|error| chain(&error))
 }
+
+/// TLS with the machine's CA certificates, which all clients share: reading them takes longer
+/// than making anything else of a client.
+static TLS: LazyLock<Result<ClientConfig, String>> = LazyLock::new(|| {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| chain(&error))?;
+    Ok(match Verifier::new(provider) {
+        Ok(verifier) => config
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth(),
+        Err(error) => {
+            tracing::warn!(
+                error = chain(&error),
+                "no CA certificates found: https URLs will fail; install ca-certificates"
+            );
+            config
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth()
+        }
+    })
+});
 
 /// Follows redirects within the same scheme, host and port. One that leads elsewhere is
 /// the answer.

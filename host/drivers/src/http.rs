@@ -118,8 +118,8 @@ impl Http {
                 Ok((name, Secret(value)))
             })
             .collect::<Result<_, _>>()?;
-        let client = client::build(|| {
-            client::builder()
+        let client = client::build(|builder| {
+            builder
                 .connect_timeout(CONNECT_TIMEOUT)
                 // Each request looks up and connects anew, so that none goes out on a
                 // connection that is about to break.
@@ -128,7 +128,7 @@ impl Http {
                 .referer(false)
                 .dns_resolver(Checked(Arc::clone(lookup)))
         })
-        .map_err(|error| HttpConfigError::Client(chain(&error)))?;
+        .map_err(HttpConfigError::Client)?;
         Ok(Self { client, secrets })
     }
 

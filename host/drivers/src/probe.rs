@@ -58,7 +58,7 @@ impl HttpProbe {
     /// Makes the client. Where the machine has no CA certificates it is made all the
     /// same, and `https` URLs fail.
     pub fn new() -> Result<Self, ProbeError> {
-        let client = client::build(builder).map_err(|error| ProbeError::Client(chain(&error)))?;
+        let client = client::build(adapt).map_err(ProbeError::Client)?;
         Ok(Self { client })
     }
 
@@ -89,8 +89,8 @@ fn parse(url: &str) -> Result<Url, ProbeError> {
     Ok(parsed)
 }
 
-fn builder() -> ClientBuilder {
-    client::builder()
+fn adapt(builder: ClientBuilder) -> ClientBuilder {
+    builder
         .pool_max_idle_per_host(0)
         .redirect(client::within_origin())
 }

@@ -329,6 +329,13 @@ impl Sandbox {
     /// Checks, compiles and starts a plugin, and asks it what it is. Plugins are
     /// compiled one at a time, on threads of their own.
     pub async fn load(&self, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
+        let hash = move || (Digest::of(&bytes), bytes);
+        let (digest, bytes) = self.blocking(hash).await?;
+        self.load_as(digest, bytes).await
+    }
+
+    /// The same for bytes whose digest is known.
+    pub async fn load_as(&self, digest: Digest, bytes: Vec<u8>) -> Result<Arc<Plugin>, LoadError> {
         let limit = self.config().max_plugin_size;
         if bytes.len() > limit {
             return Err(LoadError::TooLarge {
@@ -336,7 +343,7 @@ impl Sandbox {
                 limit,
             });
         }
-        let (digest, source) = self.look(bytes).await?;
+        let source = self.look(digest, bytes).await?;
         let (imports, code, told) = match source {
             Source::Kept(kept) => {
                 // Names of imports that this version does not know are no names of its.
@@ -365,22 +372,19 @@ impl Sandbox {
     }
 
     /// What is kept of the plugin, or else what it asks for.
-    async fn look(&self, bytes: Vec<u8>) -> Result<(Digest, Source), LoadError> {
+    async fn look(&self, digest: Digest, bytes: Vec<u8>) -> Result<Source, LoadError> {
         let (engine, config) = (self.engine(), self.config().clone());
         self.blocking(move || {
-            let digest = Digest::of(&bytes);
             let kept = config
                 .store
                 .as_ref()
                 .and_then(|store| store.get(&digest, &engine, &config));
-            let source = if let Some(kept) = kept {
-                Source::Kept(kept)
-            } else {
-                let component = wrap::component(&bytes)?;
-                let imports = contract::inspect(&component, &config.room)?;
-                Source::New(imports, component.into_owned())
-            };
-            Ok((digest, source))
+            if let Some(kept) = kept {
+                return Ok(Source::Kept(kept));
+            }
+            let component = wrap::component(&bytes)?;
+            let imports = contract::inspect(&component, &config.room)?;
+            Ok(Source::New(imports, component.into_owned()))
         })
         .await?
     }

@@ -179,7 +179,8 @@ impl Daemon {
             if begun.elapsed() > PATIENCE {
                 bail!("the daemon is not ready after {PATIENCE:?}");
             }
-            std::thread::sleep(Duration::from_micros(500));
+            // To ask more often would take time from the start.
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

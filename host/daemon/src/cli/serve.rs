@@ -54,7 +54,10 @@ impl From<StartError> for Failure {
             | StartError::Secret(_)
             | StartError::Http(_)
             | StartError::Mail(_) => Self::config(message),
-            StartError::Sandbox(_) | StartError::Probe(_) | StartError::System { .. } => {
+            StartError::Sandbox(_)
+            | StartError::Probe(_)
+            | StartError::Internal(_)
+            | StartError::System { .. } => {
                 Self::software(message)
             }
             StartError::Files(problems) => {

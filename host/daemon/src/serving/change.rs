@@ -192,7 +192,7 @@ impl Reloader {
         let accepted = accept || self.versions().accepted(&digest);
         let plugin = self
             .loader
-            .admit(wasm.clone(), &current, accepted)
+            .admit(digest, wasm.clone(), &current, accepted)
             .await
             .map_err(Refusal::given)?;
         if plugin.name != *name {

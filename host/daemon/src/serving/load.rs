@@ -46,7 +46,12 @@ pub(crate) struct Loader {
     pub(crate) past: Option<Arc<Reader>>,
     /// What is wrong with bytes that were looked at before: they are not looked at again.
     pub(crate) refused: Arc<Mutex<BTreeMap<Digest, String>>>,
+    /// The policies that were parsed last, by the texts that they are of.
+    pub(crate) parsed: Arc<Mutex<Option<Parsed>>>,
 }
+
+/// The texts of policies, and what they say.
+pub(crate) type Parsed = (BTreeMap<String, String>, PolicySet);
 
 /// A plugin file that cannot serve, found for the first time.
 #[derive(Debug, Clone)]
@@ -120,11 +125,12 @@ impl Loader {
     /// signature.
     pub(super) async fn admit(
         &self,
+        digest: Digest,
         wasm: Vec<u8>,
         current: &Serving,
         accepted: bool,
     ) -> Result<Arc<Plugin>, String> {
-        let loaded = self.sandbox.load(wasm).await;
+        let loaded = self.sandbox.load_as(digest, wasm).await;
         let plugin = loaded.map_err(|error| error.to_string())?;
         let new_version = current
             .plugins
@@ -388,7 +394,7 @@ impl Loader {
             return Candidate::Known(reason.clone());
         }
         let accepted = versions.accepted(&digest);
-        match self.admit(wasm.clone(), current, accepted).await {
+        match self.admit(digest, wasm.clone(), current, accepted).await {
             Ok(plugin) => Candidate::New(plugin, wasm),
             Err(reason) => Candidate::Refused(digest, reason),
         }
@@ -417,8 +423,17 @@ impl Loader {
         }
     }
 
+    /// The policies of these texts. One look asks for the same ones several times.
     fn parse(&self, texts: &BTreeMap<String, String>) -> Result<PolicySet, Vec<Problem>> {
-        parse(&self.folders.policies, texts, &self.environment)
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, set)) = &*parsed
+            && of == texts
+        {
+            return Ok(set.clone());
+        }
+        let set = parse(&self.folders.policies, texts, &self.environment)?;
+        *parsed = Some((texts.clone(), set.clone()));
+        Ok(set)
     }
 
     /// Puts files together, if they fit, and if what they name is there. A set that served

@@ -216,10 +216,10 @@ impl Reloader {
             }
             let served = versions.served(&plugin.name).last();
             // What was gone back to has shown before that it works.
-            let is_new = |from: &Digest| versions.rolled_back(from).is_none();
             if let Some(served) = served
                 && served.digest == plugin.digest
-                && served.from.as_ref().is_some_and(is_new)
+                && served.from.is_some()
+                && !served.again
             {
                 let ago = Timestamp::now().duration_since(served.at);
                 let ago = Duration::try_from(ago).unwrap_or_default();
