@@ -207,8 +207,8 @@ impl Sandbox {
         guest: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, String> {
         let mut guest = Box::pin(guest);
+        let mut spent = Duration::ZERO;
         if plugin.brisk().load(Ordering::Relaxed) {
-            let mut spent = Duration::ZERO;
             let here = future::poll_fn(|context| {
                 let began = Instant::now();
                 // Elsewhere a panic is the task's end and no more; so it is here.
@@ -230,7 +230,6 @@ impl Sandbox {
             }
         }
         self.spawn(async move {
-            let mut spent = Duration::ZERO;
             let value = future::poll_fn(|context| {
                 let began = Instant::now();
                 let polled = guest.as_mut().poll(context);
