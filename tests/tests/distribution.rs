@@ -589,6 +589,15 @@ fn plugin(daemon: &Daemon) -> Value {
     list["plugins"][0].clone()
 }
 
+/// Waits until the plugin's one pin is to this version.
+async fn wait_pinned(daemon: &Daemon, digest: &str) {
+    let what = format!("the pin is to {digest}");
+    eventually(&what, Duration::from_secs(10), || async {
+        (plugin(daemon)["pins"][0]["digest"] == digest).then_some(())
+    })
+    .await;
+}
+
 /// Waits until these policies use the plugin.
 async fn wait_used_by(daemon: &Daemon, policies: &[&str]) {
     let what = format!("{policies:?} serve:\n{}", daemon.log());
@@ -741,12 +750,7 @@ async fn a_pin_that_cannot_be_kept_changes_nothing_and_says_why() {
     assert_eq!(ran(&daemon, 1, "pinned").await, (v1.clone(), true));
     // Once that version serves, so does the policy that waits for it.
     done(&daemon, &install);
-    eventually(
-        "the pin is to version 2",
-        Duration::from_secs(10),
-        || async { (plugin(&daemon)["pins"][0]["digest"] == v2.as_str()).then_some(()) },
-    )
-    .await;
+    wait_pinned(&daemon, &v2).await;
     assert_eq!(ran(&daemon, 2, "pinned").await, (v2.clone(), true));
 
     // Its version is neither taken away nor given up behind its back.
@@ -766,12 +770,7 @@ async fn a_pin_that_cannot_be_kept_changes_nothing_and_says_why() {
     );
     assert_eq!(ran(&daemon, 3, "pinned").await, (v2.clone(), true));
     daemon.write_policies(&pinned(&v1));
-    eventually(
-        "the pin is to version 1",
-        Duration::from_secs(10),
-        || async { (plugin(&daemon)["pins"][0]["digest"] == v1.as_str()).then_some(()) },
-    )
-    .await;
+    wait_pinned(&daemon, &v1).await;
     assert_eq!(ran(&daemon, 4, "pinned").await, (v1.clone(), true));
     done(&daemon, &back);
     // What was given up serves nobody, whoever is pinned to it.

@@ -59,12 +59,13 @@ use bindings::sentinel::plugin::{ansible, clock, docker, http, log, mail, memory
 use bindings::{Remediation, RemediationPre};
 
 /// Room for the largest of the guests.
-const ROOM: Room = Room {
-    memory: 256 << 20,
-    instances: 50,
-    tables: 8,
-    table_entries: 20_000,
-};
+fn room() -> Room {
+    Room {
+        memory: 256 << 20,
+        ..Room::default()
+    }
+}
+
 /// How many dispatches are timed of each kind, one after the other.
 const CALLS: usize = 1_000;
 /// How many wait at the same time where their memory is looked at.
@@ -223,7 +224,7 @@ fn memory_of_one(runtime: &Runtime, sandbox: &Arc<Sandbox>, plugin: &Arc<Plugin>
             };
             let (sandbox, plugin) = (Arc::clone(sandbox), Arc::clone(plugin));
             let limits = RunLimits {
-                room: ROOM,
+                room: room(),
                 ..RunLimits::default()
             };
             runs.spawn(async move {
@@ -295,7 +296,7 @@ async fn call_bare(pre: &RemediationPre<Bare>, incident: &types::Incident) {
 
 async fn call_ours(sandbox: &Sandbox, plugin: &Arc<Plugin>, incident: &IncidentInput) -> RunReport {
     let limits = RunLimits {
-        room: ROOM,
+        room: room(),
         ..RunLimits::default()
     };
     let now = Timestamp::UNIX_EPOCH;
@@ -444,7 +445,7 @@ fn measure(runtime: &Runtime, file: &Path) {
     let store = || CodeStore::open(&folder.path().join("code"), &folder.path().join("key"));
     let sandbox = || {
         let config = SandboxConfig {
-            room: ROOM,
+            room: room(),
             store: Some(store().expect("a store")),
             ..SandboxConfig::default()
         };

@@ -56,7 +56,8 @@ pub struct SandboxConfig {
     pub max_plugin_size: usize,
     /// How long compiling a plugin may take.
     pub compile_timeout: Duration,
-    /// What a plugin may use to describe itself when it is loaded.
+    /// What a plugin may use to describe itself when it is loaded, in all of the `room`:
+    /// whose limits hold for it is known by the name that it tells then.
     pub describe: RunLimits,
     /// Who compiles plugins.
     pub compiler: Compiler,

@@ -449,7 +449,6 @@ impl Sandbox {
     }
 
     async fn describe(&self, pre: &RemediationPre<Guest>) -> Result<Description, LoadError> {
-        // Whose limits these will be is known when it has told its name.
         let limits = RunLimits {
             room: self.config().room,
             ..self.config().describe
