@@ -76,34 +76,67 @@ installed() {
     [[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]
 }
 
-# Whether apt knows a version of the package that it could install.
-candidate() {
-    local policy
-    policy="$(LC_ALL=C apt-cache policy "$1" 2>/dev/null)"
-    [[ "$policy" == *Candidate:* && "$policy" != *"Candidate: (none)"* ]]
+# The version of an installed package; nothing when it is not installed.
+version_of() {
+    if installed "$1"; then dpkg-query -W -f '${Version}' "$1"; fi
 }
 
-# Installs those of the named packages that are missing. The package lists are fetched at most once per
-# run, and only when a package is unknown or its file is no longer where the lists say.
+# The version of a package that apt would install; nothing when it knows none.
+candidate_of() {
+    LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: \([^(].*\)$/\1/p'
+}
+
+# Whether the first version is the second or a later one.
+at_least() { [[ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" == "$2" ]]; }
+
+# The first version number in what a program says of itself.
+first_version() { grep -oE '[0-9]+(\.[0-9]+)+' | head -n 1 || true; }
+
+# Whether an installed package is there and new enough.
+# usage: serves PACKAGE[>=VERSION]
+serves() {
+    local version
+    version="$(version_of "${1%%>=*}")"
+    [[ -n "$version" ]] || return 1
+    [[ "$1" != *'>='* ]] || dpkg --compare-versions "$version" ge "${1#*>=}"
+}
+
+# Whether apt knows a version of the package that serves. Lists that are older than a day decide nothing.
+# usage: candidate PACKAGE[>=VERSION]
+candidate() {
+    local version
+    apt_lists_of_today
+    version="$(candidate_of "${1%%>=*}")"
+    [[ -n "$version" ]] || return 1
+    [[ "$1" != *'>='* ]] || dpkg --compare-versions "$version" ge "${1#*>=}"
+}
+
+# Installs those of the named packages that are missing, and updates those that are too old.
+# usage: apt_install PACKAGE[>=VERSION]…
 apt_install() {
-    local missing=() package
+    local missing=() package names=()
     for package in "$@"; do
-        installed "$package" || missing+=("$package")
+        serves "$package" || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
-    say "installing ${missing[*]}"
+    apt_lists_of_today
     for package in "${missing[@]}"; do
-        if ! candidate "$package"; then
-            apt_update
-            break
-        fi
+        candidate "$package" || die "this machine's apt has no $package" \
+            "it has $(candidate_of "${package%%>=*}" | grep . || echo none); look at /etc/apt/sources.list and /etc/apt/sources.list.d (the security suite belongs there)"
+        names+=("${package%%>=*}")
     done
-    if ! patiently "apt-get install" apt_install_now "${missing[@]}"; then
-        [[ -z "${apt_updated:-}" ]] || die "apt-get could not install ${missing[*]}" "its own words are above"
+    say "installing ${names[*]}"
+    if ! patiently "apt-get install" apt_install_now "${names[@]}"; then
+        # A point release may have replaced the files that the lists name.
+        [[ -z "${apt_updated:-}" ]] || die "apt-get could not install ${names[*]}" "its own words are above"
         apt_update
-        patiently "apt-get install" apt_install_now "${missing[@]}" ||
-            die "apt-get could not install ${missing[*]}" "its own words are above"
+        patiently "apt-get install" apt_install_now "${names[@]}" ||
+            die "apt-get could not install ${names[*]}" "its own words are above"
     fi
+    for package in "${missing[@]}"; do
+        serves "$package" || die "apt-get has installed ${package%%>=*} $(version_of "${package%%>=*}"), and ${package#*>=} is the oldest that serves" \
+            "is the package held? apt-mark showhold, apt-cache policy ${package%%>=*}"
+    done
 }
 apt_install_now() {
     # The services that packages bring are started by the stack, in containers, and never on the host.
@@ -113,9 +146,31 @@ apt_install_now() {
 apt_update() {
     [[ -z "${apt_updated:-}" ]] || return 0
     say "fetching the package lists"
-    quietly as_root apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update ||
+    patiently "fetching the package lists" as_root apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update ||
         die "apt-get update failed" "its own words are above"
     apt_updated=1
+    mkdir -p "$cache"
+    : >"$cache/apt-lists"
+}
+# The lists' own times are those of the mirror; that of their folder, or of our own mark, is when they were fetched.
+apt_lists_of_today() {
+    [[ -z "${apt_lists_seen:-}" ]] || return 0
+    local lists=/var/lib/apt/lists
+    if [[ -z "$(find "$lists" -maxdepth 1 -name '*Packages*' -print -quit 2>/dev/null)" ||
+        -z "$(find "$lists" "$lists/partial" "$cache/apt-lists" /var/lib/apt/periodic/update-success-stamp \
+            -maxdepth 0 -mmin -1440 -print -quit 2>/dev/null)" ]]; then
+        apt_update
+    fi
+    apt_lists_seen=1
+}
+
+# Whether the disk has the room that is needed, before the work and not after it.
+# usage: enough_room FOLDER GIB
+enough_room() {
+    local folder="$1" free least="${SENTINEL_ROOM:-$2}"
+    while [[ ! -d "$folder" ]]; do folder="$(dirname "$folder")"; done
+    free="$(df -P -k "$folder" | awk 'NR == 2 { print int($4 / 1048576) }')"
+    ((free >= least)) || die "the disk of $folder has $free GiB free, and this takes $least" "make room, or set SENTINEL_ROOM=$free to try all the same"
 }
 
 # The apt sources of a Debian suite, one a line, at the mirrors that this machine's own apt uses.

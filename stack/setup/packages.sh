@@ -6,6 +6,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # What a command belongs to: the package on Debian.
+# usage: need PACKAGE:COMMAND…
 need() {
     local package command missing=()
     for package in "$@"; do
@@ -18,6 +19,26 @@ need() {
     apt_install "${missing[@]}"
 }
 
+# Sees to it that a command is there, and of a version that serves: what Debian installed is updated.
+# usage: need_version PACKAGE COMMAND LEAST "what to do elsewhere" version-command…
+need_version() {
+    local package="$1" command="$2" least="$3" elsewhere="$4" version
+    shift 4
+    if ! have "$command"; then
+        on_debian || die "there is no $command on this machine" "$elsewhere"
+        apt_install "$package"
+    fi
+    version="$("$@" 2>/dev/null | first_version)"
+    [[ -n "$version" ]] || die "'$*' tells no version" "$elsewhere"
+    if at_least "$version" "$least"; then return 0; fi
+    if on_debian && installed "$package" && ! serves "$package>=$least" && candidate "$package>=$least"; then
+        apt_install "$package>=$least"
+        version="$("$@" 2>/dev/null | first_version)"
+        if at_least "$version" "$least"; then return 0; fi
+    fi
+    die "$command here is $version ($(command -v "$command")), and $least is the oldest that serves" "$elsewhere"
+}
+
 build() {
     need gcc:gcc curl:curl util-linux:flock diffutils:cmp
     # gcc alone cannot link: the C library's headers and start files are a package of their own.
@@ -25,33 +46,49 @@ build() {
     rust
 }
 
+# rustup's Rust where there is one, else Debian's, which must be no older than the workspace says.
 rust() {
-    local wanted version
-    if ! have cargo; then
-        if ! on_debian; then no_rust; fi
-        candidate cargo-web || apt_update
-        candidate cargo-web || no_rust
-        say "no Rust here: installing the one that Debian's security archive carries"
-        apt_install rustc-web cargo-web rustfmt-web
-    fi
+    local wanted version from
     wanted="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")"
-    version="$(cd "$root" && rustc --version | awk '{ print $2 }')" || die "rustc does not run"
-    if [[ "$(printf '%s\n%s\n' "$wanted" "${version%%-*}" | sort -V | head -n 1)" != "$wanted" ]]; then
-        die "Rust $version is too old, $wanted is the oldest that serves" "rustup update"
+    if ! have cargo || ! have rustc || debian_rust; then
+        on_debian || no_rust
+        if ! serves "rustc-web>=$wanted"; then
+            candidate "rustc-web>=$wanted" || no_rust "$wanted"
+            say "installing the Rust that Debian's security archive carries"
+        fi
+        apt_install "rustc-web>=$wanted" "cargo-web>=$wanted" "rustfmt-web>=$wanted"
+    fi
+    version="$(cd "$root" && rustc --version | first_version)" || die "rustc does not run"
+    from="$(command -v rustc)"
+    if ! at_least "$version" "$wanted"; then
+        die "Rust $version is too old ($from), $wanted is the oldest that serves" "rustup update"
     fi
 }
+# Whether cargo is what Debian's packages brought, of which the guests' compiler is one.
+debian_rust() { [[ "$(command -v cargo)" == /usr/bin/cargo ]] && on_debian && dpkg-query -S /usr/bin/cargo >/dev/null 2>&1; }
 no_rust() {
-    die "there is no Rust on this machine" \
+    die "there is no Rust on this machine${1:+, and its apt knows none from $1 on}" \
         "install it with rustup: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
 }
 
 docker_engine() {
+    local version
     # An engine that answers needs nothing more, wherever it runs.
-    if have docker && docker info >/dev/null 2>&1; then return 0; fi
-    if have docker && have dockerd; then return 0; fi
-    on_debian || die "there is no Docker engine on this machine" "see https://docs.docker.com/engine/install/"
-    apt_install docker.io iptables
+    if have docker && docker info >/dev/null 2>&1; then
+        version="$(docker version --format '{{.Server.Version}}' 2>/dev/null | first_version)"
+        if [[ -n "$version" ]] && ! at_least "$version" "$docker_least"; then
+            die "the Docker engine is $version, and $docker_least is the oldest that serves" "$docker_elsewhere"
+        fi
+        return 0
+    fi
+    if [[ -n "${DOCKER_HOST:-}" ]]; then
+        die "no Docker engine answers at DOCKER_HOST=$DOCKER_HOST" "start it, or unset DOCKER_HOST"
+    fi
+    need_version docker.io dockerd "$docker_least" "$docker_elsewhere" dockerd --version
+    need docker.io:docker iptables:iptables
 }
+docker_least=20.10
+docker_elsewhere="see https://docs.docker.com/engine/install/"
 
 # Unpacked, not installed: Debian would start it, open to the whole network.
 registry() {
@@ -59,7 +96,7 @@ registry() {
     if have docker-registry || [[ -x "$to/usr/bin/docker-registry" ]]; then return 0; fi
     on_debian || die "there is no docker-registry on this machine" "see https://github.com/distribution/distribution"
     say "fetching docker-registry"
-    candidate docker-registry || apt_update
+    candidate docker-registry || die "this machine's apt has no docker-registry" "look at /etc/apt/sources.list"
     rm -rf "$to.tmp"
     mkdir -p "$to.tmp"
     (cd "$to.tmp" && quietly apt-get -qq -o APT::Sandbox::User=root download docker-registry &&
@@ -75,12 +112,13 @@ for part in "$@"; do
     case "$part" in
     build) build ;;
     docker) docker_engine ;;
-    ansible) need ansible-core:ansible-playbook ;;
-    # A clock that can be set, a disk that can fail, signatures, other machines to reach, a journal to clean, mail, and a
-    # registry that asks for passwords. (The tests ask Debian's own Python for its aiosmtpd.)
+    ansible) need_version ansible-core ansible-playbook 2.14 "see https://docs.ansible.com" ansible-playbook --version ;;
+    # A clock that can be set, a disk that can fail and its mounts, signatures, other machines to reach, a journal to clean,
+    # mail, containers of one file, and a registry that asks for passwords. (The tests ask Debian's own Python for its aiosmtpd.)
     tests)
-        need faketime:faketime e2fsprogs:mkfs.ext4 minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd openssl:openssl \
-            systemd:journalctl iproute2:ip apache2-utils:htpasswd python3-aiosmtpd:aiosmtpd
+        need faketime:faketime e2fsprogs:mkfs.ext4 mount:mount minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd \
+            openssl:openssl systemd:journalctl iproute2:ip apache2-utils:htpasswd python3:python3 python3-aiosmtpd:aiosmtpd \
+            busybox-static:/bin/busybox
         registry
         ;;
     *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;

@@ -22,7 +22,10 @@ python() {
     is_current python "$pin" && return 0
     have python3 || on_debian || die "there is no python3 on this machine"
     # Debian keeps what makes a venv apart.
-    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then apt_install python3-venv; fi
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        on_debian || die "this machine's python3 makes no virtual environments (venv, ensurepip)"
+        apt_install python3 python3-venv
+    fi
     say "installing $pin (once)"
     # Its programs name the folder that they are in, so it is made in its place; the pin comes last.
     rm -rf "$folder/python"
@@ -32,15 +35,25 @@ python() {
     printf '%s\n' "$pin" >"$folder/python/.pin"
 }
 
+# What docs/plugins.md names: Debian 12 has 18.20.
+node_least=18
+
 # componentize-qjs, with QuickJS inside.
 js() {
-    local pin
+    local pin version
     pin="$(sed -n 's/.*"\(componentize-qjs\)": "\(.*\)".*/\1@\2/p' "$templates/js/package.json")"
     is_current js "$pin" && return 0
-    if ! have npm; then
+    if ! have node || ! have npm; then
         on_debian || die "there is no npm on this machine" "see https://nodejs.org"
         apt_install nodejs npm
     fi
+    version="$(node --version | first_version)"
+    if ! at_least "$version" "$node_least" && on_debian && installed nodejs && candidate "nodejs>=$node_least"; then
+        apt_install "nodejs>=$node_least" npm
+        version="$(node --version | first_version)"
+    fi
+    at_least "$version" "$node_least" ||
+        die "Node.js here is $version ($(command -v node)), and $node_least is the oldest that serves" "see https://nodejs.org"
     say "installing $pin (once)"
     rm -rf "$folder/js"
     mkdir -p "$folder/js"

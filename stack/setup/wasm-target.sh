@@ -134,12 +134,20 @@ fi
 # 4
 hint="with rustup: rustup target add $target"
 on_debian || die "the toolchain has no target $target" "$hint"
-for package in rustc-web cargo-web rust-web-src; do
-    installed "$package" || candidate "$package" || apt_update
-    installed "$package" || candidate "$package" || die "the toolchain has no target $target" "$hint" \
-        "Debian's security archive carries the compiler's source ($package) for Debian 12, and this machine's apt does not know it"
+# The oldest that the guests claim to need; their compiler and std's source have to be of one version.
+least="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/plugins/sdk/Cargo.toml")"
+trio=(rustc-web cargo-web rust-web-src)
+for package in "${trio[@]}"; do
+    serves "$package>=$least" || candidate "$package>=$least" || die "the toolchain has no target $target" "$hint" \
+        "Debian's security archive carries the compiler's source ($package) for Debian 12, and this machine's apt has no $package from $least on"
 done
-apt_install rustc-web cargo-web rust-web-src
+apt_install "${trio[@]/%/>=$least}"
+of_one_version() { [[ "$(for package in "${trio[@]}"; do version_of "$package"; echo; done | sort -u | grep -c .)" == 1 ]]; }
+if ! of_one_version; then
+    apt_lists_of_today
+    patiently "updating Debian's Rust" apt_install_now "${trio[@]}" || die "apt-get could not update ${trio[*]}" "its own words are above"
+    of_one_version || die "Debian's Rust and its source are of different versions" "apt-cache policy ${trio[*]}"
+fi
 linkers >/dev/null || make_linkers
 sysroot="$(sysroot_of_debian)"
 [[ -d "$sysroot" ]] || make_sysroot "$sysroot"
