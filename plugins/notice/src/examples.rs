@@ -55,6 +55,24 @@ pub fn escalation() -> Incident {
     }
 }
 
+/// The same when it is told of something else than an escalation.
+#[must_use]
+pub fn told_of(occasion: &str, reason: &str) -> Incident {
+    let mut incident = escalation();
+    let annotations = &mut incident.alert.annotations;
+    for annotation in annotations.iter_mut() {
+        if annotation.name == "sentinel_reason" {
+            reason.clone_into(&mut annotation.value);
+        }
+    }
+    annotations.push(label("sentinel_notice", occasion));
+    if occasion == "approval" {
+        let command = "sentinel approve 42 --plan 0123456789ab";
+        annotations.push(label("sentinel_command", command));
+    }
+    incident
+}
+
 /// The same while the ladder is still climbed.
 #[must_use]
 pub fn step() -> Incident {

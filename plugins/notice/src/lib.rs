@@ -17,6 +17,37 @@ pub use crate::severity::Severity;
 /// The annotations that sentinel gives to what tells a person.
 const REASON: &str = "sentinel_reason";
 const TIMELINE: &str = "sentinel_timeline";
+const OCCASION: &str = "sentinel_notice";
+const COMMAND: &str = "sentinel_command";
+
+/// What somebody is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// A step of the ladder tells of something.
+    Step,
+    /// A person has to look.
+    Escalation,
+    /// A plan waits for approval.
+    Approval,
+    /// An incident is held back for long.
+    Held,
+    /// What they were told of is over.
+    End,
+}
+
+impl Occasion {
+    /// The word for programs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Step => "notice",
+            Self::Escalation => "escalation",
+            Self::Approval => "approval",
+            Self::Held => "held",
+            Self::End => "end",
+        }
+    }
+}
 
 /// Everything that a responder has to know.
 pub struct Notice<'a> {
@@ -53,10 +84,32 @@ impl<'a> Notice<'a> {
         }
     }
 
-    /// Whether a person has to look, and is not only told that something is done.
+    /// What it is told of.
+    #[must_use]
+    pub fn occasion(&self) -> Occasion {
+        // What an alert says of itself is believed of no step.
+        if self.incident.step > 0 {
+            return Occasion::Step;
+        }
+        match self.incident.annotation(OCCASION) {
+            Some("approval") => Occasion::Approval,
+            Some("held") => Occasion::Held,
+            Some("end") => Occasion::End,
+            _ => Occasion::Escalation,
+        }
+    }
+
+    /// Whether it is told by what a policy's `escalate` names, and not by a step: nobody
+    /// else will tell the person.
     #[must_use]
     pub fn is_escalation(&self) -> bool {
         self.incident.step == 0
+    }
+
+    /// Whether what was told before is over.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.occasion() == Occasion::End
     }
 
     /// The alert's name.
@@ -69,10 +122,12 @@ impl<'a> Notice<'a> {
     #[must_use]
     pub fn title(&self) -> String {
         let (name, target) = (self.name(), &self.incident.target);
-        if self.is_escalation() {
-            format!("{name} on {target} needs a person")
-        } else {
-            format!("{name} on {target}: sentinel is at work")
+        match self.occasion() {
+            Occasion::Escalation => format!("{name} on {target} needs a person"),
+            Occasion::Approval => format!("{name} on {target}: a plan waits for approval"),
+            Occasion::Held => format!("{name} on {target}: nothing is done, it is held back"),
+            Occasion::End => format!("{name} on {target} is over"),
+            Occasion::Step => format!("{name} on {target}: sentinel is at work"),
         }
     }
 
@@ -115,7 +170,15 @@ impl<'a> Notice<'a> {
     /// The alert's annotations, without those that sentinel added.
     pub fn annotations(&self) -> impl Iterator<Item = &'a Label> {
         let annotations = self.incident.alert.annotations.iter();
-        annotations.filter(|label| label.name != REASON && label.name != TIMELINE)
+        annotations
+            .filter(|label| ![REASON, TIMELINE, OCCASION, COMMAND].contains(&label.name.as_str()))
+    }
+
+    /// What to type to decide what is to be decided.
+    #[must_use]
+    pub fn decide_command(&self) -> Option<&'a str> {
+        let said = self.incident.step == 0;
+        self.incident.annotation(COMMAND).filter(|_| said)
     }
 
     /// What to type to see everything.

@@ -43,6 +43,9 @@ pub(crate) fn text(notice: &Notice<'_>) -> String {
     ] {
         line(&mut out, &format!("{name}: {}", one_line(value)));
     }
+    if let Some(command) = notice.decide_command() {
+        line(&mut out, &format!("To approve it: {}", one_line(command)));
+    }
     let links = notice.links();
     section(
         &mut out,

@@ -29,6 +29,7 @@ pub(crate) fn url(given: &str) -> String {
 pub(crate) fn fires(notice: &Notice<'_>, params: &Params) -> Option<(Timestamp, Timestamp)> {
     let keep = match (params.event, params.keep) {
         (Event::Resolve, _) => 0,
+        _ if notice.is_end() => 0,
         (_, Some(keep)) => keep.duration().as_secs(),
         (_, None) if notice.is_escalation() => KEEP,
         // What is approved has to be the same when it is carried out.
@@ -85,6 +86,10 @@ pub(crate) fn payload(
         ("description", cut(&description, 4096)),
         ("sentinel_incident", incident.id.clone()),
         ("sentinel_show", notice.show_command()),
+        (
+            "sentinel_decide",
+            notice.decide_command().unwrap_or_default().to_owned(),
+        ),
         ("sentinel_timeline", timeline),
     ] {
         if !value.is_empty() {

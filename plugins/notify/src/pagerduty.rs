@@ -22,8 +22,13 @@ pub(crate) fn payload(notice: &Notice<'_>, params: &Params) -> Value {
             255,
         )
     });
-    let (action, routing_key) = (params.event.as_str(), "");
-    if params.event != Event::Trigger {
+    let event = if notice.is_end() {
+        Event::Resolve
+    } else {
+        params.event
+    };
+    let (action, routing_key) = (event.as_str(), "");
+    if event != Event::Trigger {
         return json!({
             "routing_key": routing_key,
             "event_action": action,
@@ -56,6 +61,7 @@ pub(crate) fn payload(notice: &Notice<'_>, params: &Params) -> Value {
                 "reason": notice.why(),
                 "incident": incident.id,
                 "show": notice.show_command(),
+                "decide": notice.decide_command(),
                 "labels": object(&incident.alert.labels),
                 "timeline": timeline,
             },

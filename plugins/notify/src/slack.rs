@@ -10,6 +10,17 @@ const TIMELINE: usize = 2500;
 
 pub(crate) fn payload(notice: &Notice<'_>) -> Value {
     let incident = notice.incident;
+    if notice.is_end() {
+        let (title, why) = (notice.title(), cut(&notice.why(), 500));
+        return json!({
+            "text": format!("*{}*: {}", escaped(&title), escaped(&why)),
+            "attachments": [{
+                "fallback": escaped(&format!("{title}: {why}")),
+                "color": "good",
+                "footer": format!("Infra Sentinel, incident {}", escaped(&incident.id)),
+            }],
+        });
+    }
     let mut text = Vec::new();
     let parts = [notice.message, notice.summary()];
     for part in parts.into_iter().flatten() {
@@ -37,6 +48,15 @@ pub(crate) fn payload(notice: &Notice<'_>) -> Value {
     }
     let field = |title: &str, value: &str, short: bool| json!({ "title": title, "value": escaped(&cut(value, 500)), "short": short });
     let title = notice.title();
+    let commands = [
+        Some(notice.show_command()),
+        notice.decide_command().map(str::to_owned),
+    ];
+    let commands: Vec<String> = commands
+        .into_iter()
+        .flatten()
+        .map(|command| format!("`{}`", escaped(&command)))
+        .collect();
     json!({
         "text": format!("*{}*", escaped(&title)),
         "attachments": [{
@@ -53,8 +73,11 @@ pub(crate) fn payload(notice: &Notice<'_>) -> Value {
                 field("Severity", notice.severity.as_str(), true),
                 field("Firing since", &incident.alert.starts_at.to_string(), true),
                 json!({
-                    "title": "To see everything",
-                    "value": format!("`{}`", escaped(&notice.show_command())),
+                    "title": match notice.decide_command() {
+                        Some(_) => "To see everything, and to approve it",
+                        None => "To see everything",
+                    },
+                    "value": commands.join("\n"),
                     "short": false
                 }),
             ],

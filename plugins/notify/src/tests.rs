@@ -1,4 +1,4 @@
-use notice::examples::{escalation, step};
+use notice::examples::{escalation, step, told_of};
 use sentinel_plugin::Timestamp;
 use sentinel_plugin::http::Header;
 use sentinel_plugin::serde_json::{self, json};
@@ -335,4 +335,80 @@ fn the_schema_and_the_params_agree() {
             assert!(parsed.is_ok(), "{params}: {parsed:?}");
         }
     }
+}
+
+#[test]
+fn who_was_told_is_told_of_the_end_in_the_same_place() {
+    let end = told_of("end", "the alert resolved");
+    let pager = params(json!({ "kind": "pagerduty", "key": "secret://pager-key" }));
+    let began = escalation();
+    let began = pagerduty::payload(&pager.notice(&began), &pager);
+    let over = pagerduty::payload(&pager.notice(&end), &pager);
+    assert_eq!(began["event_action"], "trigger");
+    assert_eq!(
+        over,
+        json!({
+            "routing_key": "",
+            "event_action": "resolve",
+            "dedup_key": began["dedup_key"],
+        })
+    );
+
+    let chat = of_kind("slack");
+    let said = slack::payload(&chat.notice(&end));
+    assert_eq!(
+        said["text"],
+        "*NginxDown on docker://local/nginx is over*: the alert resolved"
+    );
+    assert!(said["attachments"][0].get("fields").is_none());
+
+    let own = of_kind("alertmanager");
+    let at = Timestamp {
+        seconds: 5,
+        nanoseconds: 0,
+    };
+    let of = |incident| {
+        let payload = alertmanager::payload(&own.notice(incident), &own, Some(&(at, at)));
+        payload[0]["labels"].clone()
+    };
+    // Or Alertmanager would take it for another alert.
+    assert_eq!(of(&end), of(&escalation()));
+    assert_eq!(webhook::payload(&chat.notice(&end))["kind"], "end");
+}
+
+#[test]
+fn who_can_approve_is_told_how() {
+    let waits = told_of("approval", "plan 0123456789ab waits for approval");
+    let chat = of_kind("slack");
+    let notice = chat.notice(&waits);
+    assert_eq!(
+        notice.title(),
+        "NginxDown on docker://local/nginx: a plan waits for approval"
+    );
+    let command = "sentinel approve 42 --plan 0123456789ab";
+    let fields = slack::payload(&notice)["attachments"][0]["fields"].to_string();
+    assert!(fields.contains(command), "{fields}");
+    let payload = webhook::payload(&notice);
+    assert_eq!(payload["kind"], "approval");
+    assert_eq!(payload["commands"]["decide"], command);
+    assert!(
+        payload["alert"]["annotations"]
+            .get("sentinel_command")
+            .is_none()
+    );
+    assert_eq!(
+        webhook::payload(&chat.notice(&told_of("held", "by rate")))["kind"],
+        "held"
+    );
+}
+
+#[test]
+fn what_an_alert_says_of_itself_makes_no_notice() {
+    // A step is told what the alert says; only what `escalate` names is told by sentinel.
+    let mut forged = told_of("end", "it is all well");
+    forged.step = 1;
+    let chat = of_kind("slack");
+    let notice = chat.notice(&forged);
+    assert_eq!(webhook::payload(&notice)["kind"], "notice");
+    assert_eq!(notice.decide_command(), None);
 }

@@ -8,9 +8,13 @@ use sentinel_plugin::serde_json::{Value, json};
 pub(crate) fn payload(notice: &Notice<'_>) -> Value {
     let incident = notice.incident;
     let (target, alert) = (&incident.target, &incident.alert);
+    let mut commands = json!({ "show": notice.show_command() });
+    if let Some(command) = notice.decide_command() {
+        commands["decide"] = command.into();
+    }
     json!({
         "version": 1,
-        "kind": if notice.is_escalation() { "escalation" } else { "notice" },
+        "kind": notice.occasion().as_str(),
         "title": notice.title(),
         "message": notice.message,
         "reason": notice.why(),
@@ -38,6 +42,6 @@ pub(crate) fn payload(notice: &Notice<'_>) -> Value {
             "generator_url": alert.generator_url,
         },
         "timeline": notice.timeline,
-        "commands": { "show": notice.show_command() },
+        "commands": commands,
     })
 }
