@@ -137,7 +137,7 @@ fn policy_of(policy: &str, alert: &str) -> String {
         timeout: 3s
         attempts: 1
     verify: {{ {verify} }}
-    guards: {{ cooldown: 1s, concurrency: 64 }}
+    guards: {{ cooldown: 1s, concurrency: 64, flapping: off }}
     grants:
       docker: {{ containers: ['crash-*'], actions: [inspect, restart, start] }}
 "#

@@ -151,7 +151,7 @@ fn policies() -> String {
     target: 'docker://local/{attack}-{{{{ labels.n }}}}'
     steps: [{{ plugin: hostile, timeout: 2s, params: {{ behaviour: {attack}, text: words, ms: 200, mib: 2 }} }}]
     verify: {{ alert: resolved, within: 1s }}
-    guards: {{ cooldown: 1s, concurrency: 64 }}
+    guards: {{ cooldown: 1s, concurrency: 64, flapping: off }}
     grants:
       docker: {{ containers: ['{attack}-*'], actions: [inspect] }}
 "
@@ -166,7 +166,7 @@ fn policies() -> String {
     target: 'docker://local/{plugin}-{{{{ labels.n }}}}'
     steps: [{{ plugin: {plugin}, timeout: 2s }}]
     verify: {{ alert: resolved, within: 1s }}
-    guards: {{ cooldown: 1s, concurrency: 64 }}
+    guards: {{ cooldown: 1s, concurrency: 64, flapping: off }}
 "
         );
         text.push_str(&policy);

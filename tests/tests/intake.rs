@@ -24,7 +24,7 @@ policies:
       - plugin: docker-restart
         timeout: 5s
     verify: { alert: resolved, within: 1s }
-    guards: { cooldown: 1s }
+    guards: { cooldown: 1s, flapping: off }
     grants:
       docker: { containers: ['infra-sentinel-none-*'], actions: [inspect, restart, start] }
 "#;

@@ -17,7 +17,7 @@ fn policies(policies: &[(&str, &str, bool)]) -> String {
     mode: {mode}
     steps: [{{ plugin: counting, params: {{ fails: {fails} }} }}]
     verify: {{ alert: resolved, within: 1s }}
-    guards: {{ cooldown: 1s }}
+    guards: {{ cooldown: 1s, flapping: off }}
     grants: {{ memory: true }}
 "#
             )

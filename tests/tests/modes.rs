@@ -111,7 +111,7 @@ async fn an_approved_plan_is_carried_out_as_it_was_shown() {
         &sentinel(&daemon, "ann", &["approve", "1", "--plan", "0123456789ab"]),
         1,
     );
-    assert!(said.contains("the plan has changed"), "{said}");
+    assert!(said.contains("is not the plan's digest"), "{said}");
     let said = refused(
         &sentinel(&daemon, "ann", &["approve", "1", "--plan", "xyz"]),
         1,

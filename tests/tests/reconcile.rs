@@ -17,7 +17,7 @@ policies:
     mode: auto
     steps: [{ plugin: hostile, params: { behaviour: changed } }]
     verify: { alert: resolved, within: 1s }
-    guards: { cooldown: 1s }
+    guards: { cooldown: 1s, flapping: off }
     grants:
       docker: { containers: ['*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate, duplicate, remove] }
       ansible: { playbooks: ['*'] }

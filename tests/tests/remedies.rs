@@ -22,7 +22,7 @@ policies:
         params: {params}
         timeout: 60s
     verify: {{ {verify}, within: 20s }}
-    guards: {{ cooldown: 1s }}
+    guards: {{ cooldown: 1s, flapping: off }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [{actions}] }}
 "
@@ -672,7 +672,7 @@ policies:
         params: {{ playbook: clean-disk.yml, vars: {vars} }}
         timeout: 60s
     verify: {{ alert: resolved, within: 30s }}
-    guards: {{ cooldown: 1s }}
+    guards: {{ cooldown: 1s, flapping: off }}
     grants:
       ansible: {{ playbooks: ['clean-disk.yml'] }}
 "

@@ -22,7 +22,7 @@ policies:
     steps:
       - { plugin: docker-restart, params: { timeout: 1s }, timeout: 30s, attempts: 2, backoff: 1s }
     verify: { docker: running, within: 10s }
-    guards: { cooldown: 1s }
+    guards: { cooldown: 1s, flapping: off }
     grants:
       docker: { hosts: ['*'], containers: ['*'], actions: [inspect, restart, start] }
 ";
@@ -309,7 +309,7 @@ policies:
         params: {{ playbook: start-web.yml, limit: '{{{{ labels.machine }}}}' }}
         timeout: 60s
     verify: {{ http: 'http://127.0.0.1:{}/', within: 10s }}
-    guards: {{ cooldown: 1s }}
+    guards: {{ cooldown: 1s, flapping: off }}
     grants:
       ansible: {{ playbooks: ['start-web.yml', 'clean-disk.yml'] }}
   - name: disk-full
@@ -323,7 +323,7 @@ policies:
           vars: {{ clean_hosts: '{{{{ labels.machine }}}}', clean: [apt, logs], log_days: 1 }}
         timeout: 60s
     verify: {{ alert: resolved, within: 30s }}
-    guards: {{ cooldown: 1s }}
+    guards: {{ cooldown: 1s, flapping: off }}
     grants:
       ansible: {{ playbooks: ['clean-disk.yml'] }}
 ",
@@ -405,7 +405,7 @@ policies:
         attempts: 2
         backoff: 1s
     verify: { alert: resolved, within: 5s }
-    guards: { cooldown: 1s }
+    guards: { cooldown: 1s, flapping: off }
     grants:
       ansible: { playbooks: ['clean-disk.yml'] }
 ";

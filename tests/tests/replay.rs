@@ -15,7 +15,7 @@ policies:
     mode: auto
     steps: [{ plugin: docker-restart }]
     verify: { docker: running, within: 10s }
-    guards: { cooldown: 1s }
+    guards: { cooldown: 1s, flapping: off }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }
 "#;

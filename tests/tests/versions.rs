@@ -24,7 +24,7 @@ policies:
     mode: auto
     steps: [{{ plugin: {plugin}, params: {params}, timeout: 10s }}]
     verify: {{ alert: resolved, within: 1s }}
-    guards: {{ cooldown: 1s }}
+    guards: {{ cooldown: 1s, flapping: off }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [{actions}] }}
 "#
@@ -346,7 +346,7 @@ policies:
     mode: auto
     steps: [{{ plugin: scripted, params: {{ script: ["restart {name}"] }}, timeout: 30s }}]
     verify: {{ docker: running, within: 5s }}
-    guards: {{ cooldown: 1s }}
+    guards: {{ cooldown: 1s, flapping: off }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate, duplicate, remove] }}
       ansible: {{ playbooks: ['*.yml'] }}

@@ -181,6 +181,46 @@ pub enum EventBody {
     },
     /// No word of its alerts came for as long as the policy's `ttl`.
     Expired,
+    /// The policy is another one than when the incident opened, and nothing has been done
+    /// yet: from now on it is under the new one.
+    PolicyChanged {
+        /// The policy as it is now.
+        plan: Arc<Plan>,
+    },
+    /// Nothing has been done yet, and the policy does not want to do anything any more.
+    PolicyGone {
+        /// Why not.
+        reason: String,
+    },
+    /// The alert led to an incident before, and is believed once more.
+    Again {
+        /// That incident.
+        of: IncidentId,
+        /// Why.
+        reason: String,
+    },
+    /// It has been held back for so long that a person is told.
+    HeldLong {
+        /// By what, and since when.
+        reason: String,
+    },
+    /// A later incident healed the target.
+    Mended {
+        /// Which.
+        by: IncidentId,
+    },
+    /// Nobody waits any longer for the end of what a person was told of.
+    EndForgone {
+        /// Why not.
+        reason: String,
+    },
+    /// A person had to hear of it, and nobody was told.
+    Untold {
+        /// Why nobody was.
+        why: Silence,
+        /// In words.
+        reason: String,
+    },
     /// What the policy's `verify` asks for holds.
     VerificationPassed {
         /// What was seen.
@@ -283,6 +323,13 @@ impl EventBody {
             Self::Suppressed { .. } => "suppressed",
             Self::Cancelled { .. } => "cancelled",
             Self::Expired => "expired",
+            Self::PolicyChanged { .. } => "policy-changed",
+            Self::PolicyGone { .. } => "policy-gone",
+            Self::Again { .. } => "again",
+            Self::HeldLong { .. } => "held-long",
+            Self::Mended { .. } => "mended",
+            Self::EndForgone { .. } => "end-forgone",
+            Self::Untold { .. } => "untold",
             Self::RunEnded { .. } => "run-ended",
             Self::RunInterrupted { .. } => "run-interrupted",
             Self::VerificationPassed { .. } => "verification-passed",
@@ -294,6 +341,57 @@ impl EventBody {
             Self::Denied { .. } => "denied",
             Self::Logged { .. } => "logged",
             Self::Remembered { .. } => "remembered",
+        }
+    }
+}
+
+/// What a person is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Notice {
+    /// A person has to look.
+    Escalation,
+    /// A plan waits for approval.
+    Approval,
+    /// A guard holds the incident back for long.
+    Held,
+    /// What they were told of is over.
+    End,
+}
+
+impl Notice {
+    /// The notice as plugins are given it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Escalation => "escalation",
+            Self::Approval => "approval",
+            Self::Held => "held",
+            Self::End => "end",
+        }
+    }
+}
+
+/// Why nobody was told of what a person has to hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Silence {
+    /// The policy names nobody: it has no `escalate`.
+    Unnamed,
+    /// A shadow tells nobody.
+    Shadow,
+    /// It was tried, and came to nothing.
+    Failed,
+}
+
+impl Silence {
+    /// The reason as one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unnamed => "unnamed",
+            Self::Shadow => "shadow",
+            Self::Failed => "failed",
         }
     }
 }
@@ -522,5 +620,27 @@ pub(crate) mod millis {
         deserializer: D,
     ) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+
+    /// The same for what may be missing.
+    pub(crate) mod optional {
+        use super::{Deserialize, Deserializer, Duration, Serializer};
+
+        #[expect(clippy::ref_option, reason = "serde hands fields over by reference")]
+        pub(crate) fn serialize<S: Serializer>(
+            duration: &Option<Duration>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match duration {
+                Some(duration) => super::serialize(duration, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+        }
     }
 }

@@ -27,7 +27,8 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, AlertStatus, Episode, Fingerprint};
 use crate::duration::HumanDuration;
 use crate::event::{
-    Event, EventBody, FailureClass, Guard, PlannedEffect, RunMode, RunResult, StopCause, millis,
+    Event, EventBody, FailureClass, Guard, Notice, PlannedEffect, RunMode, RunResult, Silence,
+    StopCause, millis,
 };
 use crate::grant::Grants;
 use crate::guard::settings::Guards;
@@ -40,8 +41,8 @@ use crate::recording::plan_digest;
 /// person has to look: a plugin that takes the daemon down must not do so for ever.
 pub const MAX_INTERRUPTIONS: u32 = 3;
 
-/// A policy as an incident carries it out: everything rendered for its alert, and
-/// untouched by later changes of the policy.
+/// A policy as an incident carries it out: everything rendered for its alert. A later change
+/// of the policy takes the place of it only while nothing has been done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The policy's name.
@@ -86,11 +87,18 @@ fn default_ttl() -> Duration {
 /// How a plan is approved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
-    /// After how long it counts as denied.
+    /// After how long nobody is waited for any more: a person has to look then.
     #[serde(with = "millis", rename = "expires_ms")]
     pub expires: Duration,
     /// How many people have to approve; 1 or 2.
     pub people: u32,
+    /// Whether whom `escalate` names is told that a plan waits.
+    #[serde(default = "yes")]
+    pub tell: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Default for Approval {
@@ -98,6 +106,7 @@ impl Default for Approval {
         Self {
             expires: Duration::from_mins(30),
             people: 1,
+            tell: true,
         }
     }
 }
@@ -114,6 +123,18 @@ pub struct PlannedEscalation {
     pub timeout: Duration,
     /// How many runs it has; at least 1.
     pub attempts: u32,
+    /// How long its incident may be held back before a person is told; for ever when none.
+    #[serde(
+        default,
+        with = "millis::optional",
+        rename = "held_after_ms",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub held_after: Option<Duration>,
+    /// What of the params is missing because its templates do not fit the alert. A person
+    /// is told with what is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// When a step is begun; always, unless it says otherwise.
@@ -276,7 +297,9 @@ pub enum Phase {
         rung: Rung,
         /// Identifies the plan.
         plan: Digest,
-        /// When it counts as denied.
+        /// Since when.
+        since: Timestamp,
+        /// When it is not waited for any longer.
         until: Timestamp,
         /// Who approved it so far.
         approved_by: Vec<String>,
@@ -423,6 +446,12 @@ pub enum Command {
     },
     /// Look at the incident again at this time ([`Incident::due`]).
     WakeAt(Timestamp),
+    /// Tell a person what [`Incident::telling`] says: start a run of step 0, and apply
+    /// `RunStarted`, then `RunEnded`.
+    Tell,
+    /// Hold it against the policy as it is now, and apply `PolicyChanged` or `PolicyGone` when
+    /// it is another one.
+    AskPolicy,
     /// The incident is over: give up its locks.
     Release,
 }
@@ -482,7 +511,8 @@ impl Seen {
 pub struct Incident {
     /// Its number.
     pub id: IncidentId,
-    /// The policy as it was when the incident opened.
+    /// The policy as it was when the incident opened, or as it was changed to before anything
+    /// was done.
     pub plan: Arc<Plan>,
     /// What is acted on.
     pub target: Target,
@@ -511,6 +541,8 @@ pub struct Incident {
     pub acted_at: Option<Timestamp>,
     /// When the last run ended; what the cooldown counts from.
     pub last_run_at: Option<Timestamp>,
+    /// Whether a run ended under the policy as it is.
+    pub begun: bool,
     /// What the last dry run planned.
     pub planned: Vec<PlannedEffect>,
     /// The plan that may be carried out, and what for.
@@ -523,8 +555,39 @@ pub struct Incident {
     pub cut_short: bool,
     /// Whether a person was told that the breaker is open.
     pub told: bool,
+    /// Since when a guard holds it back, and what it said last.
+    pub held: Option<(Timestamp, String)>,
+    /// Whether a person was told that it is held.
+    pub told_held: bool,
+    /// What a person is being told, beside what it does.
+    pub telling: Option<Telling>,
+    /// Whether somebody was told of it, and not yet of its end.
+    pub heard: bool,
+    /// What is to be told after that.
+    pub next_notice: Option<(Notice, String)>,
+    /// Whether its alert fired when it was escalated, so that the alert's end is one.
+    pub looks_for_end: bool,
+    /// Whether it ended because its policy did not want to do anything any more.
+    pub gone: bool,
+    /// Since when there is something that nobody could be told, why, and in words.
+    pub untold: Option<(Timestamp, Silence, String)>,
     /// Who cancelled it while a run was under way, and why.
     pub cancelled: Option<String>,
+}
+
+/// What a person is being told beside what an incident does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Telling {
+    /// What of.
+    pub notice: Notice,
+    /// In words.
+    pub reason: String,
+    /// The attempt, counted from 1.
+    pub attempt: u32,
+    /// The run, once it is under way.
+    pub run: Option<RunId>,
+    /// How often the end of the daemon cut it off.
+    pub interruptions: u32,
 }
 
 /// A run that is to go on from its record.
@@ -586,12 +649,21 @@ impl Incident {
             repeats: 0,
             acted_at: None,
             last_run_at: None,
+            begun: false,
             planned: Vec::new(),
             approved: None,
             suspended: None,
             evidence: false,
             cut_short: false,
             told: false,
+            held: None,
+            told_held: false,
+            telling: None,
+            heard: false,
+            next_notice: None,
+            looks_for_end: true,
+            gone: false,
+            untold: None,
             cancelled: None,
         };
         let commands = match incident.step(1) {
@@ -616,9 +688,13 @@ impl Incident {
     /// state changes nothing: late answers of a run that was given up are such.
     pub fn apply(&mut self, event: &Event) -> Vec<Command> {
         let at = event.at;
-        // An end is an end: what the alert does afterwards is for the next incident.
+        if let Some(commands) = self.told_beside(&event.body, at) {
+            return commands;
+        }
+        // An end is an end: what the alert does afterwards is for the next incident, and for
+        // who was told of this one.
         if self.ended() {
-            return Vec::new();
+            return self.afterwards(&event.body, at);
         }
         match &event.body {
             EventBody::AlertSeen {
@@ -626,9 +702,10 @@ impl Incident {
                 status,
                 repeat,
             } => self.alert_seen(episode, *status, *repeat, at),
-            EventBody::EffectBegan { .. } => {
+            EventBody::EffectBegan { run, .. } => {
                 // Telling a person does nothing about the target.
-                if !matches!(self.phase, Phase::Escalating { .. }) {
+                let telling = self.telling.as_ref().and_then(|telling| telling.run);
+                if !matches!(self.phase, Phase::Escalating { .. }) && telling != Some(*run) {
                     self.acted_at = Some(at);
                 }
                 Vec::new()
@@ -674,13 +751,33 @@ impl Incident {
                 self.cancel(reason, at)
             }
             EventBody::Expired => self.expired(at),
-            EventBody::Opened { .. }
+            EventBody::PolicyChanged { plan } if self.waits_to_begin() => {
+                self.under(plan.clone(), at)
+            }
+            EventBody::PolicyGone { reason } if self.waits_to_begin() => {
+                self.gone = true;
+                self.end(End::Cancelled, reason.clone(), at)
+            }
+            EventBody::HeldLong { reason } => match self.phase {
+                Phase::Held(_) if self.tells_when_held() => {
+                    self.told_held = true;
+                    self.tell(Notice::Held, reason.clone())
+                }
+                _ => Vec::new(),
+            },
+            EventBody::PolicyChanged { .. }
+            | EventBody::PolicyGone { .. }
+            | EventBody::Again { .. }
+            | EventBody::Mended { .. }
+            | EventBody::EndForgone { .. }
+            | EventBody::Opened { .. }
             | EventBody::RunSeeded { .. }
             | EventBody::ClockRead { .. }
             | EventBody::Observed { .. }
             | EventBody::EffectEnded { .. }
             | EventBody::Denied { .. }
             | EventBody::Logged { .. }
+            | EventBody::Untold { .. }
             | EventBody::Remembered { .. } => Vec::new(),
         }
     }
@@ -724,6 +821,36 @@ impl Incident {
         }
     }
 
+    /// Whether nothing has been done yet, and it waits: so a change of its policy counts.
+    #[must_use]
+    pub fn waits_to_begin(&self) -> bool {
+        self.acted_at.is_none()
+            && matches!(
+                self.phase,
+                Phase::Pending(_)
+                    | Phase::Held(_)
+                    | Phase::BackingOff { .. }
+                    | Phase::AwaitingApproval { .. }
+                    | Phase::Watching
+            )
+    }
+
+    /// Whether somebody who was told of it still has to be told of its end.
+    #[must_use]
+    pub fn owes_end(&self) -> bool {
+        self.ended() && (self.heard || self.telling.is_some())
+    }
+
+    /// Whether a person is told when it is held for long.
+    fn tells_when_held(&self) -> bool {
+        !self.told_held && self.tells()
+    }
+
+    /// Whether anybody is told of it.
+    fn tells(&self) -> bool {
+        self.plan.escalate.is_some() && self.plan.mode != Mode::Shadow
+    }
+
     /// The run that the end of the daemon cut off, if one was under way.
     #[must_use]
     pub fn cut_off(&self) -> Option<RunId> {
@@ -738,7 +865,13 @@ impl Incident {
     pub fn due(&self) -> Option<Timestamp> {
         let expires = later(self.last_word_at, self.plan.ttl);
         match &self.phase {
-            Phase::Held(hold) => Some(hold.until.map_or(expires, |until| until.min(expires))),
+            Phase::Held(hold) => {
+                let told = self.told_at();
+                [hold.until, told, Some(expires)]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            }
             Phase::BackingOff { until, .. } => Some((*until).min(expires)),
             Phase::AwaitingApproval { until, .. } => Some(*until),
             Phase::Watching => Some(expires),
@@ -749,6 +882,15 @@ impl Incident {
             | Phase::Escalating { .. }
             | Phase::Ended { .. } => None,
         }
+    }
+
+    /// When a person is told that it is held.
+    #[must_use]
+    pub fn told_at(&self) -> Option<Timestamp> {
+        let (since, _) = self.held.as_ref()?;
+        let after = self.plan.escalate.as_ref()?.held_after?;
+        (self.tells_when_held() && matches!(self.phase, Phase::Held(_)) && !self.resolved())
+            .then(|| later(*since, after))
     }
 
     /// Whether the `ttl` has passed while it waited.
@@ -781,9 +923,9 @@ impl Incident {
             | Phase::Verifying { .. } => true,
             // Between two rungs. A run that only told a person has no part in this.
             Phase::Pending(_) | Phase::Held { .. } | Phase::BackingOff { .. } => {
-                self.last_run_at.is_some() && !active(Mutation::LockGivenUpBetweenRungs)
+                self.begun && !active(Mutation::LockGivenUpBetweenRungs)
             }
-            Phase::Escalating { back, .. } => back.is_some() && self.last_run_at.is_some(),
+            Phase::Escalating { back, .. } => back.is_some() && self.begun,
             Phase::Watching | Phase::Ended { .. } => false,
         }
     }
@@ -897,15 +1039,204 @@ impl Incident {
     }
 
     fn end(&mut self, end: End, reason: String, at: Timestamp) -> Vec<Command> {
-        self.enter(Phase::Ended { end, reason, at })
+        // What was to be told is told of its end, if somebody heard of it, or else of nothing.
+        self.drop_unsaid();
+        let over = match end {
+            End::Healed | End::Cleared => true,
+            End::Escalated => self.resolved() && self.looks_for_end,
+            // As long as it fires it is not over for who was told of it.
+            End::Suppressed | End::Cancelled => self.resolved(),
+        };
+        let said = format!("{}: {reason}", end.as_str());
+        let mut commands = self.enter(Phase::Ended { end, reason, at });
+        if over {
+            commands.extend(self.tell_end(said));
+        }
+        commands
+    }
+
+    /// Has a person told something beside what it does.
+    fn tell(&mut self, notice: Notice, reason: String) -> Vec<Command> {
+        // One at a time: what is under way is not news any more when it ends.
+        if self
+            .telling
+            .as_ref()
+            .is_some_and(|telling| telling.run.is_some())
+        {
+            self.next_notice = Some((notice, reason));
+            return Vec::new();
+        }
+        self.telling = Some(Telling {
+            notice,
+            reason,
+            attempt: 1,
+            run: None,
+            interruptions: 0,
+        });
+        vec![Command::Tell]
+    }
+
+    /// Tells whoever heard of it that it is over.
+    fn tell_end(&mut self, reason: String) -> Vec<Command> {
+        let being_told = self.telling.is_some();
+        if !self.heard && !being_told {
+            return Vec::new();
+        }
+        if self.plan.escalate.is_none() {
+            self.heard = false;
+            return Vec::new();
+        }
+        self.tell(Notice::End, reason)
+    }
+
+    /// Leaves out what was to be told and is not being told yet.
+    fn drop_unsaid(&mut self) {
+        self.next_notice = None;
+        if self
+            .telling
+            .as_ref()
+            .is_some_and(|telling| telling.run.is_none())
+        {
+            self.telling = None;
+        }
+    }
+
+    /// What became of a run that tells a person beside what the incident does; none when the
+    /// event is about something else.
+    fn told_beside(&mut self, body: &EventBody, at: Timestamp) -> Option<Vec<Command>> {
+        let telling = self.telling.as_mut()?;
+        let escalates = matches!(self.phase, Phase::Escalating { run: None, .. });
+        let result = match body {
+            EventBody::RunStarted { run, step: 0, .. } if telling.run.is_none() && !escalates => {
+                telling.run = Some(*run);
+                self.runs = self.runs.max(run.number);
+                return Some(Vec::new());
+            }
+            EventBody::RunResumed { run } if telling.run == Some(*run) => {
+                telling.interruptions += 1;
+                return Some(Vec::new());
+            }
+            EventBody::RunEnded { run, result } if telling.run == Some(*run) => Some(result),
+            EventBody::RunInterrupted { run } if telling.run == Some(*run) => None,
+            _ => return None,
+        };
+        let attempts = self
+            .plan
+            .escalate
+            .as_ref()
+            .map_or(1, |escalate| escalate.attempts);
+        let (again, failure) = match result {
+            Some(RunResult::Changed { .. } | RunResult::Unchanged { .. }) => (false, None),
+            Some(RunResult::Failed { class, message }) => {
+                (*class == FailureClass::Retryable, Some(message.clone()))
+            }
+            Some(RunResult::Stopped { message, .. }) => (false, Some(message.clone())),
+            // An end is told once at most, whatever is told of else rather twice than never.
+            None => (
+                telling.notice != Notice::End,
+                Some("whether anybody was told is not known".to_owned()),
+            ),
+        };
+        let next = self.next_notice.take();
+        if again && telling.attempt < attempts && next.is_none() {
+            telling.attempt += 1;
+            telling.run = None;
+            telling.interruptions = 0;
+            // Who looks is told of that, and not of what led to it.
+            if matches!(self.phase, Phase::Escalating { .. }) {
+                self.telling = None;
+                return Some(Vec::new());
+            }
+            return Some(vec![Command::Tell]);
+        }
+        let notice = telling.notice;
+        self.telling = None;
+        if let Some(failure) = failure {
+            let what = notice.as_str();
+            let said = format!("nobody could be told ({what}): {failure}");
+            self.untold = Some((at, Silence::Failed, said));
+        } else {
+            self.heard = true;
+        }
+        if notice == Notice::End {
+            self.heard = false;
+        }
+        match next {
+            // Nobody has heard of what would end.
+            Some((Notice::End, _)) if !self.heard => Some(Vec::new()),
+            Some((notice, reason)) => Some(self.tell(notice, reason)),
+            None => Some(Vec::new()),
+        }
+    }
+
+    /// What concerns an incident that is over: whether who was told of it is to be told of
+    /// its end.
+    fn afterwards(&mut self, body: &EventBody, at: Timestamp) -> Vec<Command> {
+        if !self.owes_end() {
+            return Vec::new();
+        }
+        match body {
+            EventBody::AlertSeen {
+                episode,
+                status,
+                repeat,
+            } => {
+                let heeded = self.heed(episode, *status, *repeat, at);
+                let ending = |telling: &Telling| telling.notice == Notice::End;
+                let over = self.resolved() && self.looks_for_end;
+                if heeded && over && !self.telling.as_ref().is_some_and(ending) {
+                    self.tell_end("the alert resolved".to_owned())
+                } else {
+                    Vec::new()
+                }
+            }
+            EventBody::Mended { by } => self.tell_end(format!("incident {by} healed it")),
+            EventBody::EndForgone { .. } => {
+                self.heard = false;
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Goes on under another version of its policy, from the beginning.
+    fn under(&mut self, plan: Arc<Plan>, at: Timestamp) -> Vec<Command> {
+        self.plan = plan;
+        self.begun = false;
+        self.planned.clear();
+        self.approved = None;
+        self.suspended = None;
+        // A plan that waits no more is nothing to be told of.
+        if self
+            .telling
+            .as_ref()
+            .is_some_and(|telling| telling.notice == Notice::Approval)
+        {
+            self.drop_unsaid();
+        }
+        self.start(Rung::first(1), at)
     }
 
     /// A person has to look; tells one first when the policy says by which plugin. A
     /// shadow tells nobody.
     fn escalate(&mut self, reason: String, at: Timestamp) -> Vec<Command> {
-        if self.plan.escalate.is_none() || self.plan.mode == Mode::Shadow {
+        let policy = &self.plan.policy;
+        let silence = if self.plan.mode == Mode::Shadow {
+            let why = format!("policy {policy} is a shadow, which tells nobody");
+            Some((at, Silence::Shadow, why))
+        } else if self.plan.escalate.is_none() {
+            let why = format!("policy {policy} has no `escalate`, which says whom to tell");
+            Some((at, Silence::Unnamed, why))
+        } else {
+            None
+        };
+        if silence.is_some() {
+            self.untold = silence;
             return self.end(End::Escalated, reason, at);
         }
+        self.drop_unsaid();
+        // Of what had resolved before, the end of the alert is no end.
+        self.looks_for_end = !self.resolved();
         self.enter(Phase::Escalating {
             reason,
             attempt: 1,
@@ -965,32 +1296,7 @@ impl Incident {
         repeat: bool,
         at: Timestamp,
     ) -> Vec<Command> {
-        let key = AlertKey::from(episode);
-        if let Some(known) = self.alerts.get(&key) {
-            // A notification of an older episode that was overtaken says nothing about
-            // the newer one.
-            let overtaken = known.starts_at > episode.starts_at;
-            // Nor does a firing one that was overtaken by the end of its own episode.
-            let late = status == AlertStatus::Firing
-                && known.starts_at == episode.starts_at
-                && known.resolved_at.is_some_and(|end| is_late(end, at));
-            if overtaken || late {
-                return Vec::new();
-            }
-            self.firing -= usize::from(known.resolved_at.is_none());
-        }
-        if status == AlertStatus::Firing {
-            self.last_word_at = self.last_word_at.max(at);
-            self.repeats += u32::from(repeat);
-        }
-        let resolved_at = (status == AlertStatus::Resolved).then_some(at);
-        self.firing += usize::from(resolved_at.is_none());
-        let seen = Seen {
-            starts_at: episode.starts_at,
-            resolved_at,
-        };
-        self.alerts.insert(key, seen);
-        if !self.resolved() {
+        if !self.heed(episode, status, repeat, at) || !self.resolved() {
             return Vec::new();
         }
         match &self.phase {
@@ -1018,6 +1324,42 @@ impl Incident {
         }
     }
 
+    /// Takes in what a notification says of an alert; false when it was overtaken.
+    fn heed(
+        &mut self,
+        episode: &Episode,
+        status: AlertStatus,
+        repeat: bool,
+        at: Timestamp,
+    ) -> bool {
+        let key = AlertKey::from(episode);
+        if let Some(known) = self.alerts.get(&key) {
+            // A notification of an older episode that was overtaken says nothing about
+            // the newer one.
+            let overtaken = known.starts_at > episode.starts_at;
+            // Nor does a firing one that was overtaken by the end of its own episode.
+            let late = status == AlertStatus::Firing
+                && known.starts_at == episode.starts_at
+                && known.resolved_at.is_some_and(|end| is_late(end, at));
+            if overtaken || late {
+                return false;
+            }
+            self.firing -= usize::from(known.resolved_at.is_none());
+        }
+        if status == AlertStatus::Firing {
+            self.last_word_at = self.last_word_at.max(at);
+            self.repeats += u32::from(repeat);
+        }
+        let resolved_at = (status == AlertStatus::Resolved).then_some(at);
+        self.firing += usize::from(resolved_at.is_none());
+        let seen = Seen {
+            starts_at: episode.starts_at,
+            resolved_at,
+        };
+        self.alerts.insert(key, seen);
+        true
+    }
+
     /// What the guards said.
     fn guarded(&mut self, body: &EventBody, at: Timestamp) -> Vec<Command> {
         let (Phase::Pending(rung) | Phase::Held(Hold { rung, .. })) = self.phase else {
@@ -1035,12 +1377,16 @@ impl Incident {
                     until: *until,
                     rung,
                 };
+                let since = self.held.as_ref().map_or(at, |(since, _)| *since);
+                self.held = Some((since, reason.clone()));
                 let tell = *guard == Guard::Breaker
                     && !self.told
                     && self.plan.escalate.is_some()
                     && self.plan.mode != Mode::Shadow;
                 if tell {
                     self.told = true;
+                    self.told_held = true;
+                    self.drop_unsaid();
                     return self.enter(Phase::Escalating {
                         reason: reason.clone(),
                         attempt: 1,
@@ -1056,6 +1402,7 @@ impl Incident {
                 self.end_resolved(at)
             }
             EventBody::GuardsPassed => {
+                self.held = None;
                 let mode = self
                     .suspended
                     .map_or_else(|| self.run_mode(rung), |suspended| suspended.mode);
@@ -1138,6 +1485,7 @@ impl Incident {
                 },
             ) if *run == current => {
                 self.last_run_at = Some(at);
+                self.begun = true;
                 self.run_ended(*run, result, rung, mode, at)
             }
             (
@@ -1147,6 +1495,7 @@ impl Incident {
                 },
             ) if *run == current => {
                 self.last_run_at = Some(at);
+                self.begun = true;
                 self.interruptions += 1;
                 self.run_interrupted(rung, at)
             }
@@ -1182,16 +1531,15 @@ impl Incident {
                 RunResult::Changed { .. } | RunResult::Unchanged { .. } => (false, None),
                 RunResult::Failed { class, message } => (
                     *class == FailureClass::Retryable,
-                    Some(format!("{reason}; nobody could be told: {message}")),
+                    Some(format!("nobody could be told: {message}")),
                 ),
-                RunResult::Stopped { message, .. } => (
-                    false,
-                    Some(format!("{reason}; nobody could be told: {message}")),
-                ),
+                RunResult::Stopped { message, .. } => {
+                    (false, Some(format!("nobody could be told: {message}")))
+                }
             },
             _ => (
                 true,
-                Some(format!("{reason}; whether anybody was told is not known")),
+                Some("whether anybody was told is not known".to_owned()),
             ),
         };
         if again && attempt < attempts {
@@ -1201,6 +1549,10 @@ impl Incident {
                 run: None,
                 back,
             });
+        }
+        self.heard |= failure.is_none();
+        if let Some(failure) = &failure {
+            self.untold = Some((at, Silence::Failed, failure.clone()));
         }
         match back {
             Some(_) if self.resolved() => self.end_resolved(at),
@@ -1214,7 +1566,11 @@ impl Incident {
                     commands
                 }
             }
-            None => self.end(End::Escalated, failure.unwrap_or(reason), at),
+            None => {
+                let reason =
+                    failure.map_or(reason.clone(), |failure| format!("{reason}; {failure}"));
+                self.end(End::Escalated, reason, at)
+            }
         }
     }
 
@@ -1284,13 +1640,35 @@ impl Incident {
         } else if self.planned.is_empty() {
             self.verify(rung, at)
         } else {
-            self.enter(Phase::AwaitingApproval {
+            let plan = plan_digest(&self.planned);
+            let until = later(at, self.plan.approval.expires);
+            let mut commands = self.enter(Phase::AwaitingApproval {
                 rung,
-                plan: plan_digest(&self.planned),
-                until: later(at, self.plan.approval.expires),
+                plan,
+                since: at,
+                until,
                 approved_by: Vec::new(),
-            })
+            });
+            if self.plan.approval.tell && self.tells() {
+                let people = match self.plan.approval.people {
+                    1 => "a person has",
+                    _ => "two people have",
+                };
+                let reason = format!(
+                    "plan {} waits for approval until {until}: {people} to look at it and say `{}`, or deny it",
+                    plan.short(),
+                    self.approve_command(plan),
+                );
+                commands.extend(self.tell(Notice::Approval, reason));
+            }
+            commands
         }
+    }
+
+    /// What a person types to approve a plan of it.
+    #[must_use]
+    pub fn approve_command(&self, plan: Digest) -> String {
+        format!("sentinel approve {} --plan {}", self.id, plan.short())
     }
 
     /// What a person said of the plan.
@@ -1298,6 +1676,7 @@ impl Incident {
         let Phase::AwaitingApproval {
             rung,
             plan: waiting,
+            since,
             until,
             mut approved_by,
         } = self.phase.clone()
@@ -1317,6 +1696,7 @@ impl Incident {
                     self.enter(Phase::AwaitingApproval {
                         rung,
                         plan: waiting,
+                        since,
                         until,
                         approved_by,
                     })
@@ -1327,7 +1707,7 @@ impl Incident {
                 self.end(End::Cancelled, reason, at)
             }
             EventBody::ApprovalExpired { plan } if *plan == waiting => {
-                let reason = "nobody approved the plan in time, which counts as denied";
+                let reason = "nobody approved the plan in time";
                 self.escalate(reason.to_owned(), at)
             }
             _ => Vec::new(),

@@ -48,11 +48,15 @@ pub enum Mutation {
     LivesForEver,
     /// A shadow's second attempt acts.
     ShadowActs,
+    /// What waits keeps the policy that it opened with.
+    PolicyKeptWhileWaiting,
+    /// An alert that its policy does not fit goes to nobody.
+    MisfitTellsNobody,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::CooldownFromAlert,
         Self::LockGivenUpBetweenRungs,
         Self::RepeatsReopen,
@@ -73,6 +77,8 @@ impl Mutation {
         Self::LateBelieved,
         Self::LivesForEver,
         Self::ShadowActs,
+        Self::PolicyKeptWhileWaiting,
+        Self::MisfitTellsNobody,
     ];
 }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, Episode};
 use crate::control::ControlEvent;
 use crate::event::Event;
-use crate::id::{IncidentId, PolicyName, Target};
-use crate::incident::{Incident, Phase};
+use crate::id::{Digest, IncidentId, PolicyName, Target};
+use crate::incident::{End, Incident, Phase};
 
 /// An alert that is committed and that the engine has not dealt with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +86,8 @@ impl Append {
 pub struct Recovered {
     /// The incidents that have not ended, each with its events in order.
     pub open: Vec<Vec<Event>>,
+    /// Those that have ended, and of whose end somebody is still to be told.
+    pub owing: Vec<Vec<Event>>,
     /// What was accepted and not dealt with, in order.
     pub inbox: Vec<Accepted>,
     /// What happened to the controls, in order.
@@ -115,6 +117,22 @@ pub struct IncidentRow {
     pub reason: Option<String>,
     /// When its last run ended.
     pub last_run_at: Option<Timestamp>,
+    /// Under which other policy its alert is believed once more; never when none.
+    #[serde(default, skip)]
+    pub again: Option<Again>,
+    /// Whether somebody who was told of it has to be told of its end.
+    #[serde(default, skip)]
+    pub owes: bool,
+}
+
+/// When an alert that led to an incident is believed once more, without firing anew.
+/// Nothing was done in that incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// Its policy was gone, or off: as soon as there is one.
+    Served,
+    /// It was escalated: under any policy but this version.
+    But(Digest),
 }
 
 impl From<&Incident> for IncidentRow {
@@ -133,7 +151,20 @@ impl From<&Incident> for IncidentRow {
             ended_at,
             reason,
             last_run_at: incident.last_run_at,
+            again: again(incident),
+            owes: incident.owes_end(),
         }
+    }
+}
+
+fn again(incident: &Incident) -> Option<Again> {
+    let Phase::Ended { end, .. } = &incident.phase else {
+        return None;
+    };
+    match end {
+        End::Cancelled if incident.gone => Some(Again::Served),
+        End::Escalated if incident.acted_at.is_none() => Some(Again::But(incident.plan.digest)),
+        _ => None,
     }
 }
 

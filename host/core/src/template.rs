@@ -237,6 +237,64 @@ pub fn render_map(
         .collect()
 }
 
+/// [`render_map`] with what fits, and what is left out because it does not: the place of
+/// each, and why.
+pub fn render_fitting(
+    map: &serde_json::Map<String, serde_json::Value>,
+    context: &Context,
+) -> (serde_json::Map<String, serde_json::Value>, Vec<String>) {
+    let mut left_out = Vec::new();
+    let map = fitting_map(map, context, "", &mut left_out);
+    (map, left_out)
+}
+
+fn fitting_map(
+    map: &serde_json::Map<String, serde_json::Value>,
+    context: &Context,
+    at: &str,
+    left_out: &mut Vec<String>,
+) -> serde_json::Map<String, serde_json::Value> {
+    let mut fitting = serde_json::Map::new();
+    for (key, value) in map {
+        let at = if at.is_empty() {
+            key.clone()
+        } else {
+            format!("{at}.{key}")
+        };
+        if let Some(value) = fitting_value(value, context, &at, left_out) {
+            fitting.insert(key.clone(), value);
+        }
+    }
+    fitting
+}
+
+fn fitting_value(
+    value: &serde_json::Value,
+    context: &Context,
+    at: &str,
+    left_out: &mut Vec<String>,
+) -> Option<serde_json::Value> {
+    match value {
+        serde_json::Value::Object(map) => {
+            let map = fitting_map(map, context, at, left_out);
+            Some(serde_json::Value::Object(map))
+        }
+        serde_json::Value::Array(items) => {
+            let items = items
+                .iter()
+                .filter_map(|item| fitting_value(item, context, at, left_out));
+            Some(serde_json::Value::Array(items.collect()))
+        }
+        one => match render_value(one, context) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                left_out.push(format!("`{at}`: {error}"));
+                None
+            }
+        },
+    }
+}
+
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

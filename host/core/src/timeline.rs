@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::alert::Alert;
 use crate::capability::{CapabilityError, ContainerDetails, PlaybookReport, Response};
-use crate::event::{CallResult, Event, EventBody, Resource, RunMode, RunResult};
+use crate::event::{CallResult, Event, EventBody, Notice, Resource, RunMode, RunResult};
 use crate::id::RunId;
 use crate::incident::{FoldError, Incident, Phase, Rung};
 
@@ -34,7 +34,11 @@ pub fn timeline(events: &[Event]) -> Result<(Incident, Vec<Entry>), FoldError> {
     for event in rest {
         let before = incident.phase.clone();
         incident.apply(event);
-        entries.push(entry(event));
+        let mut told = entry(event);
+        if let Some(text) = would(&before, event) {
+            told.text = text;
+        }
+        entries.push(told);
         if incident.phase != before {
             entries.extend(phase_entry(&incident.phase, event.at));
         }
@@ -45,6 +49,10 @@ pub fn timeline(events: &[Event]) -> Result<(Incident, Vec<Entry>), FoldError> {
 /// What a person has to know who is told of an incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Briefing {
+    /// What a person is told of.
+    pub notice: Notice,
+    /// What they can type, beside what shows everything.
+    pub command: Option<String>,
     /// Why a person has to look.
     pub reason: String,
     /// What happened so far, a line each.
@@ -67,8 +75,21 @@ pub fn briefing(events: &[Event], run: RunId) -> Result<Option<Briefing>, FoldEr
         return Ok(None);
     };
     let (incident, entries) = timeline(before)?;
-    let Phase::Escalating { reason, .. } = incident.phase else {
-        return Ok(None);
+    let (notice, reason) = match (&incident.phase, &incident.telling) {
+        (
+            Phase::Escalating {
+                reason, run: None, ..
+            },
+            _,
+        ) => (Notice::Escalation, reason.clone()),
+        (_, Some(telling)) if telling.run.is_none() => (telling.notice, telling.reason.clone()),
+        _ => return Ok(None),
+    };
+    let command = match &incident.phase {
+        Phase::AwaitingApproval { plan, .. } if notice == Notice::Approval => {
+            Some(incident.approve_command(*plan))
+        }
+        _ => None,
     };
     let lines: Vec<_> = entries
         .iter()
@@ -83,7 +104,21 @@ pub fn briefing(events: &[Event], run: RunId) -> Result<Option<Briefing>, FoldEr
     while !text.is_char_boundary(from) {
         from += 1;
     }
+    let left_out = incident
+        .plan
+        .escalate
+        .as_ref()
+        .map(|escalate| &escalate.left_out);
+    let reason = match left_out {
+        Some(left_out) if !left_out.is_empty() => format!(
+            "{reason} (of the policy's `escalate` was left out, because it does not fit the alert: {})",
+            left_out.join("; ")
+        ),
+        _ => reason,
+    };
     Ok(Some(Briefing {
+        notice,
+        command,
         reason,
         timeline: text.get(from..).unwrap_or_default().to_owned(),
     }))
@@ -93,8 +128,37 @@ impl Briefing {
     /// Writes it into the alert that the plugin is given, as annotations.
     pub fn annotate(self, alert: &mut Alert) {
         let annotations = &mut alert.annotations;
+        // Nobody but sentinel says these.
+        annotations.remove("sentinel_notice");
+        annotations.remove("sentinel_command");
+        // What tells of an escalation is given what it always was.
+        if self.notice != Notice::Escalation {
+            let notice = self.notice.as_str().to_owned();
+            annotations.insert("sentinel_notice".to_owned(), notice);
+        }
+        if let Some(command) = self.command {
+            annotations.insert("sentinel_command".to_owned(), command);
+        }
         annotations.insert("sentinel_reason".to_owned(), self.reason);
         annotations.insert("sentinel_timeline".to_owned(), self.timeline);
+    }
+}
+
+/// What a dry run says that it did is what it would have done.
+fn would(before: &Phase, event: &Event) -> Option<String> {
+    match (&event.body, before) {
+        (
+            EventBody::RunEnded {
+                run,
+                result: RunResult::Changed { message } | RunResult::Unchanged { message },
+            },
+            Phase::Running {
+                run: current,
+                mode: RunMode::Dry,
+                ..
+            },
+        ) if run == current => Some(format!("dry run {run} is over; it would say: {message}")),
+        _ => None,
     }
 }
 
@@ -246,15 +310,26 @@ fn entry(event: &Event) -> Entry {
         EventBody::ApprovalDenied { plan, by, reason } => {
             format!("plan {} denied by {by}: {reason}", plan.short())
         }
-        EventBody::ApprovalExpired { plan } => format!(
-            "nobody approved plan {} in time, which counts as denied",
-            plan.short()
-        ),
+        EventBody::ApprovalExpired { plan } => {
+            format!("nobody approved plan {} in time", plan.short())
+        }
         EventBody::Suppressed { guard, reason } => {
             format!("suppressed by {}: {reason}", guard.as_str())
         }
         EventBody::Cancelled { by, reason } => format!("cancelled by {by}: {reason}"),
         EventBody::Expired => "no word of its alerts came for too long".to_owned(),
+        EventBody::PolicyChanged { plan } => format!(
+            "now under the policy as it is: {} {}, mode {}",
+            plan.policy,
+            plan.digest.short(),
+            plan.mode.as_str()
+        ),
+        EventBody::PolicyGone { reason }
+        | EventBody::Again { reason, .. }
+        | EventBody::HeldLong { reason }
+        | EventBody::EndForgone { reason } => reason.clone(),
+        EventBody::Mended { by } => format!("incident {by} healed it"),
+        EventBody::Untold { reason, .. } => format!("nobody was told: {reason}"),
         EventBody::RunEnded { run, result } => format!("run {run} {}", ending(result)),
         EventBody::RunInterrupted { run } => {
             format!("run {run} was cut off by the end of sentinel")

@@ -380,6 +380,8 @@ fn who_is_told_is_told_what_happened_before() {
         params: serde_json::Map::new(),
         timeout: Duration::from_secs(10),
         attempts: 1,
+        held_after: None,
+        left_out: Vec::new(),
     });
     let mut shell = Shell::new(plan);
     shell.apply(EventBody::GuardsPassed);

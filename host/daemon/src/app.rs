@@ -412,7 +412,7 @@ fn driver(
 }
 
 /// What changes what serves.
-fn reloader(running: &Running, base: &Base) -> Result<Reloader, StartError> {
+fn reloader(running: &Running, base: &Base, engine: EngineHandle) -> Result<Reloader, StartError> {
     let config = running.load();
     // A connection of its own: runs that are played again are long to read.
     let reader = Arc::new(Reader::open(&config.data_dir)?);
@@ -430,6 +430,7 @@ fn reloader(running: &Running, base: &Base) -> Result<Reloader, StartError> {
         journal: base.journal.clone(),
         kept: reader,
         metrics: base.metrics.clone(),
+        engine,
     })
 }
 
@@ -440,7 +441,8 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
     let signals = signals(stopping.clone(), abandon.clone())?;
     let base = Base::new(&config).await?;
     let running: Running = Arc::new(ArcSwap::from_pointee(config.clone()));
-    let reloader = reloader(&running, &base)?;
+    let (handle, inputs) = engine::channel();
+    let reloader = reloader(&running, &base, handle.clone())?;
     reloader
         .start(&base.reader)
         .await
@@ -450,7 +452,6 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
         })?;
 
     let switch = Arc::new(switch(&settings(&config), &base)?);
-    let (handle, inputs) = engine::channel();
     let effects = TaskTracker::new();
     let (requests, reload_requests) = mpsc::unbounded_channel();
     let engine = driver(

@@ -8,7 +8,7 @@ use sentinel_core::incident::End;
 use sentinel_core::record::{History, HistoryError, IncidentRow, PastEffect, Standing};
 
 use crate::ReadError;
-use crate::query::{Reader, incident_row, moment};
+use crate::query::{Reader, again_of, incident_row, moment};
 
 impl From<ReadError> for HistoryError {
     fn from(error: ReadError) -> Self {
@@ -29,7 +29,8 @@ impl History for Reader {
     ) -> Result<Option<IncidentRow>, HistoryError> {
         self.connection()
             .prepare_cached(
-                "SELECT i.id, policy, target, alert, state, opened_at, ended_at, reason, last_run_at
+                "SELECT i.id, policy, target, alert, state, opened_at, ended_at, reason, last_run_at,
+                        again
                  FROM episodes e JOIN incidents i ON i.id = e.incident
                  WHERE e.source = ?1 AND e.fingerprint = ?2 AND e.starts_at = ?3
                    AND i.policy = ?4 AND i.target = ?5
@@ -45,7 +46,13 @@ impl History for Reader {
                             policy.as_str(),
                             target.to_string(),
                         ],
-                        incident_row,
+                        |row| {
+                            let again: Option<String> = row.get(9)?;
+                            Ok(IncidentRow {
+                                again: again.as_deref().and_then(again_of),
+                                ..incident_row(row)?
+                            })
+                        },
                     )
                     .optional()
             })

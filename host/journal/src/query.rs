@@ -10,7 +10,7 @@ use sentinel_core::alert::{Alert, Episode};
 use sentinel_core::control::ControlEvent;
 use sentinel_core::event::Event;
 use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, RunId};
-use sentinel_core::record::{Accepted, IncidentRow, Recovered};
+use sentinel_core::record::{Accepted, Again, IncidentRow, Recovered};
 use serde::{Deserialize, Serialize};
 
 use crate::writer::FILE;
@@ -255,14 +255,18 @@ pub(crate) fn recover(connection: &Connection) -> Result<Recovered, OpenError> {
             error.into(),
         )),
     };
-    let open: Vec<i64> = connection
-        .prepare("SELECT id FROM incidents WHERE ended_at IS NULL ORDER BY id")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let open = open
-        .into_iter()
-        .map(|number| events(connection, id(number)).map_err(unreadable))
-        .collect::<Result<_, _>>()?;
+    let of = |sql: &str| -> Result<Vec<Vec<Event>>, OpenError> {
+        let numbers: Vec<i64> = connection
+            .prepare(sql)?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let events = numbers
+            .into_iter()
+            .map(|number| events(connection, id(number)).map_err(unreadable));
+        events.collect()
+    };
+    let open = of("SELECT id FROM incidents WHERE ended_at IS NULL ORDER BY id")?;
+    let owing = of("SELECT id FROM incidents WHERE owes = 1 ORDER BY id")?;
     let inbox: Vec<InboxRow> = connection
         .prepare(
             "SELECT i.seq, a.body, i.received_at, i.repeat
@@ -280,6 +284,7 @@ pub(crate) fn recover(connection: &Connection) -> Result<Recovered, OpenError> {
         })?;
     Ok(Recovered {
         open,
+        owing,
         inbox,
         controls: controls(connection).map_err(unreadable)?,
         last_incident: u64::try_from(last).unwrap_or_default(),
@@ -334,8 +339,28 @@ pub(crate) fn incident_row(row: &Row<'_>) -> rusqlite::Result<IncidentRow> {
         ended_at: row.get::<_, Option<i64>>(6)?.map(moment),
         reason: row.get(7)?,
         last_run_at: row.get::<_, Option<i64>>(8)?.map(moment),
+        // What lists show is in older files too, and these are not.
+        again: None,
+        owes: false,
     })
 }
+
+/// When an incident's alert is believed once more, as SQLite keeps it.
+pub(crate) fn again(again: Again) -> String {
+    match again {
+        Again::Served => SERVED.to_owned(),
+        Again::But(digest) => digest.to_string(),
+    }
+}
+
+pub(crate) fn again_of(text: &str) -> Option<Again> {
+    if text == SERVED {
+        return Some(Again::Served);
+    }
+    text.parse().ok().map(Again::But)
+}
+
+const SERVED: &str = "served";
 
 /// An incident's number as SQLite keeps it.
 pub(crate) fn number(id: IncidentId) -> i64 {

@@ -150,6 +150,14 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (policy, plugin, key)
     ) STRICT, WITHOUT ROWID;
     ",
+    "
+    -- When an alert that led to an incident is believed once more: `served`, or under
+    -- any policy but the version with this digest. What an older version left says never.
+    ALTER TABLE incidents ADD COLUMN again TEXT;
+    -- Whether somebody who was told of it has to be told of its end.
+    ALTER TABLE incidents ADD COLUMN owes INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX incidents_owing ON incidents (id) WHERE owes = 1;
+    ",
 ];
 
 /// The newest schema that this program knows.

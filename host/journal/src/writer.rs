@@ -715,11 +715,13 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
     }
     let mut incident_row = transaction.prepare_cached(
         "INSERT INTO incidents
-             (id, policy, target, alert, state, opened_at, ended_at, reason, last_run_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             (id, policy, target, alert, state, opened_at, ended_at, reason, last_run_at,
+              again, owes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
          ON CONFLICT (id) DO UPDATE
              SET state = excluded.state, ended_at = excluded.ended_at,
-                 reason = excluded.reason, last_run_at = excluded.last_run_at",
+                 reason = excluded.reason, last_run_at = excluded.last_run_at,
+                 again = excluded.again, owes = excluded.owes",
     )?;
     for row in &append.incidents {
         incident_row.execute(params![
@@ -732,6 +734,8 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
             row.ended_at.map(Timestamp::as_microsecond),
             row.reason,
             row.last_run_at.map(Timestamp::as_microsecond),
+            row.again.map(query::again),
+            row.owes,
         ])?;
     }
     let mut episode_row = transaction.prepare_cached(

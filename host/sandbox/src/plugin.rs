@@ -10,7 +10,7 @@ use jsonschema::{Draft, PatternOptions, Validator};
 use sentinel_core::event::LogLevel;
 use sentinel_core::grant::Import;
 use sentinel_core::id::{Digest, NameError, PluginName};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use sentinel_core::policy::ParamError;
 
@@ -237,6 +237,36 @@ impl Plugin {
                 message: error.to_string(),
             })
             .collect()
+    }
+
+    /// What of `params` the plugin takes, and what is still wrong after the others are left
+    /// out. For what tells a person, who is better told less than nothing: a value that an
+    /// alert filled in must not keep people from hearing of it.
+    #[must_use]
+    pub fn fitting_params(
+        &self,
+        params: &Map<String, Value>,
+    ) -> (Map<String, Value>, Vec<ParamError>) {
+        let wrong = self.validate_params(&Value::Object(params.clone()));
+        if wrong.is_empty() {
+            return (params.clone(), wrong);
+        }
+        let of = |error: &ParamError| {
+            error
+                .path
+                .trim_start_matches('/')
+                .split('/')
+                .next()
+                .map(str::to_owned)
+        };
+        let bad: BTreeSet<String> = wrong.iter().filter_map(of).collect();
+        let fitting: Map<String, Value> = params
+            .iter()
+            .filter(|(key, _)| !bad.contains(*key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let wrong = self.validate_params(&Value::Object(fitting.clone()));
+        (fitting, wrong)
     }
 
     pub(crate) fn pre(&self) -> &RemediationPre<Guest> {

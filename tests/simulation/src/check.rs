@@ -92,6 +92,9 @@ pub mod invariant {
     pub const HELD: &str = "nothing is held for nothing";
     pub const END: &str = "every incident comes to an end";
     pub const PANIC: &str = "the engine does not panic";
+    pub const POLICY: &str = "what has not begun to act is under the policy as it is";
+    pub const TOLD: &str =
+        "whoever cannot be healed, a person hears of, or the record says that nobody could be told";
     pub const EXECUTOR: &str = "the engine asks for what can be done";
 }
 
@@ -126,6 +129,10 @@ struct Track {
     interruptions: u32,
     // Whether an effect of one of its steps began.
     acted: bool,
+    // Whether the record says that nobody was told.
+    untold: bool,
+    // Whether its policy did not want to do anything any more.
+    gone: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +150,10 @@ struct Run {
     live: bool,
     calls: BTreeMap<u32, Call>,
     planned: Vec<PlannedEffect>,
+    // It tells a person beside what its incident does.
+    beside: bool,
+    // It was under a policy that has changed since.
+    before: bool,
 }
 
 #[derive(Debug, Default)]
@@ -265,6 +276,7 @@ impl Checker {
         for event in &append.events {
             self.event(event, Some(given))?;
         }
+        self.somebody_hears(append)?;
         self.nothing_lost(append, deferred, given)?;
         for one in &given.accepted {
             // Also one that waits for room: some of its policies may have had room.
@@ -323,7 +335,8 @@ impl Checker {
             EventBody::EffectBegan {
                 run, call, request, ..
             } => {
-                ensure(!over, invariant::OVER, || {
+                let beside = track.runs.get(&run.number).is_some_and(|run| run.beside);
+                ensure(!over || beside, invariant::OVER, || {
                     format!("run {run} begins {}", request.summary())
                 })?;
                 self.effect_began(event, (*run, *call))?;
@@ -375,6 +388,13 @@ impl Checker {
         }
         let last_seq = given.map_or(u64::MAX, |given| given.last_seq);
         let told_end = self.told_end(&episode, last_seq);
+        let policy = given.and_then(|given| given.policies.get(&plan.policy));
+        let names = policy.map(|policy| policy.escalate.is_some());
+        ensure(
+            names.is_none_or(|names| names == plan.escalate.is_some()),
+            invariant::TOLD,
+            || format!("incident {} forgets whom its policy tells", event.incident),
+        )?;
         let told = |what: &str| {
             format!(
                 "incident {} opens for {} at {} on {target}: {what}",
@@ -391,7 +411,8 @@ impl Checker {
         let known = earlier_ones().find(|track| track.episodes.contains(&episode));
         let mut only_tell = false;
         if let Some(known) = known {
-            let believed = told_end.is_some_and(|end| end > known.folded.opened_at);
+            let believed = told_end.is_some_and(|end| end > known.folded.opened_at)
+                || known.believed_under(plan.digest);
             if let (false, Phase::Ended { end, at, .. }) = (believed, &known.folded.phase) {
                 let patience = plan.guards.cooldown + plan.verify.within;
                 only_tell = *end == End::Healed && folded.opened_at > later(*at, patience);
@@ -418,6 +439,8 @@ impl Checker {
             plan: None,
             interruptions: 0,
             acted: false,
+            untold: false,
+            gone: false,
         };
         self.tracks.insert(event.incident, track);
         Ok(())
@@ -457,12 +480,20 @@ impl Checker {
             return Ok(());
         };
         let track = &self.tracks[&event.incident];
-        ensure(!over, invariant::OVER, || format!("run {run} starts"))?;
+        let beside = track.tells_beside(*step);
+        ensure(!over || beside, invariant::OVER, || {
+            format!("run {run} starts")
+        })?;
+        // One that tells a person may be under way beside one that acts.
+        let mut live = track.runs.values().filter(|run| run.live);
         ensure(
-            track.runs.len() as u32 + 1 == run.number && !track.runs.values().any(|run| run.live),
+            track.runs.len() as u32 + 1 == run.number && !live.any(|run| run.beside == beside),
             invariant::RECORD,
             || format!("run {run} starts out of order"),
         )?;
+        if beside {
+            return Ok(());
+        }
         if *step > 0 {
             self.may_start(event, track, given, true)?;
             let right = match track.folded.plan.mode {
@@ -492,6 +523,9 @@ impl Checker {
             let detail = format!("run {id}.{number} goes on, and never began");
             return Err(violation(invariant::RECORD, detail));
         };
+        if run.beside {
+            return Ok(());
+        }
         if run.live {
             ensure(
                 track.interruptions + 1 < MAX_INTERRUPTIONS,
@@ -606,8 +640,8 @@ impl Checker {
     fn holder(&self, target: &Target, but: IncidentId) -> Option<IncidentId> {
         let holds = |track: &&Track| {
             let incident = &track.folded;
-            let begun =
-                incident.plan.mode != Mode::Shadow && track.runs.values().any(|run| run.step > 0);
+            let begun = incident.plan.mode != Mode::Shadow
+                && track.runs.values().any(|run| run.step > 0 && !run.before);
             begun
                 && incident.id != but
                 && incident.target == *target
@@ -737,7 +771,7 @@ impl Checker {
             .values()
             .filter(|track| !track.folded.ended() && track.folded.id != id)
             .flat_map(|track| track.runs.values().map(move |run| (track, run)))
-            .filter(|(_, run)| run.live)
+            .filter(|(_, run)| run.live && !run.beside)
             .collect();
         let share = |places: u32| match Priority::of(&incident.alert) {
             Priority::Urgent => places as usize,
@@ -870,6 +904,26 @@ impl Checker {
                 )
             },
         )
+    }
+
+    /// Whose incidents ended `escalated`.
+    fn somebody_hears(&self, append: &Append) -> Checked {
+        let touched: BTreeSet<_> = append.events.iter().map(|event| event.incident).collect();
+        for track in touched.iter().filter_map(|id| self.tracks.get(id)) {
+            let Phase::Ended {
+                end: End::Escalated,
+                reason,
+                ..
+            } = &track.folded.phase
+            else {
+                continue;
+            };
+            let tried = track.runs.values().any(|run| run.step == 0);
+            ensure(tried || track.untold, invariant::TOLD, || {
+                format!("incident {} is escalated ({reason})", track.folded.id)
+            })?;
+        }
+        Ok(())
     }
 
     fn nothing_lost(&self, append: &Append, deferred: &[Accepted], given: &Given) -> Checked {
@@ -1034,6 +1088,29 @@ impl Checker {
         Ok(())
     }
 
+    /// What has not begun to act is under the policies as they are, after a turn that was
+    /// made with them.
+    pub fn under_policies(&self, engine: &Engine, policies: &PolicySet) -> Checked {
+        for incident in engine
+            .incidents()
+            .filter(|incident| incident.waits_to_begin())
+        {
+            let policy = policies.get(&incident.plan.policy);
+            let now = policy.filter(|policy| policy.mode != Mode::Off);
+            ensure(
+                now.is_some_and(|policy| policy.digest == incident.plan.digest),
+                invariant::POLICY,
+                || {
+                    format!(
+                        "incident {} is {:?} under policy {} as it was",
+                        incident.id, incident.phase, incident.plan.policy
+                    )
+                },
+            )?;
+        }
+        Ok(())
+    }
+
     /// The incidents that have not ended.
     pub fn open(&self) -> impl Iterator<Item = &Incident> {
         self.tracks
@@ -1068,6 +1145,25 @@ impl Switches {
 }
 
 impl Track {
+    /// Whether a run of `step` that starts now tells a person beside what the incident does.
+    fn tells_beside(&self, step: u32) -> bool {
+        step == 0 && !matches!(self.folded.phase, Phase::Escalating { run: None, .. })
+    }
+
+    /// Whether the episode that it was for is believed once more, under a policy of this
+    /// version: nothing was done, and the policy is another one, or is there again.
+    fn believed_under(&self, digest: Digest) -> bool {
+        let escalated = matches!(
+            self.folded.phase,
+            Phase::Ended {
+                end: End::Escalated,
+                ..
+            }
+        );
+        let other = self.folded.plan.digest != digest;
+        self.gone || (escalated && !self.acted && other)
+    }
+
     /// Whether the plan of a rung is approved, and was not carried out yet.
     fn approved(&self, step: u32, attempt: u32) -> Checked {
         let id = self.folded.id;
@@ -1111,7 +1207,10 @@ impl Track {
                 {
                     plan.used = true;
                 }
+                let beside = self.tells_beside(*step);
                 let started = Run {
+                    beside,
+                    before: false,
                     step: *step,
                     attempt: *attempt,
                     mode: *mode,
@@ -1124,7 +1223,7 @@ impl Track {
             }
             EventBody::RunResumed { run } => {
                 if let Some(known) = self.runs.get_mut(&run.number) {
-                    self.interruptions += u32::from(known.live);
+                    self.interruptions += u32::from(known.live && !known.beside);
                     known.live = true;
                 }
             }
@@ -1154,6 +1253,14 @@ impl Track {
                     known.planned.push(effect.clone());
                 }
             }
+            EventBody::Untold { .. } => self.untold = true,
+            EventBody::PolicyChanged { .. } => {
+                self.plan = None;
+                for run in self.runs.values_mut() {
+                    run.before = true;
+                }
+            }
+            EventBody::PolicyGone { .. } => self.gone = true,
             EventBody::Approved { plan, by } => {
                 let requester = self.alert.annotations.get("requested_by");
                 if let Some(known) = self.plan.as_mut().filter(|known| known.digest == *plan)

@@ -152,6 +152,12 @@ impl Journal {
                 .filter(|kept| kept.row.as_ref().is_none_or(|row| row.ended_at.is_none()))
                 .map(|kept| kept.events.clone())
                 .collect(),
+            owing: self
+                .incidents
+                .values()
+                .filter(|kept| kept.row.as_ref().is_some_and(|row| row.owes))
+                .map(|kept| kept.events.clone())
+                .collect(),
             inbox: self.inbox.values().cloned().collect(),
             controls: self.controls.clone(),
             last_incident: self.incidents.keys().next_back().map_or(0, |id| id.0),

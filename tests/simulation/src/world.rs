@@ -124,6 +124,8 @@ struct Daemon {
     unknown: BTreeMap<IncidentId, u32>,
     next_turn: Option<i64>,
     stopping: bool,
+    // Whether the engine was told of the policies that serve.
+    told_of_policies: bool,
 }
 
 struct Pending {
@@ -497,7 +499,14 @@ impl<'a> World<'a> {
                 self.checker.clock_set(by);
                 self.wake();
             }
-            What::Policies { set } => self.policies = policy_set(set),
+            What::Policies { set } => {
+                self.policies = policy_set(set);
+                if let Some(daemon) = &mut self.daemon {
+                    daemon.told_of_policies = false;
+                    daemon.inputs.push_back(Input::PoliciesChanged);
+                }
+                self.wake();
+            }
             What::PluginGone { plugin, lasts } => {
                 self.gone.insert(plugin, self.now + micros(lasts));
             }
@@ -782,6 +791,7 @@ impl<'a> World<'a> {
             unknown: BTreeMap::new(),
             next_turn: None,
             stopping: false,
+            told_of_policies: true,
         });
         self.at(self.now, Task::Commit);
         Ok(())
@@ -863,6 +873,7 @@ impl<'a> World<'a> {
                         }
                     }
                 }
+                Input::PoliciesChanged => daemon.told_of_policies = true,
                 Input::Fleet { fleet, members } => {
                     let asked = daemon.asked.iter().position(|asked| asked == fleet);
                     asked.map(|index| daemon.asked.remove(index));
@@ -950,6 +961,10 @@ impl<'a> World<'a> {
         if let Some(daemon) = self.daemon.as_ref().filter(|daemon| !daemon.stopping) {
             self.checker
                 .waits(&daemon.engine, &daemon.asked, given.at)?;
+            if daemon.told_of_policies {
+                self.checker
+                    .under_policies(&daemon.engine, &self.policies)?;
+            }
         }
         self.wake();
         Ok(())

@@ -162,7 +162,8 @@ impl Engine {
             (News::StillFiring(reason), _) | (News::Episode, Some(reason)) => {
                 Course::Escalates { reason }
             }
-            (News::Episode, None) => Course::Opens,
+            (News::Again(_, _), Some(reason)) => Course::Escalates { reason },
+            (News::Episode | News::Again(_, _), None) => Course::Opens,
         };
         let opened = Event {
             at: context.now,

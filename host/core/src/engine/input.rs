@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{HistoryError, Member, Operator, OperatorError, Settings};
 use crate::alert::Alert;
-use crate::event::{Event, Guard, PlannedEffect, RunMode, RunResult, StopCause};
+use crate::event::{Event, Guard, Notice, PlannedEffect, RunMode, RunResult, Silence, StopCause};
 use crate::guard::settings::Fleet;
 use crate::id::{Digest, IncidentId, PluginName, PluginRef, PolicyName, RunId, Target};
 use crate::incident::{FoldError, Incident, OnInterrupt, Plan, Rung, VerifyCheck};
@@ -49,6 +49,8 @@ pub enum Input {
         /// Its members, or why they are not known.
         members: Result<Vec<Member>, String>,
     },
+    /// Other policies serve from now on.
+    PoliciesChanged,
     /// The settings are others from now on.
     Settings(Box<Settings>),
     /// An operator wants something.
@@ -170,6 +172,29 @@ pub enum Note {
     },
     /// An incident ended.
     Ended(Box<Incident>),
+    /// A person had to hear of an incident, and nobody was told.
+    Untold {
+        incident: Box<Incident>,
+        why: Silence,
+        reason: String,
+    },
+    /// A plan began to wait for approval.
+    Waits {
+        incident: Box<Incident>,
+        plan: Digest,
+        until: Timestamp,
+    },
+    /// An open incident is under another version of its policy, or under none.
+    PolicyChanged {
+        incident: Box<Incident>,
+        what: String,
+    },
+    /// A person is being told of something beside an escalation.
+    Tells {
+        incident: IncidentId,
+        notice: Notice,
+        reason: String,
+    },
     /// A notification was news for an open incident.
     Seen {
         incident: IncidentId,

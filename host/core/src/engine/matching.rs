@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::alert::Alert;
-use crate::grant::Grants;
-use crate::id::Target;
+use crate::id::{IncidentId, Target};
 use crate::incident::{Plan, PlannedVerify, VerifyCheck};
+use crate::mutation::{Mutation, active};
 use crate::policy::{Policy, PolicySet};
 
 /// A policy that an alert matches.
@@ -17,6 +17,8 @@ pub(super) struct Matched {
     pub(super) target: Target,
     /// Why it cannot: its templates do not fit the alert.
     pub(super) refused: Option<String>,
+    /// The incident that the alert led to before, and why it is believed again.
+    pub(super) again: Option<(IncidentId, String)>,
 }
 
 /// What each policy that acts on `alert` would do, in the order in which the
@@ -38,17 +40,20 @@ pub(super) fn matched(policy: &Policy, alert: &Alert) -> Option<Matched> {
             plan,
             target,
             refused: None,
+            again: None,
         },
         Err(error) => Matched {
-            plan: empty(policy),
+            plan: empty(policy, alert),
             target: nowhere(policy, alert)?,
             refused: Some(format!("the policy does not fit the alert: {error}")),
+            again: None,
         },
     })
 }
 
-/// A plan that does nothing: its incident goes straight to a person.
-fn empty(policy: &Policy) -> Plan {
+/// A plan that does nothing: its incident goes straight to a person, who is told as the
+/// policy says.
+fn empty(policy: &Policy, alert: &Alert) -> Plan {
     Plan {
         policy: policy.name.clone(),
         digest: policy.digest,
@@ -59,12 +64,15 @@ fn empty(policy: &Policy) -> Plan {
             every: Duration::ZERO,
         },
         guards: policy.guards.clone(),
-        grants: Grants::default(),
+        // For what tells the person: there is no step.
+        grants: policy.grants.clone(),
         mode: policy.mode,
         approval: policy.approval,
         ttl: policy.ttl,
         evidence: 0,
-        escalate: None,
+        escalate: policy
+            .escalation(alert)
+            .filter(|_| !active(Mutation::MisfitTellsNobody)),
     }
 }
 

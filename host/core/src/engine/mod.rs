@@ -18,7 +18,9 @@ mod matching;
 mod news;
 mod operator;
 mod places;
+mod policy;
 mod settings;
+mod tell;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -33,13 +35,15 @@ use self::news::{News, news, overtaken};
 pub use self::operator::{Operator, OperatorError};
 use self::places::Places;
 pub use self::settings::Settings;
+use self::tell::Tells;
 use crate::alert::{AlertStatus, Episode};
 use crate::control::{ControlBody, ControlEvent, Controls, Scope};
-use crate::event::{Event, EventBody, FailureClass, RunMode, RunResult, StopCause};
+use crate::event::{Event, EventBody, FailureClass, Notice, RunMode, RunResult, StopCause};
 use crate::guard::limits::EffectWindows;
 use crate::id::{Digest, IncidentId, PolicyName, RunId, Target};
 use crate::incident::{
-    AlertKey, Command, End, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Rung, VerifyCheck,
+    AlertKey, Command, End, Hold, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Rung,
+    VerifyCheck,
 };
 use crate::mutation::{Mutation, active};
 use crate::record::{Accepted, HistoryError, IncidentRow, Recovered, Standing};
@@ -59,6 +63,14 @@ pub struct Engine {
     lock_waiters: HashMap<Target, BTreeSet<IncidentId>>,
     timers: BTreeSet<(Timestamp, IncidentId)>,
     places: Places,
+    // Who tells a person beside what it does.
+    tells: Tells,
+    // Those that have ended, and of whose end somebody is still to be told.
+    owing: BTreeMap<IncidentId, Incident>,
+    // Whose run goes on under a policy that has changed: looked at when it is over.
+    stale: BTreeSet<IncidentId>,
+    // Since when plans wait for approval.
+    waiting: BTreeMap<IncidentId, Timestamp>,
     controls: Controls,
     fleets: Fleets,
     // What this turn has and the journal does not have yet.
@@ -98,6 +110,10 @@ impl Engine {
     pub fn new(settings: Settings) -> Self {
         Self {
             places: Places::new(&settings),
+            tells: Tells::new(&settings),
+            owing: BTreeMap::new(),
+            stale: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             settings,
             incidents: BTreeMap::new(),
             by_target: HashMap::new(),
@@ -124,13 +140,19 @@ impl Engine {
         self.incidents.values()
     }
 
-    /// An open incident.
+    /// An incident that is open, or of whose end somebody is still to be told.
     #[must_use]
     pub fn incident(&self, id: IncidentId) -> Option<&Incident> {
-        self.incidents.get(&id)
+        self.incidents.get(&id).or_else(|| self.owing.get(&id))
     }
 
-    /// Which alerts of open incidents fire, and when the incident last had word of one.
+    /// How many plans wait for approval, and since when the one that waits longest does.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, Option<Timestamp>) {
+        (self.waiting.len(), self.waiting.values().min().copied())
+    }
+
+    /// Which alerts of open incidents fire, or of those that somebody was told of, and when the incident last had word of one.
     #[must_use]
     pub fn firing(&self) -> Vec<(Episode, Timestamp)> {
         let of_incident = |incident: &Incident| {
@@ -150,7 +172,8 @@ impl Engine {
                 })
                 .collect::<Vec<_>>()
         };
-        self.incidents.values().flat_map(of_incident).collect()
+        let all = self.incidents.values().chain(self.owing.values());
+        all.flat_map(of_incident).collect()
     }
 
     /// The stop switch and the storms.
@@ -162,9 +185,11 @@ impl Engine {
     /// Whether a run is under way.
     #[must_use]
     pub fn running(&self) -> bool {
-        self.incidents
-            .values()
-            .any(|incident| incident.cut_off().is_some())
+        !self.tells.idle()
+            || self
+                .incidents
+                .values()
+                .any(|incident| incident.cut_off().is_some())
     }
 
     /// Goes on with what an earlier daemon left; the first turn of all. Incidents that
@@ -201,9 +226,27 @@ impl Engine {
                 Err(error) => work.turn.notes.push(Note::Unreadable(error)),
             }
         }
+        for events in &recovered.owing {
+            match Incident::fold(events) {
+                Ok(incident) => self.owe(incident),
+                Err(error) => work.turn.notes.push(Note::Unreadable(error)),
+            }
+        }
         let ids: Vec<_> = self.incidents.keys().copied().collect();
         for id in ids {
-            self.go_on(&mut work, &context, id);
+            // The policy may have changed while nobody looked.
+            if !self.ask_policy(&mut work, &context, id) {
+                self.go_on(&mut work, &context, id);
+            }
+        }
+        let ids: Vec<_> = self
+            .incidents
+            .keys()
+            .chain(self.owing.keys())
+            .copied()
+            .collect();
+        for id in ids {
+            self.go_on_telling(&mut work, &context, id);
         }
         for accepted in recovered.inbox {
             // One that waited for room may have led to incidents of some of its policies.
@@ -280,7 +323,7 @@ impl Engine {
             Input::Accepted(accepted) => self.alert(work, context, accepted),
             // Already committed: folded in, and not written again.
             Input::Noted(event) => {
-                if let Some(incident) = self.incidents.get_mut(&event.incident) {
+                if let Some(incident) = self.known_mut(event.incident) {
                     incident.apply(&event);
                 }
             }
@@ -306,8 +349,10 @@ impl Engine {
                 result,
             } => self.verified(work, context, incident, deadline, result),
             Input::Fleet { fleet, members } => self.fleet_seen(work, context, &fleet, members),
+            Input::PoliciesChanged => self.policies_changed(work, context),
             Input::Settings(settings) => {
                 self.places.resize(&settings);
+                self.tells.resize(&settings);
                 self.settings = *settings;
                 // What held them may be gone.
                 self.ask_the_held(work, &Scope::All);
@@ -388,6 +433,10 @@ impl Engine {
             let Some(matched) = matched else { continue };
             let matched = match self.judge(work, context, accepted, &matched) {
                 News::Episode => matched,
+                News::Again(of, reason) => matching::Matched {
+                    again: Some((of, reason)),
+                    ..matched
+                },
                 News::StillFiring(reason) => matching::Matched {
                     refused: Some(reason),
                     ..matched
@@ -512,6 +561,9 @@ impl Engine {
         work.turn.append.episodes.push((episode, id));
         work.turn.append.events.push(event);
         work.touched.insert(id);
+        if let Some((of, reason)) = matched.again {
+            self.record(work, context, id, EventBody::Again { of, reason });
+        }
         if let Some(reason) = matched.refused {
             self.record(work, context, id, EventBody::Refused { reason });
         } else {
@@ -524,7 +576,7 @@ impl Engine {
     fn see(&mut self, work: &mut Work, context: &Context<'_>, id: IncidentId, accepted: &Accepted) {
         let episode = accepted.alert.episode();
         let status = accepted.alert.status;
-        let Some(incident) = self.incidents.get(&id) else {
+        let Some(incident) = self.incident(id) else {
             return;
         };
         let repeat = incident.knows(&episode, status);
@@ -558,7 +610,7 @@ impl Engine {
 
     /// Applies an event that happens now, and queues what follows from it.
     fn record(&mut self, work: &mut Work, context: &Context<'_>, id: IncidentId, body: EventBody) {
-        let Some(incident) = self.incidents.get_mut(&id) else {
+        let Some(incident) = self.known_mut(id) else {
             // An answer that came after the end.
             return;
         };
@@ -567,12 +619,38 @@ impl Engine {
             incident: id,
             body,
         };
+        let before = incident.untold.clone();
         let commands = incident.apply(&event);
         work.touched.insert(id);
         work.turn.append.events.push(event);
+        if let Some((at, why, reason)) = &incident.untold
+            && incident.untold != before
+        {
+            work.turn.append.events.push(Event {
+                at: *at,
+                incident: id,
+                body: EventBody::Untold {
+                    why: *why,
+                    reason: reason.clone(),
+                },
+            });
+            work.turn.notes.push(Note::Untold {
+                incident: Box::new(incident.clone()),
+                why: *why,
+                reason: reason.clone(),
+            });
+        }
         work.commands
             .extend(commands.into_iter().map(|command| (id, command)));
+        self.sync_telling(id);
         self.sync(work, id);
+    }
+
+    fn known_mut(&mut self, id: IncidentId) -> Option<&mut Incident> {
+        match self.incidents.get_mut(&id) {
+            Some(incident) => Some(incident),
+            None => self.owing.get_mut(&id),
+        }
     }
 
     /// Records something that is about no single incident.
@@ -592,6 +670,25 @@ impl Engine {
         };
         self.places.sync(incident);
         let target = incident.target.clone();
+        match incident.phase {
+            Phase::AwaitingApproval {
+                plan, since, until, ..
+            } => {
+                if self.waiting.insert(id, since) != Some(since) {
+                    work.turn.notes.push(Note::Waits {
+                        incident: Box::new(incident.clone()),
+                        plan,
+                        until,
+                    });
+                }
+            }
+            _ => {
+                self.waiting.remove(&id);
+            }
+        }
+        if self.stale.contains(&id) && incident.waits_to_begin() {
+            work.commands.push_back((id, Command::AskPolicy));
+        }
         if incident.holds_target() {
             self.locks.entry(target).or_insert(id);
         } else if self.locks.get(&target) == Some(&id) {
@@ -665,7 +762,13 @@ impl Engine {
             return;
         };
         match &incident.phase {
-            Phase::Held(_) => work.commands.push_back((id, Command::AskGuards)),
+            Phase::Held(hold) => {
+                if incident.told_at().is_some_and(|at| at <= context.now) {
+                    let reason = held_long(incident, hold);
+                    self.record(work, context, id, EventBody::HeldLong { reason });
+                }
+                work.commands.push_back((id, Command::AskGuards));
+            }
             Phase::BackingOff { .. } => self.record(work, context, id, EventBody::TimerFired),
             Phase::AwaitingApproval { plan, .. } => {
                 let plan = *plan;
@@ -689,6 +792,12 @@ impl Engine {
             while let Some((id, command)) = work.commands.pop_front() {
                 self.carry_out(work, context, id, command);
             }
+            if !context.stopping
+                && let Some(id) = self.tells.next()
+            {
+                self.start_telling(work, context, id);
+                continue;
+            }
             let Some(id) = self.places.next() else { break };
             let command = self
                 .incidents
@@ -711,8 +820,16 @@ impl Engine {
     ) {
         match command {
             // What was not begun is begun by the next daemon, which asks the guards anew.
-            Command::AskGuards | Command::StartRun { .. } | Command::ResumeRun { .. }
+            Command::AskGuards
+            | Command::StartRun { .. }
+            | Command::ResumeRun { .. }
+            | Command::AskPolicy
                 if context.stopping => {}
+            // Whoever waits to be told is taken from the queue.
+            Command::Tell => {}
+            Command::AskPolicy => {
+                self.ask_policy(work, context, id);
+            }
             Command::AskGuards => self.ask_guards(work, context, id),
             Command::StartRun { run, rung, mode } => self.start(work, context, run, rung, mode),
             Command::ResumeRun { run } => {
@@ -779,6 +896,22 @@ impl Engine {
             self.places.wait(incident);
             return;
         }
+        self.begin(work, context, run, rung, mode);
+    }
+
+    /// Begins a run, for whatever it is.
+    fn begin(
+        &mut self,
+        work: &mut Work,
+        context: &Context<'_>,
+        run: RunId,
+        rung: Rung,
+        mode: RunMode,
+    ) {
+        let id = run.incident;
+        let Some(incident) = self.incident(id) else {
+            return;
+        };
         let Some(plugin) = incident.plugin(rung.step).cloned() else {
             return;
         };
@@ -851,6 +984,23 @@ impl Engine {
         } else {
             None
         };
+        self.resume(work, context, run, rung, mode, stop);
+    }
+
+    /// Lets a run go on, for whatever it is; `stop` is why it is to end all the same.
+    fn resume(
+        &mut self,
+        work: &mut Work,
+        context: &Context<'_>,
+        run: RunId,
+        rung: Rung,
+        mode: RunMode,
+        stop: Option<StopCause>,
+    ) {
+        let id = run.incident;
+        let Some(incident) = self.incident(id) else {
+            return;
+        };
         // The executor finds the version that acted in the run's own events.
         let order = self.order(run, rung, mode, incident.plan.digest, true);
         self.record(work, context, id, EventBody::RunResumed { run });
@@ -873,15 +1023,18 @@ impl Engine {
         digest: Digest,
         resume: bool,
     ) -> Option<Order> {
-        let incident = self.incidents.get(&run.incident)?;
+        let incident = self.incident(run.incident)?;
         let plugin = incident.plugin(rung.step)?.name.clone();
         let (params, timeout, on_interrupt) = if rung.step == 0 {
             let escalate = incident.plan.escalate.as_ref()?;
             (
                 escalate.params.clone(),
                 escalate.timeout,
-                // To be told twice is better than not at all.
-                OnInterrupt::Rerun,
+                // To be told twice is better than not at all; but for an end.
+                match &incident.telling {
+                    Some(telling) if telling.notice == Notice::End => OnInterrupt::Escalate,
+                    _ => OnInterrupt::Rerun,
+                },
             )
         } else {
             let step = incident.step(rung.step)?;
@@ -962,14 +1115,18 @@ impl Engine {
     /// Makes the turn ready to be committed, and takes incidents that have ended out.
     fn finish(&mut self, mut work: Work, context: &Context<'_>) -> Turn {
         self.settle(&mut work, context);
+        self.tell_of_mended(&mut work, context);
         for id in std::mem::take(&mut work.touched) {
-            let Some(incident) = self.incidents.get(&id) else {
+            let Some(incident) = self.incident(id) else {
                 continue;
             };
             let row = IncidentRow::from(incident);
             work.turn.append.incidents.push(row);
-            if incident.ended() {
+            let (ended, owes) = (incident.ended(), incident.owes_end());
+            if ended && self.incidents.contains_key(&id) {
                 self.forget(&mut work.turn, id);
+            } else if !owes {
+                self.quit(id);
             }
         }
         work.turn
@@ -981,6 +1138,8 @@ impl Engine {
             return;
         };
         self.places.forget(id);
+        self.stale.remove(&id);
+        self.waiting.remove(&id);
         turn.actions.push(Action::Forget(id));
         let key = (incident.plan.policy.clone(), incident.target.clone());
         if self.by_target.get(&key) == Some(&id) {
@@ -992,16 +1151,41 @@ impl Engine {
                 self.lock_waiters.remove(&incident.target);
             }
         }
+        turn.notes.push(Note::Ended(Box::new(incident.clone())));
+        if incident.owes_end() {
+            self.owing.insert(id, incident);
+        } else {
+            self.unlist(&incident);
+        }
+    }
+
+    /// An alert of it is nothing to it any more.
+    fn unlist(&mut self, incident: &Incident) {
         for key in incident.alerts.keys() {
             if let Some(ids) = self.by_alert.get_mut(key) {
-                ids.remove(&id);
+                ids.remove(&incident.id);
                 if ids.is_empty() {
                     self.by_alert.remove(key);
                 }
             }
         }
-        turn.notes.push(Note::Ended(Box::new(incident)));
     }
+}
+
+/// Why a person is told of an incident that a guard holds.
+fn held_long(incident: &Incident, hold: &Hold) -> String {
+    let (since, reason) = match &incident.held {
+        Some((since, reason)) => (*since, reason.as_str()),
+        None => (incident.opened_at, ""),
+    };
+    let until = match hold.until {
+        Some(until) => format!(" until {until}"),
+        None => String::new(),
+    };
+    format!(
+        "nothing is done while the alert fires: held back since {since}, now by {}{until}: {reason}",
+        hold.guard.as_str()
+    )
 }
 
 fn stop_message(cause: StopCause) -> &'static str {

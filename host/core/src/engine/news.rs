@@ -1,7 +1,8 @@
 //! Whether a firing notification is news.
 
+use crate::id::IncidentId;
 use crate::incident::{End, Plan, is_late, later};
-use crate::record::IncidentRow;
+use crate::record::{Again, IncidentRow};
 use jiff::Timestamp;
 
 /// What a firing notification without an open incident is.
@@ -11,6 +12,9 @@ pub(super) enum News {
     Episode,
     /// A repetition that changes nothing.
     Repeat,
+    /// It is over, nothing was done, and the policy is another one since: of which incident,
+    /// and why.
+    Again(IncidentId, String),
     /// What was healed fires on: a person has to look, and why.
     StillFiring(String),
 }
@@ -39,6 +43,23 @@ pub(super) fn news(
     if resolved_at.is_some_and(|end| known.opened_at < end) {
         return News::Episode;
     }
+    match known.again {
+        Some(Again::Served) => {
+            let reason = format!(
+                "policy {} had nothing to do with incident {}, and has now",
+                plan.policy, known.id
+            );
+            return News::Again(known.id, reason);
+        }
+        Some(Again::But(digest)) if digest != plan.digest => {
+            let reason = format!(
+                "policy {} was changed after incident {} had been escalated with nothing done",
+                plan.policy, known.id
+            );
+            return News::Again(known.id, reason);
+        }
+        _ => {}
+    }
     let healed_at = known
         .ended_at
         .filter(|_| known.state == End::Healed.as_str());
@@ -60,7 +81,6 @@ mod tests {
     use crate::grant::Grants;
     use crate::guard::settings::Guards;
     use crate::id::Digest;
-    use crate::id::IncidentId;
     use crate::incident::{Approval, PlannedVerify, VerifyCheck};
     use crate::policy::Mode;
 
@@ -101,6 +121,8 @@ mod tests {
             ended_at: Some(moment(10)),
             reason: None,
             last_run_at: Some(moment(9)),
+            again: None,
+            owes: false,
         }
     }
 
@@ -133,6 +155,23 @@ mod tests {
             assert_eq!(judge(None, Some(state), 100), News::Repeat, "{state}");
         }
         assert_eq!(judge(None, Some("escalated"), 100_000), News::Repeat);
+    }
+
+    #[test]
+    fn a_policy_that_is_another_one_since_is_believed_once() {
+        let of = |again| {
+            let known = IncidentRow {
+                again,
+                ..ended("escalated")
+            };
+            news(&plan(), None, Some(&known), moment(100))
+        };
+        let other = Again::But(Digest::of(b"as it was"));
+        assert!(matches!(of(Some(other)), News::Again(id, _) if id == IncidentId(1)));
+        assert!(matches!(of(Some(Again::Served)), News::Again(..)));
+        // The same version, or something was done.
+        assert_eq!(of(Some(Again::But(plan().digest))), News::Repeat);
+        assert_eq!(of(None), News::Repeat);
     }
 
     #[test]

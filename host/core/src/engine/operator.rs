@@ -57,11 +57,11 @@ pub enum OperatorError {
         approved: bool,
     },
     #[error(
-        "the plan has changed: incident {incident} waits with plan {}; look at it with `sentinel incidents show {incident}`",
+        "that is not the plan's digest: incident {incident} waits with plan {}; look at it with `sentinel incidents show {incident}`",
         plan.short()
     )]
     Changed { incident: IncidentId, plan: Digest },
-    #[error("the plan expired at {0}, which counts as denied")]
+    #[error("the plan expired at {0}: a person has to look at the incident")]
     Expired(Timestamp),
     #[error("{0} asked for this, and cannot approve it: another person has to")]
     Requester(String),

@@ -100,8 +100,14 @@ impl Slide {
 /// done about a target is no reason to keep quiet about it.
 #[must_use]
 pub fn on_account_of<'a>(target: &'a Target, step: u32, request: &Request) -> Option<&'a Target> {
-    let tells = step == 0 && matches!(request, Request::Http(_) | Request::Mail(_));
-    (!tells).then_some(target)
+    (!tells_a_person(step, request)).then_some(target)
+}
+
+/// Whether a call is how a person is told: a request or a mail of `escalate`, whose step is 0.
+/// The stop switch stops what acts, and not this.
+#[must_use]
+pub fn tells_a_person(step: u32, request: &Request) -> bool {
+    step == 0 && matches!(request, Request::Http(_) | Request::Mail(_))
 }
 
 impl EffectWindows {
@@ -151,14 +157,14 @@ impl EffectWindows {
     pub fn check(&self, target: &Target, now: Timestamp) -> Result<(), NoRoom> {
         self.check_total(now)?;
         if let (Some(window), Some(slide)) = (self.limits.per_target, self.targets.get(target)) {
-            room(slide, window, now, &format!("on {target}"))?;
+            room(slide, window, now, (&format!("on {target}"), "target_rate"))?;
         }
         Ok(())
     }
 
     fn check_total(&self, now: Timestamp) -> Result<(), NoRoom> {
         match self.limits.total {
-            Some(window) => room(&self.total, window, now, "in all"),
+            Some(window) => room(&self.total, window, now, ("in all", "total_rate")),
             None => Ok(()),
         }
     }
@@ -178,7 +184,7 @@ impl EffectWindows {
         if let (Some(window), Some(slide)) =
             (self.limits.per_action.get(action), self.actions.get(action))
         {
-            room(slide, *window, now, action)?;
+            room(slide, *window, now, (action, "actions"))?;
         }
         self.count(target, action, now, now);
         Ok(())
@@ -208,12 +214,18 @@ impl EffectWindows {
     }
 }
 
-fn room(slide: &Slide, window: Window, now: Timestamp, what: &str) -> Result<(), NoRoom> {
+/// Whether a window has room for what is counted, which the key of that name bounds.
+fn room(
+    slide: &Slide,
+    window: Window,
+    now: Timestamp,
+    (what, key): (&str, &str),
+) -> Result<(), NoRoom> {
     match slide.full_until(window, now) {
         Some(until) => Err(NoRoom {
             until,
             reason: format!(
-                "there were {} effects {what} within {}",
+                "there were {} effects {what} within {} (limits.guards.{key})",
                 window.max,
                 HumanDuration(window.per)
             ),
@@ -322,6 +334,7 @@ mod tests {
         }));
         assert_eq!(on_account_of(&web, 1, &post), Some(&web));
         assert_eq!(on_account_of(&web, 0, &post), None);
+        assert!(tells_a_person(0, &post) && !tells_a_person(1, &post));
         let to = ["oncall@example.com".to_owned()];
         let mail = MailRequest::new(&to, &[], "down".to_owned(), String::new());
         let mail = Request::Mail(Box::new(mail.unwrap()));

@@ -141,7 +141,10 @@ pub fn ask(guard: Guard, incident: &Incident, view: &GuardView<'_>, now: Timesta
                 last
             };
             let until = later(from, guards.cooldown);
-            let reason = format!("policy {policy} acted on {} at {last}", incident.target);
+            let reason = format!(
+                "policy {policy} acted on {} at {last} (guards.cooldown)",
+                incident.target
+            );
             (now < until).then(|| held(Some(until), reason))
         }),
         Guard::TargetLock => view.locked_by.map(|holder| {
@@ -150,7 +153,9 @@ pub fn ask(guard: Guard, incident: &Incident, view: &GuardView<'_>, now: Timesta
         }),
         Guard::Concurrency => view.crowd.as_ref().map(|crowd| {
             let reason = match crowd {
-                Crowd::Policy(count) => format!("{count} runs of policy {policy} are under way"),
+                Crowd::Policy(count) => {
+                    format!("{count} runs of policy {policy} are under way (guards.concurrency)")
+                }
                 Crowd::Plugin(plugin, count) => format!("{count} runs of {plugin} are under way"),
                 Crowd::All(count) => format!("{count} runs are under way"),
             };
@@ -176,7 +181,7 @@ fn rate(incident: &Incident, view: &GuardView<'_>, now: Timestamp) -> Option<Ver
         && let Some(until) = full_until(rate.window, &view.runs, now)
     {
         let reason = format!(
-            "policy {} began {} runs within {}",
+            "policy {} began {} runs within {} (guards.rate)",
             incident.plan.policy,
             rate.window.max,
             HumanDuration(rate.window.per)
@@ -211,8 +216,9 @@ fn breaker(
     {
         let until = later(failed_at, breaker.open_for);
         if now < until {
-            let reason =
-                format!("the breaker is open: the last {failures} incidents were not healed");
+            let reason = format!(
+                "the breaker is open (guards.breaker): the last {failures} incidents were not healed"
+            );
             return Some((until, reason));
         }
     }
@@ -224,7 +230,7 @@ fn breaker(
     };
     let until = full_until(most, &view.opened, now)?;
     let reason = format!(
-        "the target flaps: {} incidents opened within {}",
+        "the target flaps (guards.flapping): {} incidents opened within {}",
         view.opened.len(),
         HumanDuration(window.per)
     );

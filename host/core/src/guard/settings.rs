@@ -17,6 +17,12 @@ pub use text::{MaintenanceError, Moment, MomentError, ShareError, WindowError};
 
 /// How long a policy leaves a target alone when it does not say.
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_mins(1);
+/// How many incidents on one target are flapping when the policy does not say: what has to
+/// be healed a fourth time within half an hour is not healed.
+pub const DEFAULT_FLAPPING: Window = Window {
+    max: 3,
+    per: Duration::from_mins(30),
+};
 /// How many runs a policy may have at once when it does not say.
 pub const DEFAULT_CONCURRENCY: u32 = 8;
 
@@ -55,7 +61,7 @@ impl Default for Guards {
         Self {
             cooldown: DEFAULT_COOLDOWN,
             rate: None,
-            flapping: None,
+            flapping: Some(DEFAULT_FLAPPING),
             breaker: Breaker::default(),
             concurrency: DEFAULT_CONCURRENCY,
             blast_radius: None,

@@ -16,13 +16,15 @@ use crate::incident::{
     Approval, OnInterrupt, Plan, PlannedEscalation, PlannedStep, PlannedVerify, VerifyCheck, When,
 };
 use crate::matcher::Matcher;
-use crate::template::{Context, RenderError, TargetTemplate, Template, render_map};
+use crate::template::{Context, RenderError, TargetTemplate, Template, render_fitting, render_map};
 
 /// How long an incident waits for word of its alerts when the policy does not say.
 pub const DEFAULT_TTL: Duration = Duration::from_hours(24);
 /// How many of a container's last log lines are kept as evidence when the policy does
 /// not say.
 pub const DEFAULT_EVIDENCE: u32 = 100;
+/// How long an incident is held back before a person is told, when the policy does not say.
+pub(super) const DEFAULT_HELD_AFTER: Duration = Duration::from_mins(10);
 
 /// One policy. Its JSON is what its digest is computed over: where it stands in which
 /// file makes no difference.
@@ -138,6 +140,12 @@ pub struct Escalation {
     pub timeout: Duration,
     /// How many runs it has; at least 1.
     pub attempts: u32,
+    /// How long an incident may be held back before a person is told; for ever when none.
+    #[serde(
+        serialize_with = "written::held_after",
+        skip_serializing_if = "written::held_after_is_default"
+    )]
+    pub held_after: Option<Duration>,
 }
 
 /// What decides that the target is healed.
@@ -216,14 +224,6 @@ impl Policy {
                 when: step.when.clone(),
             })
         };
-        let escalation = |escalation: &Escalation| {
-            Ok(PlannedEscalation {
-                plugin: escalation.plugin.clone(),
-                params: render_map(&escalation.params, &context)?,
-                timeout: escalation.timeout,
-                attempts: escalation.attempts,
-            })
-        };
         let check = match &self.verify.check {
             Check::Http(template) => {
                 let url = template.render(&context)?;
@@ -249,7 +249,23 @@ impl Policy {
             approval: self.approval,
             ttl: self.ttl,
             evidence: self.evidence,
-            escalate: self.escalate.as_ref().map(escalation).transpose()?,
+            escalate: self.escalation(alert),
+        })
+    }
+
+    /// Who is told of this alert when a person has to look. What of its params does not fit
+    /// the alert is left out: a person who is told less is better than none.
+    pub(crate) fn escalation(&self, alert: &Alert) -> Option<PlannedEscalation> {
+        let escalation = self.escalate.as_ref()?;
+        let context = Context::new(alert, &self.name);
+        let (params, left_out) = render_fitting(&escalation.params, &context);
+        Some(PlannedEscalation {
+            plugin: escalation.plugin.clone(),
+            params,
+            timeout: escalation.timeout,
+            attempts: escalation.attempts,
+            held_after: escalation.held_after,
+            left_out,
         })
     }
 }

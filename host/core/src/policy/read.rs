@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use super::error::{PolicyError, Problem, Source, Span};
 use super::model::{
-    Check, DEFAULT_EVIDENCE, DEFAULT_TTL, Escalation, Mode, Policy, SourceLocation, Step, Verify,
-    check_url,
+    Check, DEFAULT_EVIDENCE, DEFAULT_HELD_AFTER, DEFAULT_TTL, Escalation, Mode, Policy,
+    SourceLocation, Step, Verify, check_url,
 };
 use super::section::{Keys, Reader, Section};
 use super::set::Environment;
@@ -63,11 +63,11 @@ const WHEN: Keys = Keys {
     known: &["after", "on"],
 };
 const APPROVAL: Keys = Keys {
-    known: &["expires", "people"],
+    known: &["expires", "people", "tell"],
 };
 const EVIDENCE: Keys = Keys { known: &["logs"] };
 const ESCALATE: Keys = Keys {
-    known: &["plugin", "params", "timeout", "attempts"],
+    known: &["plugin", "params", "timeout", "attempts", "held_after"],
 };
 const VERIFY: Keys = Keys {
     known: &["http", "docker", "alert", "within", "every"],
@@ -381,9 +381,20 @@ impl PolicyReader<'_> {
         let people = self
             .reader
             .count(&approval, "people", default.people, 1..=2);
+        let tell = match approval.get("tell") {
+            None => Some(default.tell),
+            Some(node) => match node.content {
+                Content::Bool(tell) => Some(tell),
+                _ => {
+                    let help = "whom `escalate` names is told that a plan waits; to tell nobody write `tell: false`";
+                    self.reader.wrong_type(node, "true or false", help)
+                }
+            },
+        };
         Some(Approval {
             expires: expires?,
             people: people?,
+            tell: tell?,
         })
     }
 
@@ -524,6 +535,18 @@ impl PolicyReader<'_> {
             .reader
             .duration(&section, "timeout", MINUTE, SECOND..=DAY);
         let attempts = self.reader.count(&section, "attempts", 3, 1..=MAX_ATTEMPTS);
+        let held_after = match section.get("held_after") {
+            Some(node) if is_off(node) => Some(None),
+            _ => self
+                .reader
+                .duration(
+                    &section,
+                    "held_after",
+                    DEFAULT_HELD_AFTER,
+                    SECOND..=30 * DAY,
+                )
+                .map(Some),
+        };
         let (plugin, params, places) = call?;
         Some((
             Escalation {
@@ -531,6 +554,7 @@ impl PolicyReader<'_> {
                 params,
                 timeout: timeout?,
                 attempts: attempts?,
+                held_after: held_after?,
             },
             places,
         ))
@@ -906,6 +930,15 @@ impl PolicyReader<'_> {
         let known = self.environment.known_hosts();
         let help = format!("{known}; a grant without `hosts` is for the host `local`");
         self.reader.fail(at, Problem::new(message).help(help))
+    }
+}
+
+/// Whether it says `off`, which YAML 1.1 has for false.
+fn is_off(node: &Node) -> bool {
+    match &node.content {
+        Content::Bool(on) => !on,
+        Content::Text(word) => word == "off",
+        _ => false,
     }
 }
 

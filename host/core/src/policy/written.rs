@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::model::DEFAULT_HELD_AFTER;
 use crate::duration::human;
 use crate::guard::settings::{
     BlastRadius, Breaker, Day, Excess, Fleet, Guards, Maintenance, Moment, Rate, Share,
@@ -17,8 +18,7 @@ struct WrittenGuards<'a> {
     cooldown: Duration,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<WrittenRate>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flapping: Option<String>,
+    flapping: String,
     breaker: WrittenBreaker,
     concurrency: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +70,16 @@ struct WrittenApproval {
     #[serde(with = "human")]
     expires: Duration,
     people: u32,
+    #[serde(skip_serializing_if = "is_true")]
+    tell: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands fields over by reference"
+)]
+fn is_true(told: &bool) -> bool {
+    *told
 }
 
 #[derive(Serialize)]
@@ -101,7 +111,7 @@ pub(super) fn guards<S: Serializer>(guards: &Guards, serializer: S) -> Result<S:
             max: window.to_string(),
             then,
         }),
-        flapping: flapping.map(|window| window.to_string()),
+        flapping: flapping.map_or_else(|| "off".to_owned(), |window| window.to_string()),
         breaker: WrittenBreaker {
             failures: *failures,
             open_for: *open_for,
@@ -150,8 +160,34 @@ pub(super) fn approval<S: Serializer>(
     approval: &Approval,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let Approval { expires, people } = *approval;
-    WrittenApproval { expires, people }.serialize(serializer)
+    let Approval {
+        expires,
+        people,
+        tell,
+    } = *approval;
+    WrittenApproval {
+        expires,
+        people,
+        tell,
+    }
+    .serialize(serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde hands fields over by reference")]
+pub(super) fn held_after<S: Serializer>(
+    after: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match after {
+        Some(after) => human::serialize(after, serializer),
+        None => serializer.serialize_str("off"),
+    }
+}
+
+/// Left out where it is what it is anyhow, so that policies keep their digests.
+#[expect(clippy::ref_option, reason = "serde hands fields over by reference")]
+pub(super) fn held_after_is_default(after: &Option<Duration>) -> bool {
+    *after == Some(DEFAULT_HELD_AFTER)
 }
 
 pub(super) fn when<S: Serializer>(when: &When, serializer: S) -> Result<S::Ok, S::Error> {

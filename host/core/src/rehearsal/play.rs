@@ -17,8 +17,10 @@ use crate::duration::HumanDuration;
 use crate::engine::{
     Action, Engine, Input, Note, Operator, Order, PluginVersion, Settings, Turn, VerifyOrder, World,
 };
-use crate::event::{Event, EventBody, FailureClass, PlannedEffect, RunMode, RunResult, StopCause};
-use crate::guard::limits::{EffectWindows, on_account_of};
+use crate::event::{
+    Event, EventBody, FailureClass, Notice, PlannedEffect, RunMode, RunResult, StopCause,
+};
+use crate::guard::limits::{EffectWindows, on_account_of, tells_a_person};
 use crate::guard::settings::Fleet;
 use crate::id::{Digest, IncidentId, PluginRef, PolicyName, RunId, Target};
 use crate::incident::{Incident, Phase, Rung, later};
@@ -452,7 +454,11 @@ impl<'o> Rehearsal<'o> {
             }
             Action::Verify(order) => self.begin_look(&order),
             Action::LookAtFleet(fleet) => self.put(self.now, Stimulus::Fleet(fleet)),
-            Action::Forget(incident) => self.runs.retain(|run, _| run.incident != incident),
+            // What tells somebody goes on to its end.
+            Action::Forget(incident) => self.runs.retain(|run, play| {
+                let tells = play.under_way && play.order.rung.step == 0;
+                run.incident != incident || tells
+            }),
         }
     }
 
@@ -578,7 +584,12 @@ impl<'o> Rehearsal<'o> {
             let stop = if mode == RunMode::Apply && planned != Some(&effect) {
                 let message = "deviated from the approved plan".to_owned();
                 Some((StopCause::Deviated, message))
-            } else if let Some(pause) = self.engine.controls().paused(&policy, &target, self.now) {
+            } else if let Some(pause) = self
+                .engine
+                .controls()
+                .paused(&policy, &target, self.now)
+                .filter(|_| !tells_a_person(play.order.rung.step, &effect.request))
+            {
                 Some((StopCause::Paused, pause.to_string()))
             } else {
                 let on = on_account_of(&target, play.order.rung.step, &effect.request);
@@ -668,7 +679,19 @@ impl<'o> Rehearsal<'o> {
         }
         let events = self.trace.incidents.entry(id).or_default();
         events.push(event.clone());
-        if let Some(what) = what(&event.body) {
+        let told = match (&event.body, self.open.get(&id)) {
+            (EventBody::RunStarted { step: 0, .. }, Some(incident)) => {
+                let telling = incident.telling.as_ref().map(|telling| telling.notice);
+                telling.filter(|_| !matches!(incident.phase, Phase::Escalating { run: None, .. }))
+            }
+            (EventBody::RunStarted { step: 0, .. }, None) => Some(Notice::End),
+            _ => None,
+        };
+        let what = match told {
+            Some(notice) => Some(What::Tells { notice }),
+            None => what(&event.body),
+        };
+        if let Some(what) = what {
             self.say(Some(id), what);
         }
         if let Some(incident) = self.open.get_mut(&id) {
@@ -768,6 +791,9 @@ fn what(body: &EventBody) -> Option<What> {
             detail: detail.clone(),
         },
         EventBody::Expired => What::Expired,
+        EventBody::Untold { reason, .. } => What::Untold {
+            reason: reason.clone(),
+        },
         _ => return None,
     })
 }

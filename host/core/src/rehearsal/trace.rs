@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::look::Look;
 use crate::alert::{AlertStatus, Fingerprint};
 use crate::duration::HumanDuration;
-use crate::event::{Event, Guard, RunMode, RunResult};
+use crate::event::{Event, Guard, Notice, RunMode, RunResult};
 use crate::id::{IncidentId, PluginRef, PolicyName, RunId, Target};
 use crate::incident::End;
 
@@ -81,6 +81,10 @@ pub enum What {
     Dropped { guard: Guard, reason: String },
     /// Every guard lets it through.
     Passed,
+    /// A person is told, beside what the incident does.
+    Tells { notice: Notice },
+    /// Nobody was told of what a person has to hear of.
+    Untold { reason: String },
     /// A run begins.
     Run {
         run: RunId,
@@ -148,6 +152,8 @@ impl fmt::Display for What {
                 write!(f, ": {reason}")
             }
             Self::Dropped { guard, reason } => write!(f, "dropped by {}: {reason}", guard.as_str()),
+            Self::Tells { notice } => write!(f, "a person is told ({})", notice.as_str()),
+            Self::Untold { reason } => write!(f, "nobody is told: {reason}"),
             Self::Passed => f.write_str("every guard lets it through"),
             Self::Run {
                 run,

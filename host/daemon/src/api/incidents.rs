@@ -97,8 +97,20 @@ pub(crate) struct IncidentView {
 pub(crate) struct PlanView {
     /// What is approved.
     pub(crate) digest: Digest,
-    /// When it counts as denied.
+    /// Since when it waits.
+    #[serde(default)]
+    pub(crate) since: Option<Timestamp>,
+    /// When it is not waited for any longer: then a person has to look.
     pub(crate) expires_at: Timestamp,
+    /// How many people have to approve it.
+    #[serde(default)]
+    pub(crate) people: u32,
+    /// Who asked for it, and so may not approve it.
+    #[serde(default)]
+    pub(crate) requested_by: Option<String>,
+    /// What the alert says of itself.
+    #[serde(default)]
+    pub(crate) about: Option<String>,
     /// Who approved it so far.
     pub(crate) approved_by: Vec<String>,
     /// Its effects, in order.
@@ -109,6 +121,7 @@ impl PlanView {
     fn of(incident: &Incident) -> Option<Self> {
         let Phase::AwaitingApproval {
             plan,
+            since,
             until,
             approved_by,
             ..
@@ -118,7 +131,14 @@ impl PlanView {
         };
         Some(Self {
             digest: *plan,
+            since: Some(*since),
             expires_at: *until,
+            people: incident.plan.approval.people,
+            requested_by: incident.requested_by().map(str::to_owned),
+            about: ["summary", "description", "message"]
+                .into_iter()
+                .find_map(|name| incident.alert.annotations.get(name))
+                .cloned(),
             approved_by: approved_by.clone(),
             effects: incident
                 .planned

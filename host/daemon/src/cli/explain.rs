@@ -67,10 +67,15 @@ struct NotAsked {
 #[derive(Debug, Serialize)]
 struct Story {
     row: IncidentRow,
-    /// The version of the policy that opened it.
+    /// The version of the policy that it is under.
     policy_digest: String,
     /// Whether the policy is still that version.
     policy_unchanged: bool,
+    /// Since when the incident is under that version, and whether it opened under it.
+    under_since: Timestamp,
+    opened_under: bool,
+    /// What a change of the policy means for the incident.
+    if_changed: &'static str,
     /// What was decided, in order.
     decisions: Vec<Entry>,
 }
@@ -337,16 +342,35 @@ fn from_incident(
     let (incident, entries) =
         timeline(&events).map_err(|error| Failure::software(error.to_string()))?;
     let current = policies.get(&incident.plan.policy);
+    let under = events.iter().rev().find_map(|event| {
+        matches!(event.body, EventBody::PolicyChanged { .. }).then_some(event.at)
+    });
     let story = Story {
         row,
         policy_digest: incident.plan.digest.to_string(),
         policy_unchanged: current.is_some_and(|policy| policy.digest == incident.plan.digest),
+        under_since: under.unwrap_or(incident.opened_at),
+        opened_under: under.is_none(),
+        if_changed: if_changed(&incident),
         decisions: entries.into_iter().filter(is_decision).collect(),
     };
     let heard = last_heard(&events, reader, &incident).map_err(failed)?;
     let alert = (*incident.alert).clone();
     let told = told(alert, heard.as_ref(), memory, Vec::new()).map_err(failed)?;
     Ok((told, story))
+}
+
+/// What a change of its policy means for an incident.
+fn if_changed(incident: &Incident) -> &'static str {
+    if incident.waits_to_begin() {
+        "the daemon takes the incident over to it, because nothing has been done yet"
+    } else if !incident.ended() {
+        "what acts goes on as it was; `sentinel cancel` ends it"
+    } else if IncidentRow::from(incident).again.is_some() {
+        "nothing was done in this incident, so its alert opens a new one when it is next told to fire"
+    } else {
+        "a repetition of the same alert opens nothing; when it has resolved and fires again, the policy as it is then counts"
+    }
 }
 
 /// What the journal knows of the alert that opened an incident.
@@ -462,9 +486,28 @@ fn story_text(out: &mut String, story: &Story, explanation: &Explanation) {
         second(row.opened_at),
         distance(explanation.at, row.opened_at)
     );
+    let version: String = story
+        .policy_digest
+        .chars()
+        .skip_while(|c| *c != ':')
+        .skip(1)
+        .take(12)
+        .collect();
+    let _ok = writeln!(
+        out,
+        "  policy    {version}, since {}{}",
+        second(story.under_since),
+        if story.opened_under {
+            ", when it opened"
+        } else {
+            ", when the policy was changed and nothing had been done"
+        }
+    );
     if !story.policy_unchanged {
-        out.push_str(
-            "  policy    has changed since, or is gone: the incident kept the one that opened it\n",
+        let _ok = writeln!(
+            out,
+            "            it has changed since, or is gone: {}",
+            story.if_changed
         );
     }
     out.push_str("\nwhat was decided\n");
@@ -597,7 +640,7 @@ fn considered_text(out: &mut String, one: &Considered, explanation: &Explanation
             format!("it would count for incident {incident}, which is open")
         }
         Course::Repeats { of: Some(incident) } => format!(
-            "it would be taken for a repetition of what led to incident {incident}: nothing would be done"
+            "it would be taken for a repetition of what led to incident {incident}: nothing would be done until it has resolved and fires again"
         ),
         Course::Repeats { of: None } => {
             "it would be taken for a late repetition, because its end has just been told: nothing would be done".to_owned()

@@ -144,10 +144,10 @@ pub(super) fn approve(
     by: ByArgs,
 ) -> Result<(), Failure> {
     let base = client::base(config, daemon.url)?;
-    let waiting = waiting(&base, id)?;
+    let (view, waiting) = waiting(&base, id)?;
     let plan = match plan {
         Some(given) => named(id, given, &waiting)?,
-        None => confirm(id, &waiting)?,
+        None => confirm(&view, &waiting)?,
     };
     let body = PlanBody {
         plan,
@@ -170,7 +170,7 @@ pub(super) fn deny(
 ) -> Result<(), Failure> {
     let base = client::base(config, daemon.url)?;
     let body = PlanBody {
-        plan: waiting(&base, id)?.digest,
+        plan: waiting(&base, id)?.1.digest,
         by: by.by,
         reason,
     };
@@ -197,10 +197,10 @@ pub(super) fn cancel(
     )?)
 }
 
-/// The plan that an incident waits with.
-fn waiting(base: &Url, id: IncidentId) -> Result<PlanView, Failure> {
-    let view: IncidentView = client::get(base, &format!("api/v1/incidents/{id}"), &[])?;
-    view.plan.ok_or_else(|| {
+/// An incident, and the plan that it waits with.
+fn waiting(base: &Url, id: IncidentId) -> Result<(IncidentView, PlanView), Failure> {
+    let mut view: IncidentView = client::get(base, &format!("api/v1/incidents/{id}"), &[])?;
+    let plan = view.plan.take().ok_or_else(|| {
         let carried_out = if view
             .events
             .iter()
@@ -214,7 +214,8 @@ fn waiting(base: &Url, id: IncidentId) -> Result<PlanView, Failure> {
             "incident {id} waits for no approval: it is {}{carried_out}",
             view.row.state
         ))
-    })
+    })?;
+    Ok((view, plan))
 }
 
 /// The plan, if it is the one that was named by its digest or the digest's beginning.
@@ -230,7 +231,8 @@ fn named(id: IncidentId, given: &str, waiting: &PlanView) -> Result<Digest, Fail
         Ok(waiting.digest)
     } else {
         Err(Failure::given(format!(
-            "the plan has changed: incident {id} waits with plan {}",
+            "`{}` is not the plan's digest: incident {id} waits with plan {}",
+            harmless(given),
             waiting.digest.short()
         ))
         .hint(format!("look at it with `sentinel incidents show {id}`")))
@@ -238,8 +240,8 @@ fn named(id: IncidentId, given: &str, waiting: &PlanView) -> Result<Digest, Fail
 }
 
 /// Shows the plan, and asks.
-fn confirm(id: IncidentId, waiting: &PlanView) -> Result<Digest, Failure> {
-    let mut text = format!("plan {} of incident {id}:\n", waiting.digest.short());
+fn confirm(view: &IncidentView, waiting: &PlanView) -> Result<Digest, Failure> {
+    let mut text = plan_text(view, waiting);
     for (number, effect) in waiting.effects.iter().enumerate() {
         // Writing to a String cannot fail.
         let _ok = writeln!(text, "{:>4}. {}", number + 1, harmless(effect));
@@ -256,11 +258,54 @@ fn confirm(id: IncidentId, waiting: &PlanView) -> Result<Digest, Failure> {
         .lock()
         .read_line(&mut answer)
         .map_err(|error| Failure::given(error.to_string()))?;
-    if answer.trim() == "yes" {
-        Ok(waiting.digest)
-    } else {
-        Err(Failure::given("not approved"))
+    match answer.trim() {
+        "yes" => Ok(waiting.digest),
+        "" => Err(Failure::given("not approved: nothing was answered")),
+        said => Err(Failure::given(format!(
+            "not approved: the answer was `{}`, and only `yes`, written out, approves",
+            harmless(said)
+        ))),
     }
+}
+
+/// What whoever approves has to know beside the effects.
+fn plan_text(view: &IncidentView, waiting: &PlanView) -> String {
+    let row = &view.row;
+    let mut text = format!("plan {} of incident {}\n", waiting.digest.short(), row.id);
+    let who = match (waiting.people, waiting.approved_by.as_slice()) {
+        (0 | 1, _) => "one person".to_owned(),
+        (people, []) => format!("{people} people, nobody so far"),
+        (people, so_far) => format!("{people} people, so far {}", so_far.join(", ")),
+    };
+    let but = waiting
+        .requested_by
+        .as_ref()
+        .map_or_else(String::new, |by| format!("; not {by}, who asked for it"));
+    let waits = match waiting.since {
+        Some(since) => format!(
+            "since {}, until {}",
+            second(since),
+            second(waiting.expires_at)
+        ),
+        None => format!("until {}", second(waiting.expires_at)),
+    };
+    let about = waiting.about.clone().unwrap_or_default();
+    for (name, value) in [
+        ("alert", row.alert.as_str()),
+        ("about", about.as_str()),
+        ("policy", row.policy.as_str()),
+        ("target", row.target.as_str()),
+        ("opened", &second(row.opened_at)),
+        ("waits", &waits),
+        ("approves", &format!("{who}{but}")),
+    ] {
+        if !value.is_empty() {
+            // Writing to a String cannot fail.
+            let _ok = writeln!(text, "  {name:<9} {}", harmless(value));
+        }
+    }
+    text.push_str("it would do\n");
+    text
 }
 
 pub(super) fn said(said: &Said) -> Result<(), Failure> {

@@ -167,7 +167,7 @@ impl Player {
         };
         let limits = self.limits.of(&recording.plugin).run();
         let (input, limits) =
-            past_run::input(&events, &recording, limits).map_err(Failure::given)?;
+            past_run::input(&events, &recording, &plugin, limits).map_err(Failure::given)?;
         let report = self.sandbox.replay(plugin, input, recording, limits).await;
         replayed.report = Some(report);
         Ok(replayed)

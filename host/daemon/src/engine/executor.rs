@@ -72,7 +72,7 @@ impl Executor {
     pub(super) fn start(&self, order: Order, halt: Halt, written: watch::Receiver<bool>) {
         let executor = self.clone();
         self.runs.spawn(async move {
-            let (run, plugin) = (order.run, order.plugin.clone());
+            let (run, plugin, mode) = (order.run, order.plugin.clone(), order.mode);
             let work = executor
                 .runs
                 .spawn(executor.clone().carry_out(order, halt, written));
@@ -89,7 +89,7 @@ impl Executor {
             executor.engine.send(Incoming::RunGone(run));
             match result {
                 Some(result) => {
-                    executor.metrics.run_ended(run, &plugin, &result);
+                    executor.metrics.run_ended(run, &plugin, mode, &result);
                     executor.engine.input(Input::RunEnded { run, result });
                 }
                 None => executor.engine.input(Input::RunLost { run }),
@@ -159,7 +159,7 @@ impl Executor {
 
     async fn run(
         &self,
-        order: Order,
+        mut order: Order,
         halt: Halt,
         plugin: Arc<Plugin>,
         record: Option<Recording>,
@@ -167,8 +167,17 @@ impl Executor {
     ) -> RunResult {
         let run = order.run;
         // Checked when the policy was loaded, but for what its templates fill in.
-        let params = serde_json::Value::Object(order.params.clone());
-        if let Some(wrong) = plugin.validate_params(&params).first() {
+        let wrong = if order.rung.step == 0 {
+            let (params, wrong) = plugin.fitting_params(&order.params);
+            if params.len() < order.params.len() {
+                tracing::warn!(incident = %run.incident, %run, plugin = %order.plugin, "params of `escalate` that do not fit the alert are left out");
+            }
+            order.params = params;
+            wrong
+        } else {
+            plugin.validate_params(&serde_json::Value::Object(order.params.clone()))
+        };
+        if let Some(wrong) = wrong.first() {
             return RunResult::Failed {
                 class: FailureClass::Permanent,
                 message: format!("params{}: {}", wrong.path, wrong.message),

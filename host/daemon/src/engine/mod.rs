@@ -84,6 +84,11 @@ impl EngineHandle {
         self.input(Input::Settings(Box::new(settings)));
     }
 
+    /// Other policies serve from now on.
+    pub(crate) fn policies_changed(&self) {
+        self.input(Input::PoliciesChanged);
+    }
+
     /// Which alerts of open incidents fire, and when the incident last had word of one.
     pub(crate) async fn firing(&self) -> Vec<(Episode, Timestamp)> {
         let (reply, replied) = oneshot::channel();
@@ -350,6 +355,8 @@ impl Driver {
         for note in &turn.notes {
             self.metrics.note(note);
         }
+        let (plans, since) = self.engine.waiting();
+        self.metrics.waiting(plans, since);
         self.queue.put_back(turn.deferred, ended || roomier);
         for action in actions {
             self.act(action, &begun);

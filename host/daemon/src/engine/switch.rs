@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use sentinel_core::capability::Request;
 use sentinel_core::control::Controls;
 use sentinel_core::event::{Resource, StopCause};
-use sentinel_core::guard::limits::{EffectLimits, EffectWindows, on_account_of};
+use sentinel_core::guard::limits::{EffectLimits, EffectWindows, on_account_of, tells_a_person};
 use sentinel_core::id::{PolicyName, RunId, Target};
 use sentinel_core::record::PastEffect;
 use sentinel_sandbox::gate::{EffectGuard, Halted};
@@ -67,7 +67,9 @@ impl EffectGuard for RunSwitch {
     fn admit(&self, _run: RunId, request: &Request, _on: Option<&Resource>) -> Result<(), Halted> {
         let now = self.switch.clock.now();
         let controls = self.switch.controls.load();
-        if let Some(pause) = controls.paused(&self.policy, &self.target, now) {
+        if let Some(pause) = controls.paused(&self.policy, &self.target, now)
+            && !tells_a_person(self.step, request)
+        {
             return Err(Halted {
                 cause: StopCause::Paused,
                 message: pause.to_string(),

@@ -165,7 +165,7 @@ impl Loader {
                 continue;
             };
             // One whose record lacks something says nothing about the version.
-            let Ok((input, limits)) = past_run::input(&events, &recording, limits) else {
+            let Ok((input, limits)) = past_run::input(&events, &recording, plugin, limits) else {
                 continue;
             };
             played += 1;

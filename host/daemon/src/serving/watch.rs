@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Drains, Loader, Probation, Problem, Problems, Request, Serving};
+use crate::engine::EngineHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::watch::Watch;
 
@@ -40,6 +41,8 @@ pub(crate) struct Reloader {
     /// Older versions are read with it.
     pub(crate) kept: Arc<Reader>,
     pub(crate) metrics: Arc<Metrics>,
+    /// What is open is held against policies that changed.
+    pub(crate) engine: EngineHandle,
 }
 
 /// Why something else serves.
@@ -201,6 +204,9 @@ impl Reloader {
         }
         let serving = Arc::new(serving);
         self.serving.store(serving.clone());
+        if current.policies.digest() != serving.policies.digest() {
+            self.engine.policies_changed();
+        }
         self.watch_over(current, &serving);
         Ok(())
     }

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus};
 use sentinel_core::capability::{CapabilityError, Request};
 use sentinel_core::engine::Note;
-use sentinel_core::event::{CallResult, Guard, LogLevel, RunMode, RunResult};
+use sentinel_core::event::{CallResult, Guard, LogLevel, RunMode, RunResult, Silence};
 use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, RunId};
 use sentinel_core::incident::{End, Incident, Phase, Rung};
 
 use super::metrics::{
     AlertLabels, CallLabels, EffectLabels, EndLabels, GuardLabels, LogLabels, Metrics,
-    PluginLabels, PolicyLabels, RejectLabels, ReloadLabels, ResultLabels, RunLabels,
+    NoticeLabels, PluginLabels, PolicyLabels, RejectLabels, ReloadLabels, ResultLabels, RunLabels,
+    SilenceLabels,
 };
 
 fn result_word<T, E>(result: &Result<T, E>) -> &'static str {
@@ -69,6 +70,13 @@ impl Metrics {
             })
             .inc();
         tracing::warn!(source, reason, detail, "delivery rejected");
+    }
+
+    /// How many plans wait for approval, and since when the one that waits longest does.
+    pub(crate) fn waiting(&self, plans: usize, since: Option<Timestamp>) {
+        self.plans_waiting.set(plans as i64);
+        self.plan_waiting_since
+            .set(since.map_or(0, |since| since.as_second()));
     }
 
     /// How many accepted alerts wait for the engine.
@@ -150,6 +158,23 @@ impl Metrics {
         }
     }
 
+    /// A person had to hear of an incident, and nobody was told.
+    fn nobody_told(&self, incident: &Incident, why: Silence, reason: &str) {
+        self.untold
+            .get_or_create(&SilenceLabels {
+                policy: incident.plan.policy.to_string(),
+                why: why.as_str().to_owned(),
+            })
+            .inc();
+        let (id, policy, target) = (incident.id, &incident.plan.policy, &incident.target);
+        let alert = incident.alert.name();
+        if why == Silence::Shadow {
+            tracing::info!(incident = %id, %policy, %target, alert, reason, "nobody is told of an incident");
+        } else {
+            tracing::error!(incident = %id, %policy, %target, alert, reason, "nobody was told of an incident that a person has to look at");
+        }
+    }
+
     /// A firing notification that opens nothing: its episode has had its incident.
     fn repeat_ignored(&self, policy: &PolicyName, alert: &Alert) {
         self.repeats
@@ -196,7 +221,13 @@ impl Metrics {
     }
 
     /// A run ended.
-    pub(crate) fn run_ended(&self, run: RunId, plugin: &PluginName, result: &RunResult) {
+    pub(crate) fn run_ended(
+        &self,
+        run: RunId,
+        plugin: &PluginName,
+        mode: RunMode,
+        result: &RunResult,
+    ) {
         let word = match result {
             RunResult::Changed { .. } => "changed",
             RunResult::Unchanged { .. } => "unchanged",
@@ -210,6 +241,11 @@ impl Metrics {
             })
             .inc();
         match result {
+            RunResult::Changed { message } | RunResult::Unchanged { message }
+                if mode == RunMode::Dry =>
+            {
+                tracing::info!(incident = %run.incident, %run, %plugin, would_say = message, "dry run ended");
+            }
             RunResult::Changed { message } | RunResult::Unchanged { message } => {
                 tracing::info!(incident = %run.incident, %run, %plugin, result = word, said = message, "run ended");
             }
@@ -228,8 +264,38 @@ impl Metrics {
             Note::Opened(incident) => self.incident_opened(incident),
             Note::Recovered(incident) => self.incident_recovered(incident),
             Note::Unreadable(error) => {
-                tracing::error!(%error, "an incident in the journal cannot be read; it is left as it is");
+                self.unreadable.inc();
+                tracing::error!(%error, "an incident in the journal cannot be read: it is left as it is, and nobody is told of it");
             }
+            Note::Waits {
+                incident,
+                plan,
+                until,
+            } => {
+                let (id, policy, target) = (incident.id, &incident.plan.policy, &incident.target);
+                let (alert, approve) = (incident.alert.name(), incident.approve_command(*plan));
+                tracing::info!(incident = %id, %policy, %target, alert, %until, approve, "a plan waits for approval");
+            }
+            Note::PolicyChanged { incident, what } => {
+                tracing::info!(incident = %incident.id, policy = %incident.plan.policy, target = %incident.target, what, "the policy of an open incident has changed");
+            }
+            Note::Tells {
+                incident,
+                notice,
+                reason,
+            } => {
+                self.notices
+                    .get_or_create(&NoticeLabels {
+                        notice: notice.as_str().to_owned(),
+                    })
+                    .inc();
+                tracing::info!(%incident, notice = notice.as_str(), reason, "a person is told");
+            }
+            Note::Untold {
+                incident,
+                why,
+                reason,
+            } => self.nobody_told(incident, *why, reason),
             Note::Held {
                 incident,
                 guard,
@@ -259,7 +325,7 @@ impl Metrics {
                 run,
                 plugin,
                 result,
-            } => self.run_ended(*run, plugin, result),
+            } => self.run_ended(*run, plugin, RunMode::Live, result),
             Note::RunResumed { run } => {
                 self.resumed.inc();
                 tracing::info!(incident = %run.incident, %run, "run goes on from its record");

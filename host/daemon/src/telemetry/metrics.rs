@@ -40,6 +40,14 @@ labels!(
     GuardLabels { policy, guard }
 );
 labels!(
+    /// What people were told of, beside escalations.
+    NoticeLabels { notice }
+);
+labels!(
+    /// What nobody was told, by policy and why not.
+    SilenceLabels { policy, why }
+);
+labels!(
     /// Runs by what they came to.
     RunLabels { plugin, result }
 );
@@ -77,6 +85,11 @@ pub(crate) struct Metrics {
     pub(super) truncated: Counter,
     pub(super) opened: Family<PolicyLabels, Counter>,
     pub(super) ended: Family<EndLabels, Counter>,
+    pub(super) untold: Family<SilenceLabels, Counter>,
+    pub(super) unreadable: Counter,
+    pub(super) notices: Family<NoticeLabels, Counter>,
+    pub(super) plans_waiting: Gauge,
+    pub(super) plan_waiting_since: Gauge,
     pub(super) open: Gauge,
     pub(super) backlog: Gauge,
     pub(super) repeats: Family<PolicyLabels, Counter>,
@@ -140,6 +153,31 @@ impl Metrics {
             "incidents_ended",
             "Incidents that ended, by policy and how",
             Family::default()
+        );
+        let untold = register!(
+            "incidents_untold",
+            "Times that a person had to hear of an incident and nobody was told, by policy and why: unnamed (no escalate), shadow, failed",
+            Family::default()
+        );
+        let unreadable = register!(
+            "incidents_unreadable",
+            "Incidents in the journal that a start could not read, and left as they are",
+            Counter::default()
+        );
+        let notices = register!(
+            "notices",
+            "Times that people were told of something beside an escalation: approval, held, end",
+            Family::default()
+        );
+        let plans_waiting = register!(
+            "plans_waiting",
+            "Plans that wait for approval",
+            Gauge::default()
+        );
+        let plan_waiting_since = register!(
+            "plan_waiting_since_seconds",
+            "When the plan that waits longest for approval began to wait, in seconds since 1970; 0 when none waits",
+            Gauge::default()
         );
         let open = register!(
             "incidents_open",
@@ -267,6 +305,11 @@ impl Metrics {
             truncated,
             opened,
             ended,
+            untold,
+            unreadable,
+            notices,
+            plans_waiting,
+            plan_waiting_since,
             open,
             backlog,
             repeats,

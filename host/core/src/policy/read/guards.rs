@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{DAY, PolicyReader, SECOND};
+use super::{DAY, PolicyReader, SECOND, is_off};
 use crate::alert::Labels;
 use crate::guard::settings::{
-    BlastRadius, Breaker, DEFAULT_CONCURRENCY, DEFAULT_COOLDOWN, Day, Excess, Fleet, Guards,
-    Maintenance, MaintenanceError, Moment, Rate, Share, Window,
+    BlastRadius, Breaker, DEFAULT_CONCURRENCY, DEFAULT_COOLDOWN, DEFAULT_FLAPPING, Day, Excess,
+    Fleet, Guards, Maintenance, MaintenanceError, Moment, Rate, Share, Window,
 };
 use crate::policy::error::Problem;
 use crate::policy::section::{Keys, Section};
@@ -53,12 +53,14 @@ impl PolicyReader<'_> {
             self.reader
                 .duration(&section, "cooldown", DEFAULT_COOLDOWN, SECOND..=30 * DAY);
         let rate = self.optional(&section, "rate", Self::rate);
-        let flapping = self.optional(&section, "flapping", |this, node| {
-            this.window(
-                node,
-                "say how many incidents on one target are too many, such as `flapping: 3/30m`",
-            )
-        });
+        let flapping = match section.get("flapping") {
+            None => Some(Some(DEFAULT_FLAPPING)),
+            Some(node) if is_off(node) => Some(None),
+            Some(node) => {
+                let help = "say how many incidents on one target are too many, such as `flapping: 3/30m`, or `flapping: off`";
+                self.window(node, help).map(Some)
+            }
+        };
         let breaker = match section.get("breaker") {
             Some(node) => self.breaker(node),
             None => Some(Breaker::default()),
@@ -77,7 +79,7 @@ impl PolicyReader<'_> {
         Some(Guards {
             cooldown: cooldown?,
             rate: rate.ok()?,
-            flapping: flapping.ok()?,
+            flapping: flapping?,
             breaker: breaker?,
             concurrency: concurrency?,
             blast_radius: blast_radius.ok()?,
