@@ -60,11 +60,11 @@ impl Family {
     ) -> Result<Self, CapabilityError> {
         let mut orphans = Vec::new();
         for row in rows {
-            if let Some(owner) = &row.network_of
-                && !rows.iter().any(|other| other.id == *owner)
-                && is_gone(owner)?
-            {
-                orphans.push(row.id.as_str());
+            match &row.network_of {
+                Some(owner) if !rows.iter().any(|other| other.id == *owner) && is_gone(owner)? => {
+                    orphans.push(row.id.as_str());
+                }
+                _ => {}
             }
         }
         let ties = |row: &Summary, on: &str, labels: &[Label]| {

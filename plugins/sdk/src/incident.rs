@@ -109,14 +109,19 @@ impl Timestamp {
     /// How long after `earlier` this is; zero when it is not after it.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Duration {
-        let seconds = i128::from(self.seconds) - i128::from(earlier.seconds);
-        let nanoseconds = seconds * 1_000_000_000 + i128::from(self.nanoseconds)
-            - i128::from(earlier.nanoseconds);
-        u128::try_from(nanoseconds).map_or(Duration::ZERO, |nanoseconds| {
-            Duration::from_nanos_u128(nanoseconds)
-        })
+        let nanoseconds = i128::from(self.nanoseconds) - i128::from(earlier.nanoseconds)
+            + (i128::from(self.seconds) - i128::from(earlier.seconds)) * SECOND;
+        let seconds = u64::try_from(nanoseconds.div_euclid(SECOND));
+        let rest = u32::try_from(nanoseconds.rem_euclid(SECOND));
+        match (seconds, rest) {
+            (Ok(seconds), Ok(rest)) => Duration::new(seconds, rest),
+            _ => Duration::ZERO,
+        }
     }
 }
+
+/// A second, in nanoseconds.
+const SECOND: i128 = 1_000_000_000;
 
 impl PartialOrd for Timestamp {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {

@@ -175,7 +175,7 @@ fn exit() -> ! {
 #[expect(clippy::disallowed_methods, reason = "a guest waits through WASI here")]
 fn wasi_sleep() -> ! {
     loop {
-        std::thread::sleep(Duration::from_hours(1));
+        std::thread::sleep(Duration::from_secs(3600));
     }
 }
 

@@ -139,7 +139,7 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
         ),
         // What it asks hangs on chance.
         "choose" => {
-            let name = if random::bits().is_multiple_of(2) {
+            let name = if random::bits() & 1 == 0 {
                 "nginx"
             } else {
                 "db"
