@@ -135,13 +135,62 @@ fn python(project: &Project, to: &Path) -> Result<(), Failure> {
 
 fn js(project: &Project, to: &Path) -> Result<(), Failure> {
     let tool = tool(project, "componentize-qjs", "npm install")?;
-    let mut command = command(project, &tool);
+    let node = tool_of_node(project)?;
+    let mut command = match module_of(&tool) {
+        Some(module) => {
+            let mut command = command(project, &node);
+            command.arg(module);
+            command
+        }
+        None => command(project, &tool),
+    };
     command
         .args(["--wit", "wit", "-n", WORLD, "--js", "plugin.js"])
         // The contract's functions are synchronous, and so is the host.
         .args(["--module-root", ".", "--sync", "-o"])
         .arg(to);
     carry_out(command, &tool).map(drop)
+}
+
+/// The oldest Node.js that runs componentize-qjs: Debian 12 has it.
+const LEAST_NODE: u32 = 18;
+
+/// Node.js, of a version that serves.
+fn tool_of_node(project: &Project) -> Result<PathBuf, Failure> {
+    let hint = format!("install Node.js {LEAST_NODE} or later: https://nodejs.org");
+    let node = find(project, "node")
+        .ok_or_else(|| Failure::given("there is no `node`").hint(hint.clone()))?;
+    let mut asked = command(project, &node);
+    asked.arg("--version");
+    let said = carry_out(asked, &node)?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    match major(&said) {
+        Some(version) if version < LEAST_NODE => Err(Failure::given(format!(
+            "{} is version {}, and {LEAST_NODE} is the oldest that serves",
+            node.display(),
+            said.trim()
+        ))
+        .hint(hint)),
+        _ => Ok(node),
+    }
+}
+
+/// The first number of `v18.20.4`.
+fn major(said: &str) -> Option<u32> {
+    said.trim()
+        .trim_start_matches('v')
+        .split('.')
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// The module behind a program of npm's: the program itself has no extension, and Node.js before 20
+/// takes what has none for no module.
+fn module_of(program: &Path) -> Option<PathBuf> {
+    let program = std::fs::canonicalize(program).ok()?;
+    let module = program.parent()?.parent()?.join("cli.mjs");
+    module.is_file().then_some(module)
 }
 
 fn c(project: &Project, to: &Path) -> Result<(), Failure> {
@@ -303,4 +352,40 @@ pub(super) fn text(built: &Built) -> String {
         super::asks_for(&built.anatomy.asks_for),
     );
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_number_of_a_version_is_read() {
+        for (said, version) in [
+            ("v18.20.4\n", Some(18)),
+            ("v20.0.0-nightly", Some(20)),
+            ("22", Some(22)),
+            ("no version", None),
+            ("", None),
+        ] {
+            assert_eq!(major(said), version, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_program_of_npm_is_run_by_its_module() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let package = folder.path().join("node_modules/componentize-qjs");
+        let links = folder.path().join("node_modules/.bin");
+        std::fs::create_dir_all(package.join("bin")).expect("a folder");
+        std::fs::create_dir_all(&links).expect("a folder");
+        std::fs::write(package.join("bin/componentize-qjs"), "").expect("a file");
+        let link = links.join("componentize-qjs");
+        std::os::unix::fs::symlink("../componentize-qjs/bin/componentize-qjs", &link)
+            .expect("a link");
+        assert_eq!(module_of(&link), None);
+
+        std::fs::write(package.join("cli.mjs"), "").expect("a file");
+        let module = package.join("cli.mjs").canonicalize().expect("it is there");
+        assert_eq!(module_of(&link), Some(module));
+    }
 }
