@@ -14,10 +14,10 @@ endif
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: setup build plugins ## Bring the stack up, kill nginx and watch it being healed
+demo: ## Build, bring the stack up, kill nginx and watch it being healed
 	@stack/demo.sh
 
 .PHONY: down
@@ -30,8 +30,7 @@ setup: ## Install what is missing for the build and the stack (Debian), or say w
 
 .PHONY: build
 build: ## Build the daemon, the drill and the benchmark
-	@printf '==> building sentinel (some minutes the first time)\n' >&2
-	@cargo build --release --bins
+	@stack/setup/build.sh --bins
 
 .PHONY: plugins
 plugins: ## Build the plugins as WebAssembly components
@@ -51,11 +50,17 @@ fmt: ## Format the sources
 lint: ## Check the format and the lints
 	@stack/setup/lint.sh
 
+.PHONY: deny
+deny: ## Check the dependencies: licences, bans, sources, and known holes where their list can be had
+	@stack/setup/deny.sh
+
 .PHONY: test
-test: ## Run everything that checks the project: format, lints, and all tests, against real containers
-	@stack/setup/packages.sh build docker ansible tests
-	@stack/setup/lint.sh
+test: ## Run everything that checks the project: format, lints, dependencies, and all tests, against real containers
 	@stack/setup/test.sh
+
+.PHONY: release-check
+release-check: ## Run the demo on bare machines, new and months old: what a release must do from nothing
+	@stack/setup/release-check.sh
 
 .PHONY: crash
 crash: build plugins ## Kill the daemon 500 times under load: nothing may be lost, nothing done twice

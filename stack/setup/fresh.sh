@@ -10,6 +10,8 @@ fresh="$cache/fresh"
 renew_after=7
 # What a run of all tests takes on the disk, what is built included (GiB).
 room=25
+# A build folder that has grown beyond this is begun anew (GiB).
+build_limit=40
 
 usage() {
     cat <<TEXT
@@ -27,7 +29,7 @@ usage: fresh.sh [OPTION…] COMMAND [ARGUMENT…]
                      with the Rust that the suite began with
   --no-rust          without this machine's Rust: the command takes Debian's
   --build FOLDER     where what is built is kept for the next run
-                     ($(build_folder))
+                     ($fresh/build, for all checkouts; one run at a time)
   --renew            make the root's archive anew (else after $renew_after days)
   --keep             leave the root where it is afterwards, and say where
 
@@ -38,8 +40,6 @@ The exit code is the command's. It needs root, Debian's mmdebstrap and slirp4net
 $room GiB in ${fresh%/*}.
 TEXT
 }
-
-build_folder() { printf '%s/build%s\n' "$fresh" "${root//\//-}"; }
 
 # What apt on this machine is told about the way to its mirrors; the command's apt is told the same.
 apt_ways() {
@@ -248,9 +248,21 @@ run() {
         "in a container: run it with --privileged"
     # Both are absolute, and bound where they are.
     export CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}" RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}"
-    build="${build:-$(build_folder)}"
+    build="${build:-$fresh/build}"
     mkdir -p "$fresh"/{roots,archives/partial} "$build"
     build="$(cd "$build" && pwd)"
+    # Dependencies are built once for all checkouts; cargo tells these apart by their paths, and what it makes of them
+    # by times, which a checkout sets anew.
+    local build_lock
+    exec {build_lock}>"$build.lock"
+    if ! flock -n "$build_lock"; then
+        note "another run builds in $build, waiting for it (--build names another folder)"
+        flock "$build_lock"
+    fi
+    if (($(du -s --block-size=1G "$build" | cut -f 1) > build_limit)); then
+        note "$build has grown beyond $build_limit GiB: it is begun anew"
+        find "$build" -xdev -mindepth 1 -delete
+    fi
     enough_room "$fresh" "$room"
 
     sweep
@@ -262,10 +274,11 @@ run() {
     fi
     unlock
 
-    local tree tree_lock status=0 child
+    local tree_lock status=0 child
     tree="$(mktemp -d "$fresh/roots/XXXXXXXX")"
     exec {tree_lock}>"$tree.lock"
     flock "$tree_lock"
+    if ! ((keep)); then trap 'remove_tree "$tree" && rm -f "$tree.lock"' EXIT; fi
     chmod 755 "$tree"
     tar -x -C "$tree" --numeric-owner --xattrs -f "$archive"
     acquaint "$tree"
@@ -279,7 +292,7 @@ run() {
         trap - INT QUIT
         exec setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc --propagation private \
             "$BASH" "${BASH_SOURCE[0]}" --machine "$tree" "$build" "$no_rust" "$(readlink /proc/self/ns/mnt)" "$@"
-    ) <&0 {tree_lock}>&- &
+    ) <&0 {tree_lock}>&- {build_lock}>&- &
     child=$!
     # Ctrl-C reaches all of them by the terminal; another signal is passed on, and then there is an end of patience.
     trap 'stop_within 20 "$child" TERM' TERM HUP
@@ -291,9 +304,6 @@ run() {
     if ((keep)); then
         : >"$tree.keep"
         note "the root is left in $tree (its mounts are gone); remove it, and $tree.keep and .lock beside it"
-    else
-        remove_tree "$tree"
-        rm -f "$tree.lock"
     fi
     exit "$status"
 }

@@ -218,3 +218,9 @@ for image in "${wanted[@]}"; do
     fi
     make_locally "$image"
 done
+
+# The part of sentinel's image that waits for no build. The engine keeps it, and the image's own build finds it.
+base=infra-sentinel/base:${SENTINEL_TAG:-dev}
+say "building the base of sentinel's image"
+patiently "building the base of sentinel's image" "$setup/compose" -f - build sentinel <<<"services: {sentinel: {image: '$base', build: {target: base}}}" ||
+    die "the base of sentinel's image could not be built" "its own words are above"

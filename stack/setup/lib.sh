@@ -49,9 +49,90 @@ patiently() {
     ) &
     ticker=$!
     quietly "$@" || status=$?
-    kill "$ticker" 2>/dev/null || true
+    # Not TERM: whoever called this may have it ignored, and so would the ticker.
+    kill -KILL "$ticker" 2>/dev/null || true
     wait "$ticker" 2>/dev/null || true
     return "$status"
+}
+
+# Runs cargo and says how far it is: on a terminal by cargo's own line, else by a line every ten seconds.
+# usage: cargo_telling "what it does" ARGUMENT…
+cargo_telling() {
+    local what="$1"
+    shift
+    if [[ -t 2 ]]; then
+        cargo "$@"
+    else
+        { CARGO_TERM_PROGRESS_WHEN=always CARGO_TERM_PROGRESS_WIDTH=80 cargo "$@" 2>&1 >&3 | progress "$what" >&2; } 3>&1
+    fi
+}
+# Reads what cargo says: its progress, which ends in carriage returns, and its messages, which pass.
+progress() {
+    local what="$1" chunk='' part line done='' told=$SECONDS status
+    while :; do
+        status=0
+        IFS= read -r -t 2 -d $'\r' part || status=$?
+        chunk+="$part"
+        if ((status <= 128)); then
+            while IFS= read -r line; do
+                if [[ "$line" =~ Building\ \[[=\>\ ]*\]\ +([0-9]+)/([0-9]+) ]]; then
+                    done="${BASH_REMATCH[1]} of ${BASH_REMATCH[2]} units, "
+                elif [[ "$line" =~ [^[:space:]] && ! "$line" =~ ^\ *(Compiling|Checking|Documenting|Download(ing|ed)|Updating|Locking|Adding|Blocking|Finished|Fresh|Executable)\  ]]; then
+                    printf '%s\n' "$line"
+                fi
+            done <<<"$chunk"
+            chunk=''
+        fi
+        if ((SECONDS - told >= 10)); then
+            note "$what: $done$SECONDS s in all"
+            told=$SECONDS
+        fi
+        ((status == 0 || status > 128)) || break
+    done
+}
+
+# Runs jobs beside each other. The first that fails ends the others, and the script.
+# usage: beside "what it does" COMMAND…   and, once all are started:  await_all
+beside() {
+    local what="$1"
+    shift
+    # `trap -`: what bash runs in the background would ignore Ctrl-C otherwise.
+    (
+        trap - INT QUIT
+        "$@"
+    ) <&0 &
+    beside_jobs[$!]="$what"
+}
+declare -A beside_jobs=()
+await_all() {
+    local pid status
+    while ((${#beside_jobs[@]})); do
+        status=0
+        pid=
+        wait -n -p pid "${!beside_jobs[@]}" || status=$?
+        [[ -n "$pid" ]] || return 1
+        if ((status)); then
+            local what="${beside_jobs[$pid]}"
+            unset "beside_jobs[$pid]"
+            end_all
+            die "$what: failed" "the reason is above"
+        fi
+        unset "beside_jobs[$pid]"
+    done
+}
+end_all() {
+    local pid
+    for pid in "${!beside_jobs[@]}"; do end_tree "$pid"; done
+    beside_jobs=()
+}
+# Ends a process and all that it started, the leaves last so that none is started anew.
+end_tree() {
+    local child children
+    kill -STOP "$1" 2>/dev/null || return 0
+    read -ra children < <(cat "/proc/$1/task/"*/children 2>/dev/null) || true
+    for child in "${children[@]}"; do end_tree "$child"; done
+    kill -TERM "$1" 2>/dev/null || true
+    kill -CONT "$1" 2>/dev/null || true
 }
 
 # rustup's tools go before those that Debian has in /usr/bin: the latter serve the guests alone.
@@ -119,6 +200,10 @@ apt_install() {
         serves "$package" || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
+    if [[ -n "${planning:-}" ]]; then
+        planned+=("${missing[@]%%>=*}")
+        return 0
+    fi
     apt_lists_of_today
     for package in "${missing[@]}"; do
         candidate "$package" || die "this machine's apt has no $package" \

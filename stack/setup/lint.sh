@@ -13,7 +13,7 @@ if ! cargo clippy --version >/dev/null 2>&1; then
 fi
 say "checking the lints"
 # The guests compile for the host as well, where their own tests run.
-cargo clippy --release --workspace --all-targets -- -D warnings
+cargo_telling "checking the lints" clippy --release --workspace --all-targets -- -D warnings
 say "checking the SDK's documentation"
 # What plugin authors read: a link that leads nowhere is an error.
 RUSTDOCFLAGS="-D warnings" cargo doc --release --quiet --no-deps -p sentinel-plugin

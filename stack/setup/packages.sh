@@ -27,12 +27,14 @@ need_version() {
     if ! have "$command"; then
         on_debian || die "there is no $command on this machine" "$elsewhere"
         apt_install "$package"
+        if [[ -n "${planning:-}" ]]; then return 0; fi
     fi
     version="$("$@" 2>/dev/null | first_version)"
     [[ -n "$version" ]] || die "'$*' tells no version" "$elsewhere"
     if at_least "$version" "$least"; then return 0; fi
     if on_debian && installed "$package" && ! serves "$package>=$least" && candidate "$package>=$least"; then
         apt_install "$package>=$least"
+        if [[ -n "${planning:-}" ]]; then return 0; fi
         version="$("$@" 2>/dev/null | first_version)"
         if at_least "$version" "$least"; then return 0; fi
     fi
@@ -54,9 +56,9 @@ rust() {
         on_debian || no_rust
         if ! serves "rustc-web>=$wanted"; then
             candidate "rustc-web>=$wanted" || no_rust "$wanted"
-            say "installing the Rust that Debian's security archive carries"
         fi
         apt_install "rustc-web>=$wanted" "cargo-web>=$wanted" "rustfmt-web>=$wanted"
+        if [[ -n "${planning:-}" ]]; then return 0; fi
     fi
     version="$(cd "$root" && rustc --version | first_version)" || die "rustc does not run"
     from="$(command -v rustc)"
@@ -108,19 +110,36 @@ registry() {
 
 [[ "$(uname -s)" == Linux ]] || die "this set-up serves Linux, and this is $(uname -s)" "a Linux virtual machine will do"
 (($#)) || set -- build docker ansible
-for part in "$@"; do
-    case "$part" in
-    build) build ;;
-    docker) docker_engine ;;
-    ansible) need_version ansible-core ansible-playbook 2.14 "see https://docs.ansible.com" ansible-playbook --version ;;
-    # A clock that can be set, a disk that can fail and its mounts, signatures, other machines to reach, a journal to clean,
-    # mail, containers of one file, and a registry that asks for passwords. (The tests ask Debian's own Python for its aiosmtpd.)
-    tests)
-        need faketime:faketime e2fsprogs:mkfs.ext4 mount:mount minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd \
-            openssl:openssl systemd:journalctl iproute2:ip apache2-utils:htpasswd python3:python3 python3-aiosmtpd:aiosmtpd \
-            busybox-static:/bin/busybox
-        registry
-        ;;
-    *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
-    esac
-done
+
+each_part() {
+    local part
+    for part in "$@"; do
+        case "$part" in
+        build) build ;;
+        docker) docker_engine ;;
+        ansible) need_version ansible-core ansible-playbook 2.14 "see https://docs.ansible.com" ansible-playbook --version ;;
+        # A clock that can be set, a disk that can fail and its mounts, signatures, other machines to reach, a journal to
+        # clean, mail, containers of one file, and a registry that asks for passwords. (The tests ask Debian's own Python
+        # for its aiosmtpd.)
+        tests)
+            need faketime:faketime e2fsprogs:mkfs.ext4 mount:mount minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd \
+                openssl:openssl systemd:journalctl iproute2:ip apache2-utils:htpasswd python3:python3 python3-aiosmtpd:aiosmtpd \
+                busybox-static:/bin/busybox
+            # rustup's toolchain has clippy.
+            if debian_rust || ! have cargo; then apt_install rust-web-clippy; fi
+            [[ -n "${planning:-}" ]] || registry
+            ;;
+        *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
+        esac
+    done
+}
+
+# First what would be installed, so that nobody is surprised, and whether it can be.
+planning=1 planned=()
+each_part "$@"
+planning=
+if ((${#planned[@]})); then
+    say "to be installed on this machine: $(printf "%s\n" "${planned[@]}" | sort -u | tr "\n" " ")"
+    ((EUID == 0)) || have sudo || die "installing packages needs root" "run this as root, install sudo, or install them yourself"
+fi
+each_part "$@"

@@ -20,8 +20,9 @@ for package in "${shipped[@]}" "${hostile[@]}"; do packages+=(-p "$package"); do
 built="$(mktemp)"
 trap 'rm -f "$built"' EXIT
 # RUSTFLAGS would replace the target's own flags; the guests need none of the host's.
-env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET "${environment[@]}" \
-    cargo build --profile plugin --target wasm32-wasip2 "${packages[@]}" --lib --bins --examples \
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET
+for each in "${environment[@]}"; do export "${each?}"; done
+cargo_telling "building the plugins" build --profile plugin --target wasm32-wasip2 "${packages[@]}" --lib --bins --examples \
     --target-dir "$out" --message-format=json-render-diagnostics "$@" >"$built" ||
     die "the plugins could not be built" "the compiler's own words are above"
 

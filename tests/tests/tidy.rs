@@ -268,12 +268,103 @@ fn no_prebuilt_binary_is_in_the_tree() {
 fn the_readme_names_what_the_makefile_has() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
-    for target in ["demo", "test", "bench", "down"] {
+    for target in ["demo", "test", "bench", "down", "release-check"] {
         assert!(readme.contains(&format!("make {target}")), "{target}");
         assert!(makefile.contains(&format!("\n{target}:")), "{target}");
     }
     let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
-    assert!(ci.contains("make test"));
+    assert!(ci.contains("stack/setup/fresh.sh make test"));
+}
+
+/// The `rust-version` of a manifest.
+fn rust_version(manifest: &str) -> String {
+    let text = fs::read_to_string(root().join(manifest)).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("rust-version = "));
+    line.unwrap_or_else(|| panic!("{manifest} has no rust-version"))
+        .trim_matches('"')
+        .to_owned()
+}
+
+#[test]
+fn all_guests_need_the_same_rust_and_the_docs_name_it() {
+    let oldest = rust_version("plugins/sdk/Cargo.toml");
+    let mut manifests = vec![
+        "tests/hostile-plugins/Cargo.toml".to_owned(),
+        "host/daemon/templates/plugin/rust/Cargo.toml".to_owned(),
+        "plugins/examples/rust-crash-loop/Cargo.toml".to_owned(),
+    ];
+    for folder in fs::read_dir(root().join("plugins")).unwrap() {
+        let name = folder.unwrap().file_name().into_string().unwrap();
+        let manifest = format!("plugins/{name}/Cargo.toml");
+        if root().join(&manifest).exists() {
+            manifests.push(manifest);
+        }
+    }
+    assert!(manifests.len() > 10, "{manifests:?}");
+    for manifest in manifests {
+        assert_eq!(rust_version(&manifest), oldest, "{manifest}");
+    }
+    let docs = fs::read_to_string(root().join("docs/plugins.md")).unwrap();
+    assert!(docs.contains(&format!("Rust {oldest} or later")));
+}
+
+#[test]
+fn the_docs_name_the_node_that_the_setup_asks_for() {
+    let script = fs::read_to_string(root().join("stack/setup/toolchains.sh")).unwrap();
+    let least = script
+        .lines()
+        .find_map(|line| line.strip_prefix("node_least="))
+        .unwrap();
+    let docs = fs::read_to_string(root().join("docs/plugins.md")).unwrap();
+    assert!(docs.contains(&format!("Node.js {least} or later")));
+    let code = fs::read_to_string(root().join("host/daemon/src/cli/plugin/build.rs")).unwrap();
+    assert!(code.contains(&format!("LEAST_NODE: u32 = {least};")));
+}
+
+#[test]
+fn the_root_of_the_tree_has_nothing_that_is_not_known() {
+    // A stray file in the root is in nobody's way until it is in everybody's.
+    let known = [
+        ".ci/run",
+        ".gitignore",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "SECURITY.md",
+        "clippy.toml",
+        "deny.toml",
+    ];
+    let folders = [
+        "docs",
+        "host",
+        "playbooks",
+        "plugins",
+        "stack",
+        "tests",
+        "wit",
+    ];
+    let listed = std::process::Command::new("git")
+        .args(["-C", root().to_str().unwrap(), "ls-files"])
+        .output()
+        .expect("git runs");
+    assert!(listed.status.success(), "{listed:?}");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let mut files = 0;
+    for file in listed.lines() {
+        files += 1;
+        let folder = file.split('/').next().unwrap_or_default();
+        assert!(known.contains(&file) || folders.contains(&folder), "{file}");
+        let bytes = fs::metadata(root().join(file)).map_or(0, |file| file.len());
+        assert!(bytes < 1 << 18, "{file} has {bytes} bytes");
+    }
+    assert!(files > 300, "{files}");
 }
 
 /// Every word of `text` that begins with `prefix` and goes on in capitals.
