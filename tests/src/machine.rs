@@ -16,7 +16,7 @@ impl Disk {
     /// A small disk, in memory.
     #[must_use]
     pub fn small(folder: &Path, size: &str) -> Self {
-        let options = format!("size={size}");
+        let options = format!("size={size},mode=0700");
         mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], folder);
         Self {
             folder: folder.to_owned(),

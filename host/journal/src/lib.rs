@@ -36,6 +36,14 @@ pub enum OpenError {
         /// Why.
         source: std::io::Error,
     },
+    /// Others than the daemon could change what is in it.
+    #[error("the data folder cannot be trusted: {path} {why}")]
+    Exposed {
+        /// The folder, or the file in it.
+        path: std::path::PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
     /// Another daemon has it.
     #[error("the data folder {path} is in use by {holder}")]
     InUse {

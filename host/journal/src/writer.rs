@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,7 +21,7 @@ use sentinel_core::record::{Accepted, Append, Recovered};
 use tokio::sync::oneshot;
 
 use crate::checkpoint::Checkpointer;
-use crate::lock::FolderLock;
+use crate::lock::{FolderLock, open_own};
 use crate::query::{self, StoredServing};
 use crate::queue::{Lane, Queue, Refused};
 use crate::{OpenError, WriteError, integrity, schema};
@@ -270,10 +270,7 @@ impl Journal {
         })?;
         let lock = FolderLock::take(folder)?;
         let file = folder.join(FILE);
-        private(&file).map_err(|source| OpenError::Folder {
-            path: folder.to_owned(),
-            source,
-        })?;
+        private(&file)?;
         let (mut connection, recovered) = read(&file).map_err(|error| match error {
             OpenError::Sqlite(error) if integrity::is_damage(&error) => OpenError::Damaged {
                 path: file.clone(),
@@ -508,13 +505,22 @@ impl From<Refused> for WriteError {
 
 /// Sees to it that the file is there and nobody else can read it; SQLite gives the files
 /// beside it the same permissions.
-fn private(file: &Path) -> std::io::Result<()> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(file)?
+fn private(file: &Path) -> Result<(), OpenError> {
+    for beside in ["-wal", "-shm"] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(beside);
+        let beside = Path::new(&name);
+        // SQLite makes those that are missing.
+        if beside.symlink_metadata().is_ok() {
+            drop(open_own(beside, OpenOptions::new().append(true))?);
+        }
+    }
+    open_own(file, OpenOptions::new().append(true))?
         .set_permissions(Permissions::from_mode(0o600))
+        .map_err(|source| OpenError::Folder {
+            path: file.to_owned(),
+            source,
+        })
 }
 
 impl Drop for Journal {

@@ -484,3 +484,71 @@ async fn a_damaged_page_is_found_at_the_start_or_soon_after() {
         }
     }
 }
+
+#[test]
+fn a_folder_that_others_can_write_is_refused_and_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    for mode in [0o777, 0o1777, 0o770, 0o702, 0o720] {
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode)).unwrap();
+        let error = Journal::open(&data, |_, _| {}).unwrap_err();
+        assert!(
+            matches!(error, OpenError::Exposed { .. }),
+            "{mode:o}: {error:?}"
+        );
+        assert!(error.to_string().contains("chmod go-w"), "{error}");
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0);
+    }
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    drop(open(&data));
+}
+
+#[test]
+fn a_link_in_the_folder_leads_nowhere() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    for name in [
+        "lock",
+        "journal.sqlite",
+        "journal.sqlite-wal",
+        "journal.sqlite-shm",
+    ] {
+        for hard in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let precious = folder.path().join("precious");
+            std::fs::write(&precious, "precious").unwrap();
+            std::fs::set_permissions(&precious, std::fs::Permissions::from_mode(0o644)).unwrap();
+            let data = folder.path().join("data");
+            std::fs::create_dir(&data).unwrap();
+            let link = data.join(name);
+            if hard {
+                std::fs::hard_link(&precious, &link).unwrap();
+            } else {
+                symlink("../precious", &link).unwrap();
+            }
+            let error = Journal::open(&data, |_, _| {}).unwrap_err();
+            assert!(
+                matches!(error, OpenError::Exposed { .. }),
+                "{name}: {error:?}"
+            );
+            assert!(error.to_string().contains(name), "{error}");
+            assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+            let mode = std::fs::metadata(&precious).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o644);
+        }
+    }
+}
+
+#[test]
+fn a_lock_file_that_is_removed_lets_nobody_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, _) = open(folder.path());
+    for _ in 0..2 {
+        std::fs::remove_file(folder.path().join("lock")).unwrap();
+        let error = Journal::open(folder.path(), |_, _| {}).unwrap_err();
+        assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+    }
+    drop(first);
+    drop(open(folder.path()));
+}
