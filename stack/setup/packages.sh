@@ -93,17 +93,18 @@ docker_least=20.10
 docker_elsewhere="see https://docs.docker.com/engine/install/"
 
 # Unpacked, not installed: Debian would start it, open to the whole network.
-registry() {
-    local to="$cache/registry"
-    if have docker-registry || [[ -x "$to/usr/bin/docker-registry" ]]; then return 0; fi
-    on_debian || die "there is no docker-registry on this machine" "see https://github.com/distribution/distribution"
-    say "fetching docker-registry"
-    candidate docker-registry || die "this machine's apt has no docker-registry" "look at /etc/apt/sources.list"
+# usage: unpack FOLDER PACKAGE, whose command has its name
+unpack() {
+    local to="$cache/$1" package="$2"
+    if have "$package" || [[ -x "$to/usr/bin/$package" ]]; then return 0; fi
+    on_debian || die "there is no $package on this machine" "install it by hand"
+    say "fetching $package"
+    candidate "$package" || die "this machine's apt has no $package" "look at /etc/apt/sources.list"
     rm -rf "$to.tmp"
     mkdir -p "$to.tmp"
-    (cd "$to.tmp" && quietly apt-get -qq -o APT::Sandbox::User=root download docker-registry &&
+    (cd "$to.tmp" && quietly apt-get -qq -o APT::Sandbox::User=root download "$package" &&
         quietly dpkg-deb -x ./*.deb .) ||
-        die "docker-registry could not be fetched" "apt-get update, and again"
+        die "$package could not be fetched" "apt-get update, and again"
     rm -rf "$to"
     mv "$to.tmp" "$to"
 }
@@ -119,15 +120,19 @@ each_part() {
         docker) docker_engine ;;
         ansible) need_version ansible-core ansible-playbook 2.14 "see https://docs.ansible.com" ansible-playbook --version ;;
         # A clock that can be set, a disk that can fail and its mounts, signatures, other machines to reach, a journal to
-        # clean, mail, containers of one file, and a registry that asks for passwords. (The tests ask Debian's own Python
+        # clean, mail, containers of one file, a browser, Prometheus, and a registry that asks for passwords. (The tests ask Debian's own Python
         # for its aiosmtpd.)
         tests)
             need faketime:faketime e2fsprogs:mkfs.ext4 mount:mount minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd \
                 openssl:openssl systemd:journalctl iproute2:ip apache2-utils:htpasswd python3:python3 python3-aiosmtpd:aiosmtpd \
-                busybox-static:/bin/busybox
+                busybox-static:/bin/busybox chromium:chromium
             # rustup's toolchain has clippy.
             if debian_rust || ! have cargo; then apt_install rust-web-clippy; fi
-            [[ -n "${planning:-}" ]] || registry
+            if [[ -z "${planning:-}" ]]; then
+                unpack registry docker-registry
+                unpack prometheus prometheus
+                unpack prometheus-alertmanager prometheus-alertmanager
+            fi
             ;;
         *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
         esac

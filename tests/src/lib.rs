@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod machine;
 pub mod mail;
 pub mod payload;
+pub mod raw;
 pub mod receiver;
 pub mod registry;
 pub mod remote;
@@ -34,6 +35,25 @@ pub fn built(variable: &str, place: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A program that `stack/setup/packages.sh tests` unpacked without installing it, or the machine's own.
+#[must_use]
+pub fn unpacked(folder: &str, program: &str) -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+        PathBuf::from,
+    );
+    let unpacked = cache
+        .join("infra-sentinel")
+        .join(folder)
+        .join("usr/bin")
+        .join(program);
+    if unpacked.exists() {
+        unpacked
+    } else {
+        program.into()
+    }
 }
 
 /// The checkout.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::daemon::client;
-use crate::eventually;
+use crate::{eventually, unpacked};
 
 /// A registry with a folder of its own.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Registry {
         };
         registry.configure(wants);
         let log = fs::File::create(registry.path("log")).expect("a log");
-        let child = Command::new(program())
+        let child = Command::new(unpacked("registry", "docker-registry"))
             .arg("serve")
             .arg(registry.path("config.yml"))
             .stdout(Stdio::null())
@@ -186,20 +186,6 @@ impl Drop for Registry {
             let killed = child.kill().and_then(|()| child.wait());
             assert!(killed.is_ok(), "the registry could not be ended");
         }
-    }
-}
-
-/// Debian's, as it is installed or as the set-up unpacked it.
-fn program() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
-        PathBuf::from,
-    );
-    let unpacked = cache.join("infra-sentinel/registry/usr/bin/docker-registry");
-    if unpacked.exists() {
-        unpacked
-    } else {
-        "docker-registry".into()
     }
 }
 
