@@ -264,9 +264,20 @@ impl Daemon {
         list["incidents"].as_array().expect("a list").clone()
     }
 
-    /// One incident with its events.
+    /// One incident with all its events.
     pub async fn incident(&self, id: u64) -> Value {
-        self.json(&format!("/api/v1/incidents/{id}")).await
+        let path = format!("/api/v1/incidents/{id}");
+        let mut incident = self.json(&path).await;
+        while let Some(after) = incident["next"].as_u64() {
+            let mut page = self.json(&format!("{path}?after={after}")).await;
+            let more = page["events"].as_array_mut().expect("events").split_off(0);
+            incident["events"]
+                .as_array_mut()
+                .expect("events")
+                .extend(more);
+            incident["next"] = page["next"].take();
+        }
+        incident
     }
 
     /// Waits until incident `id` has ended, and says how.

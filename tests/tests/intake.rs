@@ -262,7 +262,7 @@ async fn a_client_that_hangs_up_has_delivered_all_the_same() {
     let mut stream = TcpStream::connect(daemon.address()).unwrap();
     write!(
         stream,
-        "POST {DOOR} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {DOOR} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
     .unwrap();
@@ -283,7 +283,11 @@ async fn a_sender_that_trickles_is_cut_off() {
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
             .unwrap();
-        write!(stream, "POST {DOOR} HTTP/1.1\r\nhost: x\r\nx-slow: ").unwrap();
+        write!(
+            stream,
+            "POST {DOOR} HTTP/1.1\r\nhost: localhost\r\nx-slow: "
+        )
+        .unwrap();
         let begun = Instant::now();
         let mut answer = String::new();
         let read = stream.read_to_string(&mut answer);
@@ -295,7 +299,7 @@ async fn a_sender_that_trickles_is_cut_off() {
         .unwrap();
     write!(
         stream,
-        "POST {DOOR} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{"
+        "POST {DOOR} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{"
     )
     .unwrap();
     let mut answer = String::new();
@@ -321,7 +325,7 @@ async fn too_much_at_once_is_a_503_and_nothing_is_lost() {
     let mut stream = TcpStream::connect(daemon.address()).unwrap();
     write!(
         stream,
-        "POST {DOOR} HTTP/1.1\r\nhost: x\r\ncontent-length: 1048576\r\n\r\n{{"
+        "POST {DOOR} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\n{{"
     )
     .unwrap();
     stream.write_all(&vec![b' '; 1_048_000]).unwrap();
@@ -349,7 +353,7 @@ async fn a_stopping_daemon_takes_nothing_more_and_ends_by_itself() {
     let body = webhook(&[Alert::firing("Watched", &[])]).to_string();
     write!(
         stream,
-        "POST {DOOR} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        "POST {DOOR} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
         body.len()
     )
     .unwrap();
@@ -446,7 +450,7 @@ async fn idle_uploads_hold_up_nobody() {
             let mut stream = TcpStream::connect(daemon.address()).unwrap();
             write!(
                 stream,
-                "POST {DOOR} HTTP/1.1\r\nhost: x\r\ncontent-length: 33554432\r\n\r\n{{"
+                "POST {DOOR} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 33554432\r\n\r\n{{"
             )
             .unwrap();
             stream

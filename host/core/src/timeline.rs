@@ -28,22 +28,45 @@ pub struct Entry {
 
 /// The timeline of one incident, and the state that it leads to.
 pub fn timeline(events: &[Event]) -> Result<(Incident, Vec<Entry>), FoldError> {
-    let (first, rest) = events.split_first().ok_or(FoldError::Empty)?;
-    let (mut incident, _) = Incident::open(first)?;
-    let mut entries = vec![entry(first)];
-    for event in rest {
-        let before = incident.phase.clone();
-        incident.apply(event);
-        let mut told = entry(event);
-        if let Some(text) = would(&before, event) {
-            told.text = text;
-        }
-        entries.push(told);
-        if incident.phase != before {
-            entries.extend(phase_entry(&incident.phase, event.at));
-        }
+    let mut teller = Teller::default();
+    let mut entries = Vec::with_capacity(events.len());
+    for event in events {
+        entries.extend(teller.tell(event)?);
     }
-    Ok((incident, entries))
+    Ok((teller.incident.ok_or(FoldError::Empty)?, entries))
+}
+
+/// A timeline that is told one event after the other: a long one needs no more room than a short one.
+#[derive(Debug, Default)]
+pub struct Teller {
+    incident: Option<Incident>,
+}
+
+impl Teller {
+    /// The lines of the next event: its own first, then that of the phase that it began, if it did.
+    pub fn tell(&mut self, event: &Event) -> Result<Vec<Entry>, FoldError> {
+        let mut entries = vec![entry(event)];
+        match &mut self.incident {
+            None => self.incident = Some(Incident::open(event)?.0),
+            Some(incident) => {
+                let before = incident.phase.clone();
+                incident.apply(event);
+                if let (Some(text), Some(told)) = (would(&before, event), entries.first_mut()) {
+                    told.text = text;
+                }
+                if incident.phase != before {
+                    entries.extend(phase_entry(&incident.phase, event.at));
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Where the events told so far have led; none before the first.
+    #[must_use]
+    pub fn incident(&self) -> Option<&Incident> {
+        self.incident.as_ref()
+    }
 }
 
 /// What a person has to know who is told of an incident.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,10 +32,10 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Places};
 use crate::cli::compile;
 use crate::clock::Clock;
-use crate::config::{Config, MailConfig, Pool, difference};
+use crate::config::{Access, Config, MailConfig, Pool, difference, is_loopback};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
 use crate::reconcile::Reconciler;
@@ -267,6 +268,42 @@ pub(crate) fn environment(config: &Config) -> Environment {
     }
 }
 
+/// What in the folders of a configuration everybody on the machine can change: a plugin or a policy that somebody else
+/// writes acts in sentinel's name.
+pub(crate) fn open_to_others(config: &Config) -> Vec<String> {
+    let folders = [
+        ("plugins_dir", &config.plugins_dir),
+        ("policies_dir", &config.policies_dir),
+        ("ansible.playbooks_dir", &config.ansible.playbooks_dir),
+    ];
+    let is_open = |path: &Path| {
+        let found = std::fs::symlink_metadata(path);
+        found.is_ok_and(|found| !found.is_symlink() && found.permissions().mode() & 0o002 != 0)
+    };
+    let mut open = Vec::new();
+    for (key, folder) in folders {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut files: Vec<_> = files
+            .map(|file| file.path())
+            .filter(|file| is_open(file))
+            .collect();
+        files.sort();
+        // A folder may be a link: what it leads to counts.
+        let itself = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
+        let itself = is_open(&itself).then(|| folder.clone());
+        for path in itself.into_iter().chain(files).take(OPEN_SHOWN) {
+            open.push(format!(
+                "everybody on this machine can write {} (`{key}`), and act as sentinel by it: chmod o-w",
+                path.display()
+            ));
+        }
+    }
+    open
+}
+
+/// How many such files of a folder are told.
+const OPEN_SHOWN: usize = 5;
+
 /// What turns a configuration's folders into something that can serve.
 pub(crate) fn loader(config: &Running, sandbox: Arc<Sandbox>) -> Loader {
     let running = config.clone();
@@ -470,13 +507,13 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
     // A connection of its own: a long list must not keep the engine waiting.
     let reader = Arc::new(Reader::open(&config.data_dir)?);
     let standings = Arc::new(Standings::of(file));
-    let router = router(
+    let server = server(
         &base,
         reader,
         &reloader,
         intake.clone(),
         (handle.clone(), switch.clone(), requests.clone()),
-        standings.clone(),
+        (standings.clone(), &running),
         (stopping.clone(), engine_gone.clone()),
     );
 
@@ -521,7 +558,8 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
         "ready for alerts"
     );
 
-    api::serve(base.listener, router, stopping).await;
+    warn_of_others(&config);
+    server.serve(base.listener, stopping).await;
 
     tracing::info!("stopping: nothing more is taken in");
     intake.drain().await;
@@ -531,6 +569,19 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
     close(base.journal).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Says at each start who but the operator can make sentinel act.
+fn warn_of_others(config: &Config) {
+    for open in open_to_others(config) {
+        tracing::warn!("{open}");
+    }
+    if config.access == Some(Access::Open) && !is_loopback(config.listen.ip()) {
+        tracing::warn!(
+            listen = %config.listen,
+            "access is open: whoever reaches this address may pause, approve and install plugins"
+        );
+    }
 }
 
 /// Puts on record how this start's configuration differs from what the daemon ran with
@@ -584,16 +635,16 @@ async fn close(journal: Arc<Journal>) {
     }
 }
 
-/// The router, and what its handlers look at.
-fn router(
+/// The HTTP server, and what its handlers look at.
+fn server(
     base: &Base,
     reader: Arc<Reader>,
     reloader: &Reloader,
     intake: Arc<Intake>,
     (engine, switch, requests): (EngineHandle, Arc<Switch>, mpsc::UnboundedSender<Request>),
-    configuration: Arc<Standings>,
+    (configuration, config): (Arc<Standings>, &Running),
     (stopping, engine_gone): (CancellationToken, CancellationToken),
-) -> axum::Router {
+) -> api::Server {
     let api = Api {
         reader,
         journal: base.journal.clone(),
@@ -612,8 +663,9 @@ fn router(
         started_at: Timestamp::now(),
         stopping,
         engine_gone,
+        places: Places::default(),
     };
-    api::router(Arc::new(api), intake)
+    api::server(Arc::new(api), &intake, config)
 }
 
 /// Gives runs that have begun their time, then gives them up: the next start finds

@@ -1,6 +1,7 @@
 //! The daemon's configuration: one YAML file, and `SENTINEL_…` in the environment on
 //! top of it. Read once, into types that hold only what is valid.
 
+mod edge;
 mod live;
 mod mail;
 
@@ -25,6 +26,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use url::Url;
 
+use self::edge::Authorities;
+pub(crate) use self::edge::{Access, Authority, is_loopback};
 pub(crate) use self::live::{Pool, difference};
 pub(crate) use self::mail::MailConfig;
 use self::mail::MailSection;
@@ -35,6 +38,10 @@ use crate::telemetry;
 pub(crate) struct Config {
     /// Where it listens.
     pub(crate) listen: SocketAddr,
+    /// Who may use the API, where others than this machine can reach it.
+    pub(crate) access: Option<Access>,
+    /// What requests may call it by, beside the machine's own names and `listen`.
+    pub(crate) allowed_hosts: Vec<Authority>,
     /// Where the journal is.
     pub(crate) data_dir: PathBuf,
     /// Where plugins are found.
@@ -149,6 +156,8 @@ pub(crate) struct Limits {
     pub(crate) guards: GuardLimits,
     /// How many incidents may be open.
     pub(crate) incidents: u32,
+    /// How many connections may be open.
+    pub(crate) connections: u32,
 }
 
 /// How many effects there may be, whatever policies and plugins say.
@@ -520,6 +529,8 @@ impl<'de> Visitor<'de> for SecretSourceVisitor {
 #[serde(deny_unknown_fields, default)]
 struct File {
     listen: Option<Address>,
+    access: Option<Access>,
+    allowed_hosts: Vec<Authority>,
     data_dir: Option<PathBuf>,
     plugins_dir: Option<PathBuf>,
     policies_dir: Option<PathBuf>,
@@ -707,6 +718,7 @@ struct LimitsSection {
     plugins: BTreeMap<String, RunSection>,
     guards: GuardsSection,
     incidents: Option<u32>,
+    connections: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -829,6 +841,12 @@ pub(crate) enum ConfigError {
     /// A value is out of its range.
     #[error("{0}")]
     Value(String),
+    /// It would be open to others, and nothing says that it should be.
+    #[error(
+        "`listen: {0}` lets others than this machine in, and the API asks nobody who they are: whoever reaches it may pause, approve and install plugins; \
+         that takes a line `access: open`"
+    )]
+    Open(SocketAddr),
 }
 
 impl Config {
@@ -894,6 +912,7 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
     }
     set!(
         "SENTINEL_LISTEN" => listen,
+        "SENTINEL_ACCESS" => access,
         "SENTINEL_DATA_DIR" => data_dir,
         "SENTINEL_PLUGINS_DIR" => plugins_dir,
         "SENTINEL_POLICIES_DIR" => policies_dir,
@@ -935,6 +954,7 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_LIMITS_GUARDS_TARGET_RATE" => limits.guards.target_rate,
         "SENTINEL_LIMITS_GUARDS_TOTAL_RATE" => limits.guards.total_rate,
         "SENTINEL_LIMITS_INCIDENTS" => limits.incidents,
+        "SENTINEL_LIMITS_CONNECTIONS" => limits.connections,
         "SENTINEL_ALERTMANAGER_URL" => alertmanager.url,
         "SENTINEL_ALERTMANAGER_EVERY" => alertmanager.every,
         "SENTINEL_ALERTMANAGER_RECEIVER" => alertmanager.receiver,
@@ -942,6 +962,9 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_LOG_FORMAT" => log.format,
         "SENTINEL_SHUTDOWN_GRACE" => shutdown_grace,
     );
+    if let Some(Authorities(hosts)) = parsed("SENTINEL_ALLOWED_HOSTS", variable)? {
+        file.allowed_hosts = hosts;
+    }
     if let Some(hosts) = pairs("SENTINEL_DOCKER_HOSTS", "NAME=URL", variable)? {
         file.docker.hosts = Some(hosts);
     }
@@ -1018,11 +1041,15 @@ impl File {
             let is_secret = |name: &str| secrets.contains_key(name);
             self.mail.resolve(folder, is_secret)?
         };
+        let listen = self.listen.map_or_else(
+            || SocketAddr::from(([127, 0, 0, 1], 9095)),
+            |address| address.0,
+        );
+        edge::check(listen, self.access)?;
         let config = Config {
-            listen: self.listen.map_or_else(
-                || SocketAddr::from(([127, 0, 0, 1], 9095)),
-                |address| address.0,
-            ),
+            listen,
+            access: self.access,
+            allowed_hosts: self.allowed_hosts,
             data_dir: path(self.data_dir, "data"),
             plugins_dir: path(self.plugins_dir, "plugins"),
             policies_dir: path(self.policies_dir, "policies"),
@@ -1071,6 +1098,7 @@ impl File {
                 plugins: own,
                 guards: self.limits.guards.resolve()?,
                 incidents: self.limits.incidents.unwrap_or(10_000),
+                connections: self.limits.connections.unwrap_or(1024),
             },
             maintenance: self
                 .maintenance
@@ -1182,6 +1210,8 @@ impl Config {
             Some("limits.plugin.stack must be from 64KiB to 8MiB")
         } else if limits.incidents == 0 {
             Some("limits.incidents must not be zero")
+        } else if !(16..=65_536).contains(&limits.connections) {
+            Some("limits.connections must be from 16 to 65536")
         } else {
             None
         };

@@ -112,6 +112,32 @@ impl Reader {
         events(&self.connection(), id)
     }
 
+    /// Shows the events of an incident to `visit`, in order, one at a time: all of them together may be more than fits
+    /// into memory. Says how many there were.
+    pub fn each_event<E: From<ReadError>>(
+        &self,
+        id: IncidentId,
+        mut visit: impl FnMut(Event) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let connection = self.connection();
+        let unreadable = |error: rusqlite::Error| E::from(ReadError::from(error));
+        let mut statement = connection
+            .prepare_cached("SELECT body FROM events WHERE incident = ?1 ORDER BY seq")
+            .map_err(unreadable)?;
+        let mut rows = statement.query(params![number(id)]).map_err(unreadable)?;
+        let mut count = 0;
+        while let Some(row) = rows.next().map_err(unreadable)? {
+            let body = row
+                .get_ref(0)
+                .map_err(unreadable)?
+                .as_str()
+                .map_err(|error| unreadable(error.into()))?;
+            visit(decode(body, &format!("an event of incident {id}")).map_err(E::from)?)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// The last runs, newest first; of one plugin if it is named. Runs that only told a
     /// person are not among them.
     pub fn last_runs(

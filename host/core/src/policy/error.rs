@@ -185,8 +185,8 @@ impl Problem {
     }
 }
 
-/// The one of `known` that `word` was probably meant to be.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The one of `known` that `word` was probably meant to be; none when it resembles none.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     // Few letters differ, or the beginning is the same, or one is a part of the other.
     let near = |distance: usize, known: &str| {

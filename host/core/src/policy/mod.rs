@@ -15,7 +15,7 @@ mod written;
 pub(crate) mod yaml;
 
 pub use error::PolicyError;
-pub(crate) use error::nearest;
+pub use error::nearest;
 pub use model::{
     Check, DEFAULT_EVIDENCE, DEFAULT_TTL, Escalation, Mode, Policy, SourceLocation, Step, Verify,
 };

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::Api;
+use crate::telemetry::exposition::Form;
 
 /// How long the Docker hosts get to answer, all at once: less than a prober waits.
 const PING: Duration = Duration::from_millis(700);
@@ -101,13 +102,19 @@ fn answer(ok: bool, checks: BTreeMap<String, String>) -> impl IntoResponse {
     (status, Json(Health { ok, checks }))
 }
 
-/// The metrics, in the OpenMetrics text format.
-pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+/// The metrics, in the form that is asked for.
+pub(super) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl IntoResponse {
+    let accept: Vec<_> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|accept| accept.to_str().ok())
+        .collect();
+    let form = Form::wanted(&accept.join(","));
     (
-        [(
-            header::CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        api.metrics.render(),
+        [
+            (header::CONTENT_TYPE, form.content_type()),
+            (header::VARY, "accept"),
+        ],
+        api.metrics.write(form),
     )
 }

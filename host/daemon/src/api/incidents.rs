@@ -3,23 +3,35 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use sentinel_core::event::{Event, EventBody};
 use sentinel_core::id::{Digest, IncidentId};
 use sentinel_core::incident::{Incident, Phase};
-use sentinel_core::timeline::{Entry, timeline};
+use sentinel_core::timeline::{Entry, Teller};
 use sentinel_journal::{IncidentFilter, IncidentRow, ReadError, Reader};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Api;
+use super::given::Params;
+use super::held::held;
+use super::operate::Refused;
 
 /// How many incidents a list holds when nobody says, and at the most.
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 1000;
+
+/// How many lines of its timeline a page of an incident holds at the most.
+const LINES_MAX: usize = 1000;
+
+/// How much text a page holds, before the last entry that is put on it.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// How many rows of a list are read at once.
+const ROWS: u32 = 50;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,11 +44,26 @@ pub(super) struct ListQuery {
     limit: Option<u32>,
 }
 
+/// Which part of an incident.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PageQuery {
+    /// The lines of its timeline up to this one are left out.
+    #[serde(default)]
+    pub(crate) after: u64,
+    /// How many lines follow at the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u32>,
+}
+
 /// A list of incidents, newest first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct IncidentList {
     /// The incidents.
     pub(crate) incidents: Vec<ListedIncident>,
+    /// Set when there are more: what `before` has to be to get them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<IncidentId>,
 }
 
 /// One row of a list.
@@ -88,8 +115,11 @@ pub(crate) struct IncidentView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plan: Option<PlanView>,
     /// What happened, in order: each with `at`, `kind`, `text`, `lines` that belong under it, and the event's own
-    /// fields.
+    /// fields. One page of it.
     pub(crate) events: Vec<Value>,
+    /// Set when there are more: what `after` has to be to get them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<u64>,
 }
 
 /// A plan that waits for approval.
@@ -168,59 +198,161 @@ pub(crate) enum ViewError {
 }
 
 impl IncidentList {
-    /// Reads a list.
+    /// Reads a list: as much of it as goes on a page.
     pub(crate) fn read(reader: &Reader, filter: &IncidentFilter) -> Result<Self, ReadError> {
-        let rows = reader.incidents(filter)?;
-        Ok(Self {
-            incidents: rows.into_iter().map(ListedIncident::from).collect(),
-        })
+        let mut list = Self::default();
+        let (mut bytes, mut before) = (0, filter.before);
+        while list.left(filter) > 0 && bytes < PAGE_BYTES {
+            let rows = reader.incidents(&IncidentFilter {
+                before,
+                limit: list.left(filter).min(ROWS),
+                ..filter.clone()
+            })?;
+            if rows.is_empty() {
+                return Ok(list);
+            }
+            for row in rows {
+                if bytes >= PAGE_BYTES {
+                    break;
+                }
+                before = Some(row.id);
+                let row = ListedIncident::from(row);
+                bytes += written(&row);
+                list.incidents.push(row);
+            }
+        }
+        let rest = reader.incidents(&IncidentFilter {
+            before,
+            limit: 1,
+            ..filter.clone()
+        })?;
+        list.next = before.filter(|_| !rest.is_empty());
+        Ok(list)
+    }
+
+    /// Reads all that `filter` asks for, by this way of getting a page.
+    pub(crate) fn whole<E>(
+        filter: &IncidentFilter,
+        mut page: impl FnMut(&IncidentFilter) -> Result<Self, E>,
+    ) -> Result<Self, E> {
+        let mut list = page(filter)?;
+        while let Some(before) = list.next.filter(|_| list.left(filter) > 0) {
+            let more = page(&IncidentFilter {
+                before: Some(before),
+                limit: list.left(filter),
+                ..filter.clone()
+            })?;
+            list.incidents.extend(more.incidents);
+            // A daemon that does not come on would be asked for ever.
+            list.next = more.next.filter(|next| *next < before);
+        }
+        Ok(list)
+    }
+
+    /// How many more of them are asked for.
+    fn left(&self, filter: &IncidentFilter) -> u32 {
+        filter
+            .limit
+            .saturating_sub(u32::try_from(self.incidents.len()).unwrap_or(u32::MAX))
     }
 }
 
 impl IncidentView {
-    /// Reads one incident; everything shown comes from its events.
-    pub(crate) fn read(reader: &Reader, id: IncidentId) -> Result<Self, ViewError> {
-        let events = reader.events(id)?;
-        if events.is_empty() {
-            return Err(ViewError::Missing(id));
-        }
-        let (incident, entries) = timeline(&events).map_err(|error| ViewError::Fold(id, error))?;
+    /// Reads a page of one incident; everything shown comes from its events. What is held at once is a page and the
+    /// incident's state, however long its past is.
+    pub(crate) fn read(
+        reader: &Reader,
+        id: IncidentId,
+        page: PageQuery,
+    ) -> Result<Self, ViewError> {
+        let limit = page.limit.map_or(LINES_MAX, |limit| limit as usize);
+        let limit = limit.clamp(1, LINES_MAX);
+        let mut teller = Teller::default();
+        let (mut events, mut bytes, mut line, mut next) = (Vec::new(), 0, 0_u64, None);
+        let count = reader.each_event(id, |event| {
+            let told = teller.tell(&event);
+            for entry in told.map_err(|error| ViewError::Fold(id, error))? {
+                line += 1;
+                if line <= page.after || next.is_some() {
+                    continue;
+                }
+                if events.len() == limit || bytes >= PAGE_BYTES {
+                    next = Some(line - 1);
+                    continue;
+                }
+                let entry = merge(&event, entry);
+                bytes += written(&entry);
+                events.push(entry);
+            }
+            Ok::<(), ViewError>(())
+        })?;
+        let incident = teller
+            .incident()
+            .filter(|_| count > 0)
+            .ok_or(ViewError::Missing(id))?;
         Ok(Self {
-            plan: PlanView::of(&incident),
-            row: IncidentRow::from(&incident).into(),
-            events: merge(&events, entries),
+            plan: PlanView::of(incident),
+            row: IncidentRow::from(incident).into(),
+            events,
+            next,
         })
+    }
+
+    /// Reads all of one incident, by this way of getting a page.
+    pub(crate) fn whole<E>(mut page: impl FnMut(PageQuery) -> Result<Self, E>) -> Result<Self, E> {
+        let mut view = page(PageQuery::default())?;
+        while let Some(after) = view.next {
+            let more = page(PageQuery { after, limit: None })?;
+            view.events.extend(more.events);
+            // A daemon that does not come on would be asked for ever.
+            view.next = more.next.filter(|next| *next > after);
+        }
+        Ok(view)
     }
 }
 
-/// Puts each entry together with the event that it renders.
-fn merge(events: &[Event], entries: Vec<Entry>) -> Vec<Value> {
-    let mut events = events.iter();
-    entries
-        .into_iter()
-        .map(|entry| {
-            let of_phase = entry.of_phase;
-            let fields = if of_phase {
-                json!({})
-            } else {
-                events
-                    .next()
-                    .map_or(Value::Null, |event| fields(&event.body))
-            };
-            let mut value = json!({
-                "at": entry.at,
-                "kind": entry.kind,
-                "text": entry.text,
-                "lines": entry.lines,
-            });
-            if let (Value::Object(value), Value::Object(fields)) = (&mut value, fields) {
-                for (name, field) in fields {
-                    value.entry(name).or_insert(field);
-                }
-            }
-            value
-        })
-        .collect()
+/// How long it is as JSON.
+fn written(value: &impl Serialize) -> usize {
+    struct Count(usize);
+
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        // Nothing of it can be shown then.
+        Err(_) => PAGE_BYTES,
+    }
+}
+
+/// Puts an entry together with the event that it renders.
+fn merge(event: &Event, entry: Entry) -> Value {
+    let fields = if entry.of_phase {
+        json!({})
+    } else {
+        fields(&event.body)
+    };
+    let mut value = json!({
+        "at": entry.at,
+        "kind": entry.kind,
+        "text": entry.text,
+        "lines": entry.lines,
+    });
+    if let (Value::Object(value), Value::Object(fields)) = (&mut value, fields) {
+        for (name, field) in fields {
+            value.entry(name).or_insert(field);
+        }
+    }
+    value
 }
 
 fn fields(body: &EventBody) -> Value {
@@ -228,20 +360,14 @@ fn fields(body: &EventBody) -> Value {
     serde_json::to_value(body).unwrap_or(Value::Null)
 }
 
-pub(super) async fn list(
-    State(api): State<Arc<Api>>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let Query(query) = match query {
-        Ok(query) => query,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
-    };
+pub(super) async fn list(State(api): State<Arc<Api>>, Params(query): Params<ListQuery>) -> Viewed {
     if let Some(state) = &query.state
         && !Phase::WORDS.contains(&state.as_str())
     {
         let known = Phase::WORDS.join(", ");
-        let error = format!("`{state}` is no state: expected one of {known}");
-        return refuse(StatusCode::BAD_REQUEST, &error);
+        return Err(Refused::bad(format!(
+            "`{state}` is no state: expected one of {known}"
+        )));
     }
     let filter = IncidentFilter {
         policy: query.policy,
@@ -250,37 +376,54 @@ pub(super) async fn list(
         before: query.before.map(IncidentId),
         limit: query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX),
     };
-    read(move || IncidentList::read(&api.reader, &filter).map_err(ViewError::from)).await
+    view(&api.clone(), move || {
+        IncidentList::read(&api.reader, &filter).map_err(ViewError::from)
+    })
+    .await
 }
 
-pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
-    match id.parse::<IncidentId>() {
-        Ok(id) => read(move || IncidentView::read(&api.reader, id)).await,
-        Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
-    }
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    Params(page): Params<PageQuery>,
+) -> Viewed {
+    let id = id
+        .parse::<IncidentId>()
+        .map_err(|error| Refused::bad(error.to_string()))?;
+    view(&api.clone(), move || {
+        IncidentView::read(&api.reader, id, page)
+    })
+    .await
 }
 
-/// Reads from the journal on a thread that may wait for the disk.
-async fn read<T: Serialize + Send + 'static>(
+type Viewed = Result<Response, Refused>;
+
+/// Reads from the journal on a thread that may wait for the disk. So many are read and sent at once; others wait for
+/// their turn as long as a request may take.
+async fn view<T: Serialize + Send + 'static>(
+    api: &Api,
     work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
-) -> Response {
+) -> Viewed {
+    let ours = |what: &str| Refused(StatusCode::INTERNAL_SERVER_ERROR, what.to_owned());
+    let turn = api.places.views.clone().acquire_owned().await;
+    let turn = turn.map_err(|_| ours("sentinel itself failed"))?;
+    let work = move || {
+        let seen = work();
+        // Whoever asked may have gone; the turn is over when the work is.
+        (seen, turn)
+    };
     match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(view)) => Json(view).into_response(),
-        Ok(Err(error @ ViewError::Missing(_))) => refuse(StatusCode::NOT_FOUND, &error.to_string()),
-        Ok(Err(error)) => {
+        Ok((Ok(seen), turn)) => Ok(held(Json(seen).into_response(), turn)),
+        Ok((Err(error @ ViewError::Missing(_)), _)) => {
+            Err(Refused(StatusCode::NOT_FOUND, error.to_string()))
+        }
+        Ok((Err(error), _)) => {
             tracing::error!(%error, "the journal cannot be read");
-            refuse(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the journal cannot be read",
-            )
+            Err(ours("the journal cannot be read"))
         }
         Err(error) => {
             tracing::error!(%error, "reading the journal ended in a panic");
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, "sentinel itself failed")
+            Err(ours("sentinel itself failed"))
         }
     }
-}
-
-fn refuse(status: StatusCode, error: &str) -> Response {
-    (status, Json(json!({ "error": error }))).into_response()
 }

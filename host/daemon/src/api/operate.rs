@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -19,42 +18,39 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Api;
+use super::given::Given;
 
 /// How long a name or a reason may be, in bytes.
 const TEXT: usize = 1000;
 
-/// What a pause holds back: one of the three.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ScopeBody {
-    /// Everything.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) all: bool,
-    /// A policy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) policy: Option<PolicyName>,
-    /// A target.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) target: Option<Target>,
-}
+/// How many pauses may hold at once.
+const PAUSES: usize = 1000;
 
-impl ScopeBody {
-    fn scope(self) -> Result<Scope, Refused> {
-        match (self.all, self.policy, self.target) {
-            (true, None, None) => Ok(Scope::All),
-            (false, Some(policy), None) => Ok(Scope::Policy(policy)),
-            (false, None, Some(target)) => Ok(Scope::Target(target)),
-            _ => Err(Refused::bad("give one of `all`, `policy` and `target`")),
-        }
+/// What a pause holds back: one of the three.
+fn scope(all: bool, policy: Option<PolicyName>, target: Option<Target>) -> Result<Scope, Refused> {
+    match (all, policy, target) {
+        (true, None, None) => Ok(Scope::All),
+        (false, Some(policy), None) => Ok(Scope::Policy(policy)),
+        (false, None, Some(target)) => Ok(Scope::Target(target)),
+        _ => Err(Refused::bad("give one of `all`, `policy` and `target`")),
     }
 }
 
+// No `flatten` in what is read here: it would let every key through.
+
 /// The body of `POST /api/v1/pauses`.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PauseBody {
-    /// What it holds back.
-    #[serde(flatten)]
-    pub(crate) scope: ScopeBody,
+    /// Holds everything back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) all: bool,
+    /// Or a policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policy: Option<PolicyName>,
+    /// Or a target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<Target>,
     /// For how long; until it is resumed when missing.
     #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
     pub(crate) duration: Option<HumanDuration>,
@@ -66,16 +62,24 @@ pub(crate) struct PauseBody {
 
 /// The body of `POST /api/v1/resume`.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ResumeBody {
-    /// Which pause.
-    #[serde(flatten)]
-    pub(crate) scope: ScopeBody,
+    /// The pause of everything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) all: bool,
+    /// Or that of a policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policy: Option<PolicyName>,
+    /// Or that of a target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<Target>,
     /// Who.
     pub(crate) by: String,
 }
 
 /// The body of `approve`, and of `deny` with a reason.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PlanBody {
     /// The plan that the person saw.
     pub(crate) plan: Digest,
@@ -88,6 +92,7 @@ pub(crate) struct PlanBody {
 
 /// The body of `cancel`.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ReasonBody {
     /// Who.
     pub(crate) by: String,
@@ -126,12 +131,6 @@ pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 impl Refused {
     pub(super) fn bad(message: impl Into<String>) -> Self {
         Self(StatusCode::BAD_REQUEST, message.into())
-    }
-}
-
-impl From<JsonRejection> for Refused {
-    fn from(error: JsonRejection) -> Self {
-        Self(error.status(), error.body_text())
     }
 }
 
@@ -183,12 +182,8 @@ async fn operate(api: &Api, operator: Operator) -> Answer {
     Ok(Json(Said { message }))
 }
 
-pub(super) async fn pause(
-    State(api): State<Arc<Api>>,
-    body: Result<Json<PauseBody>, JsonRejection>,
-) -> Answer {
-    let Json(body) = body?;
-    let scope = body.scope.scope()?;
+pub(super) async fn pause(State(api): State<Arc<Api>>, Given(body): Given<PauseBody>) -> Answer {
+    let scope = scope(body.all, body.policy, body.target)?;
     if let Scope::Policy(policy) = &scope
         && api.serving.load().policies.get(policy).is_none()
     {
@@ -197,26 +192,31 @@ pub(super) async fn pause(
             format!("there is no policy {policy}"),
         ));
     }
+    let now = api.clock.now();
+    let holds = |pause: &Pause| pause.scope == scope;
+    let controls = api.switch.controls();
+    if controls.pauses(now).count() >= PAUSES && !controls.pauses(now).any(holds) {
+        return Err(Refused(
+            StatusCode::CONFLICT,
+            format!("{PAUSES} pauses hold already: resume some, or pause everything"),
+        ));
+    }
     let duration = body.duration.map(Duration::from);
     if duration.is_some_and(|duration| duration.is_zero()) {
         return Err(Refused::bad("a pause for no time holds nothing back"));
     }
     let operator = Operator::Pause {
         scope,
-        until: duration.map(|duration| later(api.clock.now(), duration)),
+        until: duration.map(|duration| later(now, duration)),
         by: text("by", &body.by)?,
         reason: text("reason", &body.reason)?,
     };
     operate(&api, operator).await
 }
 
-pub(super) async fn resume(
-    State(api): State<Arc<Api>>,
-    body: Result<Json<ResumeBody>, JsonRejection>,
-) -> Answer {
-    let Json(body) = body?;
+pub(super) async fn resume(State(api): State<Arc<Api>>, Given(body): Given<ResumeBody>) -> Answer {
     let operator = Operator::Resume {
-        scope: body.scope.scope()?,
+        scope: scope(body.all, body.policy, body.target)?,
         by: text("by", &body.by)?,
     };
     operate(&api, operator).await
@@ -239,10 +239,9 @@ pub(super) async fn pauses(State(api): State<Arc<Api>>) -> Json<Pauses> {
 pub(super) async fn approve(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    body: Result<Json<PlanBody>, JsonRejection>,
+    Given(body): Given<PlanBody>,
 ) -> Answer {
     let incident = incident(&id)?;
-    let Json(body) = body?;
     let operator = Operator::Approve {
         incident,
         plan: body.plan,
@@ -254,10 +253,9 @@ pub(super) async fn approve(
 pub(super) async fn deny(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    body: Result<Json<PlanBody>, JsonRejection>,
+    Given(body): Given<PlanBody>,
 ) -> Answer {
     let incident = incident(&id)?;
-    let Json(body) = body?;
     let operator = Operator::Deny {
         incident,
         plan: body.plan,
@@ -270,10 +268,9 @@ pub(super) async fn deny(
 pub(super) async fn cancel(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    body: Result<Json<ReasonBody>, JsonRejection>,
+    Given(body): Given<ReasonBody>,
 ) -> Answer {
     let incident = incident(&id)?;
-    let Json(body) = body?;
     let operator = Operator::Cancel {
         incident,
         by: text("by", &body.by)?,

@@ -4,20 +4,25 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Query, State};
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use sentinel_core::id::{Digest, PluginName, PolicyName};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Api;
+use super::given::{Given, Params, pour};
 use super::operate::{Answer, Refused, Said, text};
 use crate::serving::{Changed, Problem, Refusal, Request, Word};
+
+/// How many of the versions that a plugin had are listed.
+const VERSIONS: usize = 50;
 
 /// The answer of `GET /api/v1/plugins`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,7 +56,7 @@ pub(crate) struct PluginView {
     /// How it does, while it is new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) probation: Option<ProbationView>,
-    /// The versions that served, the last one last.
+    /// The last fifty versions that served, the last one last.
     pub(crate) versions: Vec<VersionView>,
 }
 
@@ -107,6 +112,7 @@ impl From<Problem> for ProblemView {
 
 /// What `PUT /api/v1/plugins/{name}` takes beside the plugin.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct InstallQuery {
     /// Who.
     pub(crate) by: String,
@@ -120,12 +126,14 @@ pub(crate) struct InstallQuery {
 
 /// What `DELETE /api/v1/plugins/{name}` takes.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ByQuery {
     by: String,
 }
 
 /// The body of `rollback`.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RollBackBody {
     /// Which version; the one before what serves when missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -138,6 +146,7 @@ pub(crate) struct RollBackBody {
 
 /// The body of `accept`.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AcceptBody {
     /// Who.
     pub(crate) by: String,
@@ -158,10 +167,14 @@ fn plugin(name: &str) -> Result<PluginName, Refused> {
     PluginName::new(name).map_err(|error| Refused::bad(error.to_string()))
 }
 
+/// Asks for a change. So many wait at once, and what they hold is `with` them: a change is carried out although who
+/// asked for it has gone.
 async fn ask(
     api: &Api,
+    with: impl Send + 'static,
     request: impl FnOnce(oneshot::Sender<Result<Changed, Refusal>>) -> Request,
 ) -> Answer {
+    let turn = turn(&api.places.changes)?;
     let (reply, replied) = oneshot::channel();
     let stopping = || {
         Refused(
@@ -170,11 +183,70 @@ async fn ask(
         )
     };
     api.requests.send(request(reply)).map_err(|_| stopping())?;
-    let changed = replied.await.map_err(|_| stopping())??;
+    let done = api.places.tasks.spawn(async move {
+        let replied = replied.await;
+        drop((turn, with));
+        replied
+    });
+    let changed = done.await.map_err(|_| stopping())?;
+    let changed = changed.map_err(|_| stopping())??;
     tracing::info!(message = changed.message, "operator");
     Ok(Json(Said {
         message: changed.message,
     }))
+}
+
+/// A place among those that may be busy with plugins at once.
+fn turn(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refused> {
+    places.clone().try_acquire_owned().map_err(|_| {
+        Refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "others are changing plugins, come again".to_owned(),
+        )
+    })
+}
+
+/// How long a plugin may take to arrive, and how long it may stand still meanwhile.
+const UPLOAD: Duration = Duration::from_mins(5);
+const UPLOAD_PAUSE: Duration = Duration::from_secs(10);
+
+/// The whole of a plugin.
+async fn upload(body: Body, limit: usize) -> Result<Vec<u8>, Refused> {
+    let too_large = || {
+        Refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the plugin may have {limit} bytes"),
+        )
+    };
+    if body.size_hint().lower() > limit as u64 {
+        pour(body).await;
+        return Err(too_large());
+    }
+    let late = |_| {
+        Refused(
+            StatusCode::REQUEST_TIMEOUT,
+            format!(
+                "the plugin did not arrive within {UPLOAD:?}, or stood still for {UPLOAD_PAUSE:?}"
+            ),
+        )
+    };
+    let mut chunks = body.into_data_stream();
+    let arrives = async {
+        let mut wasm = Vec::new();
+        while let Some(chunk) = tokio::time::timeout(UPLOAD_PAUSE, chunks.next())
+            .await
+            .map_err(late)?
+        {
+            let chunk = chunk
+                .map_err(|error| Refused::bad(format!("the plugin did not arrive: {error}")))?;
+            if wasm.len() + chunk.len() > limit {
+                return Err(too_large());
+            }
+            wasm.extend_from_slice(&chunk);
+        }
+        Ok(wasm)
+    };
+    tokio::time::timeout(UPLOAD, arrives).await.map_err(late)?
 }
 
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<PluginList> {
@@ -216,6 +288,9 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<PluginList> {
             versions: versions
                 .served(&plugin.name)
                 .iter()
+                .rev()
+                .take(VERSIONS)
+                .rev()
                 .map(|served| VersionView {
                     since: served.at,
                     digest: served.digest,
@@ -238,21 +313,16 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<PluginList> {
 pub(super) async fn install(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    Query(query): Query<InstallQuery>,
+    Params(query): Params<InstallQuery>,
     body: Body,
 ) -> Answer {
     let name = plugin(&name)?;
     let by = text("by", &query.by)?;
-    let limit = api.max_plugin_size;
-    let wasm = axum::body::to_bytes(body, limit).await.map_err(|error| {
-        Refused(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the plugin did not arrive ({error}); it may have {limit} bytes"),
-        )
-    })?;
-    ask(&api, |reply| Request::Install {
+    let place = turn(&api.places.uploads)?;
+    let wasm = upload(body, api.max_plugin_size).await?;
+    ask(&api, place, |reply| Request::Install {
         name,
-        wasm: wasm.into(),
+        wasm,
         signature: query.signature,
         accept: query.accept,
         by,
@@ -264,22 +334,21 @@ pub(super) async fn install(
 pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    Query(query): Query<ByQuery>,
+    Params(query): Params<ByQuery>,
 ) -> Answer {
     let name = plugin(&name)?;
     let by = text("by", &query.by)?;
-    ask(&api, |reply| Request::Remove { name, by, reply }).await
+    ask(&api, (), |reply| Request::Remove { name, by, reply }).await
 }
 
 pub(super) async fn roll_back(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    body: Result<Json<RollBackBody>, JsonRejection>,
+    Given(body): Given<RollBackBody>,
 ) -> Answer {
     let name = plugin(&name)?;
-    let Json(body) = body?;
     let (by, reason) = (text("by", &body.by)?, text("reason", &body.reason)?);
-    ask(&api, |reply| Request::RollBack {
+    ask(&api, (), |reply| Request::RollBack {
         name,
         to: body.to,
         reason,
@@ -292,12 +361,11 @@ pub(super) async fn roll_back(
 pub(super) async fn accept(
     State(api): State<Arc<Api>>,
     Path(digest): Path<String>,
-    body: Result<Json<AcceptBody>, JsonRejection>,
+    Given(body): Given<AcceptBody>,
 ) -> Answer {
     let digest: Digest = digest
         .parse()
         .map_err(|error: sentinel_core::id::IdError| Refused::bad(error.to_string()))?;
-    let Json(body) = body?;
     let by = text("by", &body.by)?;
-    ask(&api, |reply| Request::Accept { digest, by, reply }).await
+    ask(&api, (), |reply| Request::Accept { digest, by, reply }).await
 }

@@ -65,6 +65,7 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
     let serving = looked.serving.unwrap_or_default();
     // No problem of the files: they may be checked on another machine than they run on.
     let mut notes = secrets.warnings;
+    notes.extend(app::open_to_others(&config));
     notes.extend(past.err());
     notes.extend(missing.iter().map(ToString::to_string));
     notes.extend(mail.and_then(Result::err).map(|error| error.to_string()));

@@ -22,17 +22,21 @@ pub(super) fn list(
     output: Output,
 ) -> Result<(), Failure> {
     let list = match url {
-        Some(url) => {
+        Some(url) => IncidentList::whole(filter, |filter| {
             let mut query = vec![("limit", filter.limit.to_string())];
             query.extend(filter.policy.clone().map(|policy| ("policy", policy)));
             query.extend(filter.state.clone().map(|state| ("state", state)));
+            query.extend(filter.before.map(|before| ("before", before.to_string())));
             if filter.open {
                 query.push(("open", "true".to_owned()));
             }
-            client::get(url, "api/v1/incidents", &query)?
+            client::get(url, "api/v1/incidents", &query)
+        })?,
+        None => {
+            let reader = reader(config)?;
+            IncidentList::whole(filter, |filter| IncidentList::read(&reader, filter))
+                .map_err(|error| Failure::software(error.to_string()))?
         }
-        None => IncidentList::read(&reader(config)?, filter)
-            .map_err(|error| Failure::software(error.to_string()))?,
     };
     print_as(output, &list, || list_text(&list))
 }
@@ -44,11 +48,23 @@ pub(super) fn show(
     output: Output,
 ) -> Result<(), Failure> {
     let view = match url {
-        Some(url) => client::get(url, &format!("api/v1/incidents/{id}"), &[])?,
-        None => IncidentView::read(&reader(config)?, id)
-            .map_err(|error| Failure::given(error.to_string()))?,
+        Some(url) => fetch(url, id)?,
+        None => {
+            let reader = reader(config)?;
+            IncidentView::whole(|page| IncidentView::read(&reader, id, page))
+                .map_err(|error| Failure::given(error.to_string()))?
+        }
     };
     print_as(output, &view, || show_text(&view))
+}
+
+/// All of an incident, from a daemon.
+pub(super) fn fetch(base: &Url, id: IncidentId) -> Result<IncidentView, Failure> {
+    IncidentView::whole(|page| {
+        let mut query = vec![("after", page.after.to_string())];
+        query.extend(page.limit.map(|limit| ("limit", limit.to_string())));
+        client::get(base, &format!("api/v1/incidents/{id}"), &query)
+    })
 }
 
 /// The journal in the configuration's data folder.

@@ -10,11 +10,11 @@ use sentinel_core::duration::HumanDuration;
 use sentinel_core::id::{Digest, IncidentId, PolicyName, Target};
 use url::Url;
 
-use super::incidents::second;
+use super::incidents::{fetch, second};
 use super::output::{Failure, harmless, print, print_as};
 use super::{Output, client};
 use crate::api::{
-    IncidentView, PauseBody, Pauses, PlanBody, PlanView, ReasonBody, ResumeBody, Said, ScopeBody,
+    IncidentView, PauseBody, Pauses, PlanBody, PlanView, ReasonBody, ResumeBody, Said,
 };
 
 /// Which daemon.
@@ -49,16 +49,6 @@ pub(super) struct ScopeArgs {
     target: Option<Target>,
 }
 
-impl From<ScopeArgs> for ScopeBody {
-    fn from(args: ScopeArgs) -> Self {
-        Self {
-            all: args.all,
-            policy: args.policy,
-            target: args.target,
-        }
-    }
-}
-
 pub(super) fn pause(
     config: &Path,
     daemon: DaemonArgs,
@@ -68,7 +58,9 @@ pub(super) fn pause(
     reason: String,
 ) -> Result<(), Failure> {
     let body = PauseBody {
-        scope: scope.into(),
+        all: scope.all,
+        policy: scope.policy,
+        target: scope.target,
         duration,
         by: by.by,
         reason,
@@ -84,7 +76,9 @@ pub(super) fn resume(
     by: ByArgs,
 ) -> Result<(), Failure> {
     let body = ResumeBody {
-        scope: scope.into(),
+        all: scope.all,
+        policy: scope.policy,
+        target: scope.target,
         by: by.by,
     };
     let base = client::base(config, daemon.url)?;
@@ -199,7 +193,7 @@ pub(super) fn cancel(
 
 /// An incident, and the plan that it waits with.
 fn waiting(base: &Url, id: IncidentId) -> Result<(IncidentView, PlanView), Failure> {
-    let mut view: IncidentView = client::get(base, &format!("api/v1/incidents/{id}"), &[])?;
+    let mut view = fetch(base, id)?;
     let plan = view.plan.take().ok_or_else(|| {
         let carried_out = if view
             .events

@@ -93,6 +93,9 @@ impl From<ConfigError> for Failure {
                 Self::given(error.to_string())
                     .hint("name the file with --config FILE or SENTINEL_CONFIG")
             }
+            ConfigError::Open(_) => Self::config(error.to_string()).hint(
+                "listen on 127.0.0.1 alone, or write `access: open` (SENTINEL_ACCESS=open) where a network or a proxy keeps strangers out",
+            ),
             ConfigError::Read { .. }
             | ConfigError::Source { .. }
             | ConfigError::Environment { .. }

@@ -14,6 +14,7 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
     let config =
         Config::read(file, &super::variable).map_err(|error| Failure::from(error).code(78))?;
     telemetry::init(&config.log).map_err(|error| Failure::config(error.to_string()))?;
+    keep_memory_private();
     sentinel_sandbox::give_large_blocks_back();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -24,6 +25,24 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
     // What is still under way has been given its time.
     runtime.shutdown_background();
     served.map_err(Failure::from)
+}
+
+/// The memory of this process holds secrets: it is written to no core file, and other processes of the same user cannot
+/// read it.
+fn keep_memory_private() {
+    use rustix::process::{
+        DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+    };
+    let maximum = getrlimit(Resource::Core).maximum;
+    let none = Rlimit {
+        current: Some(0),
+        maximum,
+    };
+    let kept = setrlimit(Resource::Core, none)
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = kept {
+        tracing::warn!(%error, "a crash could write this process's memory, secrets included, to a file");
+    }
 }
 
 impl From<StartError> for Failure {

@@ -59,6 +59,8 @@ impl Config {
         // Whoever adds a field is reminded to add it here.
         let Self {
             listen,
+            access,
+            allowed_hosts,
             data_dir,
             plugins_dir,
             policies_dir,
@@ -75,6 +77,10 @@ impl Config {
         } = self;
         let mut settings = Settings::default();
         settings.put("listen", listen);
+        if let Some(access) = access {
+            settings.put("access", access);
+        }
+        settings.list("allowed_hosts", allowed_hosts);
         settings.put("data_dir", &data_dir.display());
         settings.put("plugins_dir", &plugins_dir.display());
         settings.put("policies_dir", &policies_dir.display());
@@ -155,6 +161,7 @@ impl Limits {
             },
             guards: file.guards,
             incidents: file.incidents,
+            connections: self.connections,
         }
     }
 
@@ -165,6 +172,7 @@ impl Limits {
             plugins,
             guards,
             incidents,
+            connections,
         } = self;
         let IntakeLimits {
             body,
@@ -200,6 +208,7 @@ impl Limits {
             settings.put(&format!("limits.guards.actions.{name}"), window);
         }
         settings.put("limits.incidents", incidents);
+        settings.put("limits.connections", connections);
     }
 }
 

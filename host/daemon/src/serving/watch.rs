@@ -122,6 +122,7 @@ impl Reloader {
         let restored = self.loader.restore(reader, stored, &versions).await;
         let restored = Arc::new(restored.map_err(NothingServes::Bad)?);
         self.watch_over(&self.serving.load(), &restored);
+        self.begin_series(&restored);
         self.serving.store(restored);
         Ok(())
     }
@@ -203,12 +204,23 @@ impl Reloader {
             self.metrics.reloaded("policies", &names.join(", "));
         }
         let serving = Arc::new(serving);
+        self.begin_series(&serving);
         self.serving.store(serving.clone());
         if current.policies.digest() != serving.policies.digest() {
             self.engine.policies_changed();
         }
         self.watch_over(current, &serving);
         Ok(())
+    }
+
+    /// Lets the metrics know of everything that may be counted.
+    fn begin_series(&self, serving: &Serving) {
+        for policy in serving.policies.policies() {
+            self.metrics.policy(&policy.name);
+        }
+        for plugin in serving.plugins.iter() {
+            self.metrics.plugin(&plugin.name);
+        }
     }
 
     /// Puts new versions on probation, and gives the runs of old ones their time. At a start,

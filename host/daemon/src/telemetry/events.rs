@@ -1,7 +1,7 @@
 //! What is both logged and counted: one function for each, so that the log and the
 //! metrics cannot tell different stories.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus};
@@ -79,6 +79,44 @@ impl Metrics {
             .set(since.map_or(0, |since| since.as_second()));
     }
 
+    /// A request did not get as far as a route, or did not bring what the route takes. It is counted where it may
+    /// have been a delivery.
+    pub(crate) fn request_refused(
+        &self,
+        source: Option<&str>,
+        reason: &str,
+        method: &str,
+        path: &str,
+        why: &str,
+    ) {
+        if let Some(source) = source {
+            self.rejected
+                .get_or_create(&RejectLabels {
+                    source: source.to_owned(),
+                    reason: reason.to_owned(),
+                })
+                .inc();
+        }
+        if let Some(more) = self.lines.refused.pass(Instant::now()) {
+            let more = (more > 0).then_some(more);
+            tracing::warn!(reason, method, path, why, more, "request refused");
+        }
+    }
+
+    /// A connection began or ended.
+    pub(crate) fn connection(&self, change: i64) {
+        self.connections.inc_by(change);
+    }
+
+    /// A connection could not be taken.
+    pub(crate) fn connection_refused(&self, why: &str) {
+        self.connections_refused.inc();
+        if let Some(more) = self.lines.connections.pass(Instant::now()) {
+            let more = (more > 0).then_some(more);
+            tracing::warn!(why, more, "a connection could not be taken");
+        }
+    }
+
     /// How many accepted alerts wait for the engine.
     pub(crate) fn backlog(&self, change: i64) {
         self.backlog.inc_by(change);
@@ -104,6 +142,7 @@ impl Metrics {
     /// An incident opened.
     fn incident_opened(&self, incident: &Incident) {
         self.open.inc();
+        self.policy(&incident.plan.policy);
         self.opened
             .get_or_create(&PolicyLabels {
                 policy: incident.plan.policy.to_string(),
@@ -122,6 +161,7 @@ impl Metrics {
     /// An incident of an earlier daemon goes on.
     fn incident_recovered(&self, incident: &Incident) {
         self.open.inc();
+        self.policy(&incident.plan.policy);
         tracing::info!(
             incident = %incident.id,
             policy = %incident.plan.policy,

@@ -10,6 +10,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use sentinel_core::capability::DockerAction;
+use sentinel_core::id::{PluginName, PolicyName};
+
+use super::exposition::{Form, as_text};
+use super::throttle::Throttle;
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($field:ident),+ }) => {
@@ -76,6 +81,56 @@ labels!(
     ReloadLabels { what, result }
 );
 
+/// Begins a series, at 0.
+fn begin<L>(family: &Family<L, Counter>, labels: &L)
+where
+    L: Clone + std::hash::Hash + Eq,
+{
+    drop(family.get_or_create(labels));
+}
+
+/// The doors.
+const SOURCES: [&str; 2] = ["alertmanager", "prometheus"];
+
+/// Why a delivery is not accepted by a door.
+const REASONS: [&str; 9] = [
+    "malformed",
+    "bad-alert",
+    "too-large",
+    "too-slow",
+    "broken-off",
+    "overloaded",
+    "stopping",
+    "disk",
+    "no-json",
+];
+
+/// Why one does not get as far as a door.
+const STRAYS: [&str; 4] = ["no-such-path", "host", "cross-site", "too-large"];
+
+const RELOADS: [(&str, &str); 7] = [
+    ("plugin", "ok"),
+    ("plugin", "refused"),
+    ("plugin", "rolled-back"),
+    ("policies", "ok"),
+    ("policy", "refused"),
+    ("configuration", "ok"),
+    ("configuration", "refused"),
+];
+
+const GUARDS: [&str; 10] = [
+    "pause",
+    "maintenance",
+    "repeat",
+    "breaker",
+    "cooldown",
+    "target-lock",
+    "concurrency",
+    "rate",
+    "blast-radius",
+    "approval",
+];
+
 /// Every metric of the daemon.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -112,6 +167,17 @@ pub(crate) struct Metrics {
     pub(super) commits: Histogram,
     pub(super) journal_errors: Counter,
     pub(super) time_to_heal: Histogram,
+    pub(super) connections: Gauge,
+    pub(super) connections_refused: Counter,
+    /// Lines that outsiders can cause.
+    pub(super) lines: Lines,
+}
+
+/// How many lines of a kind outsiders can cause.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    pub(super) refused: Throttle,
+    pub(super) connections: Throttle,
 }
 
 impl Metrics {
@@ -293,12 +359,22 @@ impl Metrics {
             Unit::Seconds,
             time_to_heal.clone(),
         );
+        let connections = register!(
+            "connections_open",
+            "Connections to the HTTP API that are open",
+            Gauge::default()
+        );
+        let connections_refused = register!(
+            "connections_refused",
+            "Connections to the HTTP API that could not be taken",
+            Counter::default()
+        );
         registry.register(
             "build",
             "What runs here",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
-        Self {
+        let metrics = Self {
             registry,
             alerts,
             rejected,
@@ -332,11 +408,170 @@ impl Metrics {
             commits,
             journal_errors,
             time_to_heal,
+            connections,
+            connections_refused,
+            lines: Lines::default(),
+        };
+        metrics.begin();
+        metrics
+    }
+
+    /// Every series that there can be, at zero: a rule on an increase does not see the first one of a series that
+    /// begins with it.
+    fn begin(&self) {
+        let text = |text: &&str| (*text).to_owned();
+        for (source, reason) in SOURCES
+            .iter()
+            .flat_map(|source| REASONS.map(|reason| (source, reason)))
+            .chain(STRAYS.map(|reason| (&"none", reason)))
+        {
+            begin(
+                &self.rejected,
+                &RejectLabels {
+                    source: text(source),
+                    reason: reason.to_owned(),
+                },
+            );
+        }
+        for source in SOURCES {
+            for status in ["firing", "resolved"] {
+                begin(
+                    &self.alerts,
+                    &AlertLabels {
+                        source: source.to_owned(),
+                        status: status.to_owned(),
+                    },
+                );
+            }
+        }
+        let docker = DockerAction::ALL.into_iter();
+        let effects = docker.clone().filter(|action| action.is_effect());
+        let effects = effects.map(DockerAction::call_name);
+        let effects = effects.chain(["ansible.run", "http.send", "mail.send"]);
+        let looks = docker.map(DockerAction::call_name);
+        let looks = looks.filter(|call| !effects.clone().any(|effect| effect == *call));
+        for call in effects.clone() {
+            let call = CallLabels {
+                call: call.to_owned(),
+            };
+            begin(&self.effects_begun, &call);
+            begin(&self.planned, &call);
+            begin(&self.denied, &call);
+        }
+        for result in ["ok", "error"] {
+            let labels = |call: &str| EffectLabels {
+                call: call.to_owned(),
+                result: result.to_owned(),
+            };
+            for call in effects.clone() {
+                begin(&self.effects, &labels(call));
+            }
+            for call in looks.clone() {
+                begin(&self.observations, &labels(call));
+            }
+        }
+        for call in looks {
+            begin(
+                &self.denied,
+                &CallLabels {
+                    call: call.to_owned(),
+                },
+            );
+        }
+        for result in ["passed", "failed"] {
+            begin(
+                &self.verifications,
+                &ResultLabels {
+                    result: result.to_owned(),
+                },
+            );
+        }
+        for level in ["debug", "info", "warn", "error"] {
+            begin(
+                &self.log_lines,
+                &LogLabels {
+                    level: level.to_owned(),
+                },
+            );
+        }
+        for (what, result) in RELOADS {
+            begin(
+                &self.reloads,
+                &ReloadLabels {
+                    what: what.to_owned(),
+                    result: result.to_owned(),
+                },
+            );
         }
     }
 
-    /// The metrics in the OpenMetrics text format.
-    pub(crate) fn render(&self) -> String {
+    /// Begins the series of a policy. They stay for as long as the daemon runs, also when the policy has gone: its
+    /// incidents may end later.
+    pub(crate) fn policy(&self, policy: &PolicyName) {
+        let policy = policy.to_string();
+        let labels = PolicyLabels {
+            policy: policy.clone(),
+        };
+        begin(&self.opened, &labels);
+        begin(&self.repeats, &labels);
+        begin(&self.storms, &labels);
+        for end in ["healed", "cleared", "escalated", "suppressed", "cancelled"] {
+            begin(
+                &self.ended,
+                &EndLabels {
+                    policy: policy.clone(),
+                    end: end.to_owned(),
+                },
+            );
+        }
+        for guard in GUARDS {
+            begin(
+                &self.held,
+                &GuardLabels {
+                    policy: policy.clone(),
+                    guard: guard.to_owned(),
+                },
+            );
+        }
+    }
+
+    /// Begins the series of a plugin. They stay, as those of policies do.
+    pub(crate) fn plugin(&self, plugin: &PluginName) {
+        let plugin = plugin.to_string();
+        begin(
+            &self.runs_started,
+            &PluginLabels {
+                plugin: plugin.clone(),
+            },
+        );
+        for result in [
+            "changed",
+            "unchanged",
+            "retryable",
+            "permanent",
+            "denied",
+            "stopped",
+        ] {
+            begin(
+                &self.runs,
+                &RunLabels {
+                    plugin: plugin.clone(),
+                    result: result.to_owned(),
+                },
+            );
+        }
+    }
+
+    /// The metrics in this form.
+    pub(crate) fn write(&self, form: Form) -> String {
+        let open = self.open_metrics();
+        match form {
+            Form::OpenMetrics => open,
+            Form::Text => as_text(&open),
+        }
+    }
+
+    fn open_metrics(&self) -> String {
         let mut out = String::new();
         if let Err(error) = text::encode(&mut out, &self.registry) {
             out.clear();

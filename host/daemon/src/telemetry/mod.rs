@@ -5,7 +5,9 @@
 //! DEBUG is for who writes policies and plugins, TRACE for who writes sentinel.
 
 pub(crate) mod events;
+pub(crate) mod exposition;
 pub(crate) mod metrics;
+mod throttle;
 
 use std::sync::OnceLock;
 
