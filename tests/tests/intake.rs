@@ -61,12 +61,7 @@ async fn the_answer_is_202_with_and_without_a_slash_by_post_and_by_put() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_ever_redirected() {
     let daemon = Daemon::start(&[], "").await;
-    for path in [
-        "/api/v1/alerts",
-        "/api/v1/alerts/alertmanager//",
-        "/",
-        "/api/v2/alerts/x",
-    ] {
+    for path in ["/api/v1/alerts", "/", "/api/v2/alerts/x"] {
         let (status, body) = daemon.post(path, "{}").await;
         assert!(!status.is_redirection(), "{path}: {status}");
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}: {body}");
