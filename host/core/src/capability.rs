@@ -100,6 +100,11 @@ impl Request {
     }
 }
 
+/// A grace of this or more milliseconds is the container's own stop timeout. What is above
+/// it is the most that it may be, which is for the gate to say. Every language that plugins
+/// are written in can write this number exactly.
+pub const OWN_GRACE: u64 = 1 << 62;
+
 /// How long a key of a plugin's memory may be, in bytes.
 pub const MEMORY_KEY: usize = 128;
 /// How long a value may be, in bytes.
@@ -320,6 +325,30 @@ impl DockerCall {
             | Self::Remove { grace_ms, .. } => Some(*grace_ms),
             _ => None,
         }
+    }
+
+    /// Whether the container itself says how long it may take to stop.
+    #[must_use]
+    pub fn has_own_grace(&self) -> bool {
+        self.grace_ms()
+            .is_some_and(|grace_ms| grace_ms >= OWN_GRACE)
+    }
+
+    /// The same call, where the container says itself how long it may take to stop, with a
+    /// bound on that.
+    #[must_use]
+    pub fn with_own_grace_within(mut self, most: std::time::Duration) -> Self {
+        let own = self.has_own_grace();
+        if let Self::Stop { grace_ms, .. }
+        | Self::Restart { grace_ms, .. }
+        | Self::Recreate { grace_ms, .. }
+        | Self::Remove { grace_ms, .. } = &mut self
+            && own
+        {
+            let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+            *grace_ms = OWN_GRACE.saturating_add(most);
+        }
+        self
     }
 }
 

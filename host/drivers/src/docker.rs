@@ -14,26 +14,27 @@ mod duplicate;
 mod host;
 mod logs;
 mod make;
+mod read;
 mod recreate;
 mod settle;
 mod ssh;
 mod tls;
+mod wire;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::{
-    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-    RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
-};
+use bollard::query_parameters::{KillContainerOptionsBuilder, RestartContainerOptionsBuilder};
 use jiff::Timestamp;
 use sentinel_core::alert::Labels;
-use sentinel_core::capability::{CapabilityError, ContainerDetails, DockerCall, Response};
-use sentinel_sandbox::driver::{ContainerIdentity, DockerDriver, Settled};
+use sentinel_core::capability::{
+    CapabilityError, ContainerDetails, ContainerState, DockerCall, OWN_GRACE, Response,
+};
+use sentinel_sandbox::driver::{ContainerIdentity, DockerDriver, Settled, Vitals};
 use tokio_util::task::TaskTracker;
 
 use self::host::{Ask, Host};
@@ -201,6 +202,23 @@ impl DockerDriver for Docker {
         Ok((identity, details::details(found).map(Box::new)))
     }
 
+    async fn vitals(
+        &self,
+        host: &str,
+        container: &str,
+        timeout: Duration,
+    ) -> Result<Vitals, CapabilityError> {
+        let host = self.host(host)?;
+        check_name(container)?;
+        let found = look_up(host, container, timeout).await?;
+        let decides_within = details::health_decides_within(&found);
+        let details = details::details(found).ok_or_else(|| host.nonsense("inspect"))?;
+        Ok(Vitals {
+            details,
+            decides_within,
+        })
+    }
+
     async fn call(
         &self,
         host: &str,
@@ -233,14 +251,13 @@ impl DockerDriver for Docker {
                 grace_ms,
             } => {
                 let client = host.client(timeout).await?;
-                let grace = Grace::of(*grace_ms);
-                let options = StopContainerOptionsBuilder::new().t(grace.seconds).build();
-                host.answer(
-                    Ask::effect("stop"),
-                    timeout + grace.duration(),
-                    client.stop_container(container, Some(options)),
-                )
-                .await?;
+                let grace = grace(host, container, *grace_ms, timeout).await?;
+                let maker = Maker {
+                    host,
+                    client: &client,
+                    timeout,
+                };
+                maker.stop(container, grace).await?;
                 Ok(Response::Done)
             }
             DockerCall::Restart {
@@ -248,16 +265,8 @@ impl DockerDriver for Docker {
                 grace_ms,
             } => {
                 let client = host.client(timeout).await?;
-                let grace = Grace::of(*grace_ms);
-                let options = RestartContainerOptionsBuilder::new()
-                    .t(grace.seconds)
-                    .build();
-                host.answer(
-                    Ask::effect("restart"),
-                    timeout + grace.duration(),
-                    client.restart_container(container, Some(options)),
-                )
-                .await?;
+                let grace = grace(host, container, *grace_ms, timeout).await?;
+                restart(host, &client, container, grace, timeout).await?;
                 Ok(Response::Done)
             }
             DockerCall::Kill { container, signal } => {
@@ -276,12 +285,8 @@ impl DockerDriver for Docker {
                 container,
                 grace_ms,
             } => {
-                let work = recreate::recreate(
-                    Arc::clone(host),
-                    container.clone(),
-                    Grace::of(*grace_ms),
-                    timeout,
-                );
+                let grace = grace(host, container, *grace_ms, timeout).await?;
+                let work = recreate::recreate(Arc::clone(host), container.clone(), grace, timeout);
                 self.make("recreate", Box::pin(work)).await
             }
             DockerCall::Duplicate {
@@ -302,7 +307,10 @@ impl DockerDriver for Docker {
             DockerCall::Remove {
                 container,
                 grace_ms,
-            } => remove(host, container, Grace::of(*grace_ms), timeout).await,
+            } => {
+                let grace = grace(host, container, *grace_ms, timeout).await?;
+                remove(host, container, grace, timeout).await
+            }
         }
     }
 
@@ -340,18 +348,7 @@ async fn list(
             }
         })
         .collect();
-    let mut options = ListContainersOptionsBuilder::new().all(all);
-    if !wanted.is_empty() {
-        options = options.filters(&HashMap::from([("label", wanted)]));
-    }
-    let client = host.client(timeout).await?;
-    let rows = host
-        .answer(
-            Ask::observation("list"),
-            timeout,
-            client.list_containers(Some(options.build())),
-        )
-        .await?;
+    let rows = host.list(all, &wanted, timeout).await?;
     let mut containers: Vec<_> = rows.into_iter().filter_map(details::summary).collect();
     containers.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Response::Containers(containers))
@@ -363,13 +360,7 @@ async fn look_up(
     container: &str,
     timeout: Duration,
 ) -> Result<ContainerInspectResponse, CapabilityError> {
-    let client = host.client(timeout).await?;
-    host.answer(
-        Ask::observation("inspect"),
-        timeout,
-        client.inspect_container(container, None::<InspectContainerOptions>),
-    )
-    .await
+    host.inspect(container, timeout).await
 }
 
 async fn inspect(
@@ -399,6 +390,89 @@ async fn remove(
     // By force, because Docker takes a container that it failed to stop whole no other way.
     maker.remove(container, true).await?;
     Ok(Response::Done)
+}
+
+async fn restart(
+    host: &Host,
+    client: &bollard::Docker,
+    container: &str,
+    grace: Grace,
+    timeout: Duration,
+) -> Result<(), CapabilityError> {
+    let ask = || {
+        let options = RestartContainerOptionsBuilder::new()
+            .t(grace.seconds)
+            .build();
+        host.answer(
+            Ask::effect("restart"),
+            timeout + grace.duration(),
+            client.restart_container(container, Some(options)),
+        )
+    };
+    match ask().await {
+        Err(error) if thawed(host, client, container, &error, timeout).await? => ask().await,
+        answered => answered,
+    }
+}
+
+/// Thaws a container where `error` is an engine's refusal to stop a frozen one, as Podman's;
+/// whether it did.
+async fn thawed(
+    host: &Host,
+    client: &bollard::Docker,
+    container: &str,
+    error: &CapabilityError,
+    timeout: Duration,
+) -> Result<bool, CapabilityError> {
+    let refused = match error {
+        CapabilityError::Failed(text) | CapabilityError::Invalid(text) => text.contains("paused"),
+        _ => false,
+    };
+    if !refused {
+        return Ok(false);
+    }
+    let found = host.inspect(container, timeout).await?;
+    let state = found.state.as_ref().and_then(details::main_process);
+    if state != Some(ContainerState::Paused) {
+        return Ok(false);
+    }
+    host.answer(
+        Ask::effect("unpause"),
+        timeout,
+        client.unpause_container(container),
+    )
+    .await?;
+    Ok(true)
+}
+
+/// How long a container gets to stop: what was asked for, or, where it was asked to go by
+/// the container, what that says itself, as far as there is time.
+async fn grace(
+    host: &Host,
+    container: &str,
+    grace_ms: u64,
+    timeout: Duration,
+) -> Result<Grace, CapabilityError> {
+    let Some(most) = grace_ms.checked_sub(OWN_GRACE) else {
+        return Ok(Grace::of(grace_ms));
+    };
+    let found = look_up(host, container, timeout).await?;
+    let own = details::own_grace(&found);
+    // Rounded down, for it is the end of the run's time.
+    let most = Duration::from_secs(most / 1_000);
+    if own > most {
+        tracing::warn!(
+            host = host.name(),
+            container,
+            asks_for_s = own.as_secs(),
+            gets_s = most.as_secs(),
+            "a container gets less time to stop than it asks for: its step has no more; give the \
+             step a longer `timeout`"
+        );
+    }
+    Ok(Grace::of(
+        own.min(most).as_millis().try_into().unwrap_or(u64::MAX),
+    ))
 }
 
 /// The time between SIGTERM and SIGKILL, in the whole seconds that Docker counts in.

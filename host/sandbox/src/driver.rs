@@ -24,6 +24,16 @@ pub struct ContainerIdentity {
     pub labels: Labels,
 }
 
+/// How a container is, for whoever verifies it.
+#[derive(Debug, Clone)]
+pub struct Vitals {
+    /// What `inspect` says.
+    pub details: ContainerDetails,
+    /// How long after its start its health check may take until it has decided, by the
+    /// container's own settings; none where that is not known.
+    pub decides_within: Option<Duration>,
+}
+
 /// What became of an effect that began and has no end on record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
@@ -55,6 +65,26 @@ pub trait DockerDriver: Send + Sync {
         container: &str,
     ) -> Result<(ContainerIdentity, Option<Box<ContainerDetails>>), CapabilityError> {
         Ok((self.resolve(host, container).await?, None))
+    }
+
+    /// How a container is, by name or id. Takes no longer than `timeout`.
+    async fn vitals(
+        &self,
+        host: &str,
+        container: &str,
+        timeout: Duration,
+    ) -> Result<Vitals, CapabilityError> {
+        let container = self.resolve(host, container).await?.id;
+        let call = DockerCall::Inspect { container };
+        match self.call(host, &call, timeout).await? {
+            Response::Container(details) => Ok(Vitals {
+                details: *details,
+                decides_within: None,
+            }),
+            other => Err(CapabilityError::Failed(format!(
+                "docker.inspect answered {other:?}"
+            ))),
+        }
     }
 
     /// Carries out `call`, whose container is a full id that `resolve` gave.

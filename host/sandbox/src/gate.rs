@@ -69,6 +69,13 @@ use crate::guest::Source;
 use crate::playback::Playback;
 use crate::run::{RunFailure, RunLimits};
 
+/// What is kept of a run's time for the start of a container, when that itself says how
+/// long it may take to stop.
+const AFTER_STOP: Duration = Duration::from_secs(5);
+
+/// As much of such a time is waited for, at the most, when it is settled what became of it.
+const OWN_GRACE_AT_MOST: Duration = Duration::from_mins(10);
+
 /// What holds at the gate whatever a policy grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GateLimits {
@@ -997,7 +1004,9 @@ impl Shared {
         let context = &self.context;
         match request {
             Request::Docker(DockerRequest { host, call }) => {
-                let call = with_container(call.clone(), container);
+                let left = self.remaining();
+                let call = with_container(call.clone(), container)
+                    .with_own_grace_within(left.saturating_sub(AFTER_STOP.min(left / 4)));
                 context.docker.call(host, &call, timeout).await
             }
             Request::Ansible(request) => {
@@ -1093,6 +1102,9 @@ fn in_doubt(call: u32, request: &Request, why: &str) -> Halted {
 
 /// The time that the container is given to end by itself.
 fn grace(call: &DockerCall) -> Duration {
+    if call.has_own_grace() {
+        return OWN_GRACE_AT_MOST;
+    }
     Duration::from_millis(call.grace_ms().unwrap_or(0))
 }
 

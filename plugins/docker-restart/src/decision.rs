@@ -82,6 +82,14 @@ pub(crate) fn decide(
     }
 }
 
+/// Whether a container ended as one does that somebody stopped: by itself when it was asked
+/// to, or by SIGTERM or SIGKILL.
+pub(crate) fn ended_by_stop(details: &Details) -> bool {
+    details.state == State::Exited
+        && !details.oom_killed
+        && matches!(details.exit_code, 0 | 137 | 143)
+}
+
 /// A container that runs and has no health check may work or not: only the alert tells, and
 /// it says no. If the container was started after the alert began, the alert may speak of
 /// its life before, and what is verified after this run decides. That holds for the
@@ -173,6 +181,28 @@ mod tests {
                 assert_eq!(first(state, health, Patience::Left), Decision::Start);
             }
         }
+    }
+
+    #[test]
+    fn a_stop_is_told_from_a_crash_by_the_exit_code() {
+        let ended = |exit_code, oom_killed| {
+            let mut details = details(State::Exited, Health::None);
+            (details.exit_code, details.oom_killed) = (exit_code, oom_killed);
+            ended_by_stop(&details)
+        };
+        assert!([0, 137, 143].into_iter().all(|code| ended(code, false)));
+        assert!(
+            [1, 2, 127, 139, 255]
+                .into_iter()
+                .all(|code| !ended(code, false))
+        );
+        assert!(!ended(137, true));
+        let mut created = details(State::Created, Health::None);
+        created.exit_code = 0;
+        assert!(
+            !ended_by_stop(&created),
+            "nobody has stopped what never ran"
+        );
     }
 
     #[test]

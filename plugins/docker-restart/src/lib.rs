@@ -8,12 +8,12 @@ mod decision;
 
 use std::time::Duration;
 
-use sentinel_plugin::docker::Container;
+use sentinel_plugin::docker::{self, Container};
 use sentinel_plugin::params::Span;
 use sentinel_plugin::{Failure, Incident, Outcome, Remediation, Target, clock, info};
 use serde::Deserialize;
 
-use crate::decision::{Decision, Patience, decide};
+use crate::decision::{Decision, Patience, decide, ended_by_stop};
 
 /// How long to wait for a container that is starting, or that Docker's restart policy is
 /// about to start.
@@ -30,12 +30,18 @@ struct DockerRestart;
 struct Params {
     container: Option<String>,
     host: Option<String>,
-    #[serde(default = "two_seconds")]
-    timeout: Span,
+    timeout: Option<Span>,
+    #[serde(default)]
+    stopped: Stopped,
 }
 
-fn two_seconds() -> Span {
-    Span::from_secs(2)
+/// What to do about a container that somebody seems to have stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Stopped {
+    #[default]
+    Start,
+    Leave,
 }
 
 impl Params {
@@ -74,6 +80,11 @@ impl Remediation for DockerRestart {
                 Decision::Leave(why) => {
                     return Ok(Outcome::unchanged(format!("{container} {why}")));
                 }
+                Decision::Start if params.stopped == Stopped::Leave && ended_by_stop(&details) => {
+                    return Err(Failure::permanent(format!(
+                        "{container} is {state}, as if somebody had stopped it, and is left so"
+                    )));
+                }
                 Decision::Start => {
                     container.start()?;
                     return Ok(Outcome::changed(format!(
@@ -81,7 +92,7 @@ impl Remediation for DockerRestart {
                     )));
                 }
                 Decision::Restart => {
-                    container.restart(params.timeout)?;
+                    container.restart(docker::grace(params.timeout))?;
                     return Ok(Outcome::changed(format!(
                         "restarted {container}, which was {state}"
                     )));
@@ -170,6 +181,9 @@ mod tests {
             (json!({ "timeout": "5 s" }), false),
             (json!({ "timeout": -1 }), false),
             (json!({ "timeout": true }), false),
+            (json!({ "stopped": "leave" }), true),
+            (json!({ "stopped": "start" }), true),
+            (json!({ "stopped": "ignore" }), false),
             (json!({ "grace": "5s" }), false),
             (json!({ "container": 5 }), false),
         ] {
@@ -180,10 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn the_default_of_the_schema_is_the_default() {
-        let schema: serde_json::Value = serde_json::from_str(DockerRestart::PARAMS_SCHEMA).unwrap();
-        let written = &schema["properties"]["timeout"]["default"];
+    fn without_a_timeout_the_container_says() {
         let params: Params = serde_json::from_value(json!({})).unwrap();
-        assert_eq!(written, &params.timeout.to_string());
+        assert_eq!(docker::grace(params.timeout), docker::OWN_GRACE);
+        let params: Params = serde_json::from_value(json!({ "timeout": "5s" })).unwrap();
+        assert_eq!(docker::grace(params.timeout), Duration::from_secs(5));
     }
 }

@@ -2,7 +2,7 @@
 
 import re
 
-from sentinel_plugin import Permanent, changed, container, info, plugin, unchanged
+from sentinel_plugin import OWN_GRACE, Permanent, changed, container, info, plugin, unchanged
 from wit_world.imports import docker
 
 
@@ -28,7 +28,7 @@ def remediate(incident, params):
         return unchanged(f"nothing in the last {len(lines)} lines of {name} fits a rule")
     because = rule.get("because", f"it matches {rule['when']}")
     info(f"{name} said `{line.strip()}`: {because}")
-    grace = params.get("grace", 2) * 1000
+    grace = params["grace"] * 1000 if "grace" in params else OWN_GRACE
     match rule["do"]:
         case "restart":
             docker.restart(target, grace)
@@ -82,11 +82,11 @@ WitWorld = plugin(
                 "default": 200,
             },
             "grace": {
-                "description": "Seconds that the container has to stop, before it is killed.",
+                "description": "Seconds that the container has to stop, before it is killed; "
+                "without it as many as it asks for.",
                 "type": "integer",
                 "minimum": 0,
                 "maximum": 300,
-                "default": 2,
             },
         },
         "additionalProperties": False,

@@ -17,6 +17,9 @@
 
 #include "remediation.h"
 
+/* A grace that is the container's own: its stop timeout, or Docker's ten seconds. */
+#define SENTINEL_OWN_GRACE ((uint64_t)1 << 62)
+
 /* A text of the contract has no zero at its end: printf("%.*s", SENTINEL_TEXT(text)). */
 #define SENTINEL_TEXT(text) (int)(text).len, (const char *)(text).ptr
 

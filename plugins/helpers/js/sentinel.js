@@ -5,14 +5,14 @@
  * function, and two exports:
  *
  *     import * as docker from 'sentinel:plugin/docker@0.1.0';
- *     import { changed, container, plugin } from './bindings/sentinel.js';
+ *     import { OWN_GRACE, changed, container, plugin } from './bindings/sentinel.js';
  *
  *     export const { describe, remediate } = plugin({
  *       name: 'bounce',
  *       version: '0.1.0',
  *       summary: 'Restarts the target.',
  *       remediate(incident, params) {
- *         docker.restart(container(incident), 2000);
+ *         docker.restart(container(incident), OWN_GRACE);
  *         return changed('restarted');
  *       },
  *     });
@@ -23,6 +23,9 @@
  */
 
 import * as host from 'sentinel:plugin/log@0.1.0';
+
+/** A grace that is the container's own: its stop timeout, or Docker's ten seconds. */
+export const OWN_GRACE = 2 ** 62;
 
 /** How a run ends when something went wrong. Throw `retryable(…)`, `permanent(…)` or `denied(…)`. */
 export class Failure extends Error {

@@ -3,11 +3,11 @@
 `sentinel plugin build` puts this file beside the plugin: do not edit it there. A plugin is one
 function, and a call that exports it:
 
-    from sentinel_plugin import changed, container, plugin
+    from sentinel_plugin import OWN_GRACE, changed, container, plugin
     from wit_world.imports import docker
 
     def remediate(incident, params):
-        docker.restart(container(incident), 2000)
+        docker.restart(container(incident), OWN_GRACE)
         return changed("restarted")
 
     WitWorld = plugin(remediate, name="bounce", version="0.1.0", summary="Restarts the target.")
@@ -29,6 +29,9 @@ try:
     from wit_world.imports import docker as _docker
 except ImportError:  # the plugin does not use it
     _docker = None
+
+# A grace that is the container's own: its stop timeout, or Docker's ten seconds.
+OWN_GRACE = 2**62
 
 NO_PARAMS = {"type": "object", "additionalProperties": False}
 

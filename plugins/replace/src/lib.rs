@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use sentinel_plugin::docker::{Details, Health, State};
+use sentinel_plugin::docker::{self, Details, Health, State};
 use sentinel_plugin::params::Span;
 use sentinel_plugin::{Failure, Incident, Outcome, Remediation, info};
 use serde::Deserialize;
@@ -17,16 +17,11 @@ struct Replace;
 struct Params {
     container: Option<String>,
     host: Option<String>,
-    #[serde(default = "ten_seconds")]
-    timeout: Span,
+    timeout: Option<Span>,
     #[serde(default = "one_minute")]
     wait: Span,
     #[serde(default = "two_seconds")]
     steady: Span,
-}
-
-fn ten_seconds() -> Span {
-    Span::from_secs(10)
 }
 
 fn one_minute() -> Span {
@@ -76,7 +71,7 @@ impl Remediation for Replace {
         if before.state == State::Removing {
             return Err(Failure::retryable(format!("{container} is being removed")));
         }
-        let id = container.recreate(params.timeout)?;
+        let id = container.recreate(docker::grace(params.timeout))?;
         let short = id.get(..12).unwrap_or(&id);
         info!("replaced {container} by {short}, and waiting until it works");
         let after = container
@@ -121,11 +116,8 @@ mod tests {
     fn the_defaults_of_the_schema_are_the_defaults() {
         let schema: serde_json::Value = serde_json::from_str(Replace::PARAMS_SCHEMA).unwrap();
         let params: Params = serde_json::from_value(json!({})).unwrap();
-        for (name, default) in [
-            ("timeout", params.timeout),
-            ("wait", params.wait),
-            ("steady", params.steady),
-        ] {
+        assert_eq!(params.timeout, None, "the container says");
+        for (name, default) in [("wait", params.wait), ("steady", params.steady)] {
             let written = &schema["properties"][name]["default"];
             assert_eq!(written, &default.to_string(), "{name}");
         }

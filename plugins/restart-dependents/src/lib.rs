@@ -29,16 +29,11 @@ struct Params {
     depends_on: DependsOn,
     #[serde(default)]
     stopped: bool,
-    #[serde(default = "ten_seconds")]
-    timeout: Span,
+    timeout: Option<Span>,
     #[serde(default = "one_minute")]
     wait: Span,
     #[serde(default = "two_seconds")]
     steady: Span,
-}
-
-fn ten_seconds() -> Span {
-    Span::from_secs(10)
 }
 
 fn one_minute() -> Span {
@@ -145,8 +140,8 @@ impl Work<'_> {
         match remedy {
             Remedy::Leave => return Ok(details),
             Remedy::Start => container.start()?,
-            Remedy::Restart => container.restart(self.params.timeout)?,
-            Remedy::Recreate => drop(container.recreate(self.params.timeout)?),
+            Remedy::Restart => container.restart(docker::grace(self.params.timeout))?,
+            Remedy::Recreate => drop(container.recreate(docker::grace(self.params.timeout))?),
         }
         let what = format!("{} {}", remedy.past(), details.name);
         info!("{what}, which was {}", details.describe());
@@ -323,11 +318,8 @@ mod tests {
         let schema: serde_json::Value =
             serde_json::from_str(RestartDependents::PARAMS_SCHEMA).unwrap();
         let params: Params = serde_json::from_value(json!({})).unwrap();
-        for (name, default) in [
-            ("timeout", params.timeout),
-            ("wait", params.wait),
-            ("steady", params.steady),
-        ] {
+        assert_eq!(params.timeout, None, "the container says");
+        for (name, default) in [("wait", params.wait), ("steady", params.steady)] {
             let written = &schema["properties"][name]["default"];
             assert_eq!(written, &default.to_string(), "{name}");
         }

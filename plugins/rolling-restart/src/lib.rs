@@ -25,6 +25,9 @@ use crate::progress::Progress;
 /// of the service that they are made from.
 const ONE_OFF: &str = "com.docker.compose.oneoff";
 
+/// What a container that says nothing of it is given to stop.
+const STOP: Duration = Duration::from_secs(10);
+
 struct RollingRestart;
 
 /// The step's params; `params.schema.json` explains each.
@@ -37,18 +40,13 @@ struct Params {
     batch: Batch,
     #[serde(default)]
     stopped: bool,
-    #[serde(default = "ten_seconds")]
-    timeout: Span,
+    timeout: Option<Span>,
     #[serde(default = "one_minute")]
     wait: Span,
     #[serde(default = "two_seconds")]
     steady: Span,
     #[serde(default)]
     pause: Span,
-}
-
-fn ten_seconds() -> Span {
-    Span::from_secs(10)
 }
 
 fn one_minute() -> Span {
@@ -122,7 +120,8 @@ impl Params {
 
     /// What restarting a batch takes at the least: without it, none is begun.
     fn least(&self) -> Duration {
-        self.timeout.duration() + self.steady.duration()
+        let stop = self.timeout.map_or(STOP, Span::duration);
+        stop + self.steady.duration()
     }
 
     fn restart(
@@ -137,7 +136,7 @@ impl Params {
             ));
         }
         for name in batch {
-            Container::new(host, name).restart(self.timeout)?;
+            Container::new(host, name).restart(docker::grace(self.timeout))?;
             progress.restarted(name);
         }
         for name in batch {
@@ -288,8 +287,8 @@ mod tests {
         let schema: serde_json::Value =
             serde_json::from_str(RollingRestart::PARAMS_SCHEMA).unwrap();
         let params: Params = serde_json::from_value(json!({ "labels": { "a": "b" } })).unwrap();
+        assert_eq!(params.timeout, None, "the container says");
         for (name, default) in [
-            ("timeout", params.timeout),
             ("wait", params.wait),
             ("steady", params.steady),
             ("pause", params.pause),

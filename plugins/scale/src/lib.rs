@@ -29,16 +29,11 @@ struct Params {
     replicas: Option<u32>,
     min: u32,
     max: u32,
-    #[serde(default = "ten_seconds")]
-    timeout: Span,
+    timeout: Option<Span>,
     #[serde(default = "one_minute")]
     wait: Span,
     #[serde(default = "two_seconds")]
     steady: Span,
-}
-
-fn ten_seconds() -> Span {
-    Span::from_secs(10)
 }
 
 fn one_minute() -> Span {
@@ -137,7 +132,7 @@ impl<'a> Service<'a> {
         info!("made {name} like {}, and waiting until it works", like.name);
         let made = self.container(&name);
         if let Err(failure) = made.wait_until_up(wait, steady) {
-            let end = match made.remove(self.params.timeout) {
+            let end = match made.remove(docker::grace(self.params.timeout)) {
                 Ok(()) => "it was removed again".to_owned(),
                 Err(error) => format!("removing it failed, too: {error}"),
             };
@@ -154,7 +149,8 @@ impl<'a> Service<'a> {
         let Some(last) = last else {
             return Err(Failure::permanent(format!("{self} has no container left")));
         };
-        self.container(&last.name).remove(self.params.timeout)?;
+        self.container(&last.name)
+            .remove(docker::grace(self.params.timeout))?;
         Ok(last.name.clone())
     }
 }
@@ -262,11 +258,8 @@ mod tests {
         let schema: serde_json::Value = serde_json::from_str(Scale::PARAMS_SCHEMA).unwrap();
         let params: Params =
             serde_json::from_value(json!({ "change": 1, "min": 1, "max": 2 })).unwrap();
-        for (name, default) in [
-            ("timeout", params.timeout),
-            ("wait", params.wait),
-            ("steady", params.steady),
-        ] {
+        assert_eq!(params.timeout, None, "the container says");
+        for (name, default) in [("wait", params.wait), ("steady", params.steady)] {
             let written = &schema["properties"][name]["default"];
             assert_eq!(written, &default.to_string(), "{name}");
         }

@@ -40,6 +40,18 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// What a run keeps of its time, to say what it has seen before it is cut off.
 const RESERVE: Duration = Duration::from_millis(500);
 
+/// A grace that is the container's own: its stop timeout, or Docker's ten seconds where it
+/// has none, as far as the run's time goes.
+///
+/// Before the contract has a word for it, it is the longest time that can be written.
+pub const OWN_GRACE: Duration = Duration::MAX;
+
+/// The grace that a param asks for, or the container's own where it is left out.
+#[must_use]
+pub fn grace(asked: Option<Span>) -> Duration {
+    asked.map_or(OWN_GRACE, Span::duration)
+}
+
 /// Observation: the containers of a host, sorted by name. Those that the policy does not
 /// grant are never among them.
 pub fn list(host: &str, filter: &Filter) -> Result<Vec<Summary>, CapabilityError> {
@@ -72,8 +84,8 @@ impl Container {
         Ok(host::start(self)?)
     }
 
-    /// Effect: stops a container: SIGTERM, and SIGKILL after `grace`. No error when it is
-    /// stopped already.
+    /// Effect: stops a container: SIGTERM, and SIGKILL after `grace`, for which
+    /// [`OWN_GRACE`] asks the container. No error when it is stopped already.
     pub fn stop(&self, grace: impl Into<Duration>) -> Result<(), CapabilityError> {
         Ok(host::stop(self, milliseconds(grace.into()))?)
     }

@@ -1,6 +1,7 @@
 //! What Docker tells about containers, in the contract's words.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as DockerState, ContainerStateStatusEnum as Status,
@@ -15,6 +16,14 @@ use sentinel_core::capability::{
 use sentinel_sandbox::driver::ContainerIdentity;
 
 use super::{duplicate, recreate};
+
+/// Docker's own defaults of a health check: the time between two probes and that for each,
+/// and how many have to fail.
+const PROBE: Duration = Duration::from_secs(30);
+const PROBES: u32 = 3;
+
+/// How long Docker gives a container to stop that does not say.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who the container is; none when Docker left its id or its name out. One that a
 /// recreate moved aside, and was cut off, is called by its own name all the same.
@@ -85,6 +94,34 @@ pub(super) fn details(found: ContainerInspectResponse) -> Option<ContainerDetail
         labels: sorted(config.labels),
         network_of: network_of(found.host_config.and_then(|host| host.network_mode)),
     })
+}
+
+/// How long after its start a container's health check may take until it has decided: it
+/// begins after an interval, nothing counts against it in the start period, and so many
+/// probes have to fail in a row. What is not set is Docker's default.
+pub(super) fn health_decides_within(found: &ContainerInspectResponse) -> Option<Duration> {
+    let check = found.config.as_ref()?.healthcheck.as_ref()?;
+    let span = |nanoseconds: Option<i64>, default: Duration| {
+        let set = nanoseconds.and_then(|n| u64::try_from(n).ok());
+        set.filter(|n| *n > 0).map_or(default, Duration::from_nanos)
+    };
+    let probe = span(check.interval, PROBE).saturating_add(span(check.timeout, PROBE));
+    let retries = check.retries.and_then(|n| u32::try_from(n).ok());
+    let retries = retries.filter(|n| *n > 0).unwrap_or(PROBES);
+    let period = span(check.start_period, Duration::ZERO);
+    // One probe more: the start period may end in the middle of one.
+    Some(period.saturating_add(probe.saturating_mul(retries.saturating_add(1))))
+}
+
+/// How long a container asks to be given to stop; Docker's default where it does not say.
+pub(super) fn own_grace(found: &ContainerInspectResponse) -> Duration {
+    let asked = found.config.as_ref().and_then(|config| config.stop_timeout);
+    match asked {
+        // As long as it takes.
+        Some(seconds) if seconds < 0 => Duration::MAX,
+        Some(seconds) => Duration::from_secs(seconds.unsigned_abs()),
+        None => STOP_TIMEOUT,
+    }
 }
 
 /// The state of the main process; `running` counts as running while Docker stops it.

@@ -5,19 +5,22 @@ use std::fmt;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bollard::API_DEFAULT_VERSION;
 use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary};
 use rustls::ClientConfig;
 use sentinel_core::capability::CapabilityError;
 use tokio::net::TcpStream;
 
+use super::read::{self, Found};
 use super::ssh::Tunnel;
-use super::{DockerConfigError, DockerHost, tls};
+use super::wire::{Version, Wire};
+use super::{DockerConfigError, DockerHost};
 
 /// How long making a connection may take; a host on a network either answers at
 /// once or is not there.
@@ -49,6 +52,29 @@ impl Ask {
     /// Something that may have been done although no answer came.
     pub(super) fn effect(what: &'static str) -> Self {
         Self { what, effect: true }
+    }
+
+    /// The request, as those who let it through or not have it.
+    fn request(self) -> &'static str {
+        match self.what {
+            "ping" => "GET /_ping",
+            "info" => "GET /info",
+            "events" => "GET /events",
+            "list" => "GET /containers/json",
+            "inspect" => "GET /containers/ID/json",
+            "inspect image" => "GET /images/NAME/json",
+            "logs" => "GET /containers/ID/logs",
+            "start" => "POST /containers/ID/start",
+            "stop" => "POST /containers/ID/stop",
+            "restart" => "POST /containers/ID/restart",
+            "kill" => "POST /containers/ID/kill",
+            "unpause" => "POST /containers/ID/unpause",
+            "rename" => "POST /containers/ID/rename",
+            "create" => "POST /containers/create",
+            "connect network" => "POST /networks/ID/connect",
+            "remove" => "DELETE /containers/ID",
+            other => other,
+        }
     }
 }
 
@@ -161,11 +187,14 @@ pub(super) struct Host {
     // Made at the first call and not at the start, because the library refuses to
     // make one for a socket that is not there yet.
     client: ArcSwapOption<Client>,
+    // Whether the next call makes another: the version of the API is to be asked for again.
+    forget: AtomicBool,
 }
 
 /// A client, and where it connects to.
 struct Client {
     docker: bollard::Docker,
+    wire: Arc<Wire>,
     /// The end of a tunnel on this machine; each new tunnel has another.
     socket: Option<PathBuf>,
 }
@@ -184,6 +213,7 @@ impl Host {
             name: name.to_owned(),
             endpoint: Endpoint::of(name, host)?,
             client: ArcSwapOption::empty(),
+            forget: AtomicBool::new(false),
         })
     }
 
@@ -209,32 +239,148 @@ impl Host {
         };
         if let Some(client) = &*self.client.load()
             && client.socket == tunnel
+            && !self.forget.swap(false, Ordering::Relaxed)
         {
             return Ok(client.docker.clone());
         }
-        // Requests carry no API version, which Docker takes as its own newest; the
-        // version given here is what the library starts from and goes unused.
-        let unix = |path: &Path| {
-            bollard::Docker::connect_with_unix(
-                &path.to_string_lossy(),
-                LIBRARY_TIMEOUT,
-                API_DEFAULT_VERSION,
-            )
-        };
-        let docker = match (&self.endpoint, &tunnel) {
-            (Endpoint::Unix(path), _) | (Endpoint::Ssh(_), Some(path)) => unix(path),
-            (Endpoint::Tls(address, config), _) => tls::client(address, config, LIBRARY_TIMEOUT),
-            (Endpoint::Tcp(address), _) => {
-                bollard::Docker::connect_with_http(address, LIBRARY_TIMEOUT, API_DEFAULT_VERSION)
-            }
+        let wire = match (&self.endpoint, &tunnel) {
+            (Endpoint::Unix(path), _) | (Endpoint::Ssh(_), Some(path)) => Wire::unix(path.clone()),
+            (Endpoint::Tls(address, config), _) => Wire::tls(address, config),
+            (Endpoint::Tcp(address), _) => Wire::tcp(address),
             (Endpoint::Ssh(_), None) => return Err(self.nonsense("ssh")),
+        };
+        let asked = tokio::time::timeout(bound, wire.negotiate()).await;
+        if let Ok(Err(error @ Error::HyperLegacyError { err })) = &asked
+            && err.is_connect()
+        {
+            return Err(self.explain(Ask::observation("ping"), error));
         }
-        .map_err(|error| self.explain(Ask::observation("connect"), &error))?;
-        self.client.store(Some(Arc::new(Client {
+        let docker = wire
+            .library(LIBRARY_TIMEOUT)
+            .map_err(|error| self.explain(Ask::observation("ping"), &error))?;
+        let client = Arc::new(Client {
             docker: docker.clone(),
+            wire: Arc::new(wire),
             socket: tunnel,
-        })));
+        });
+        // Where it could not be asked, the next call asks again.
+        let known = matches!(asked, Ok(Ok(())));
+        if !known {
+            tracing::debug!(host = self.name, "the version of the API is not known");
+        }
+        self.client.store(Some(client));
+        if !known {
+            self.forget.store(true, Ordering::Relaxed);
+        }
         Ok(docker)
+    }
+
+    /// What the library's client goes over.
+    async fn wire(&self, timeout: Duration) -> Result<Arc<Wire>, CapabilityError> {
+        self.client(timeout).await?;
+        let client = self.client.load();
+        client
+            .as_ref()
+            .map(|client| Arc::clone(&client.wire))
+            .ok_or_else(|| CapabilityError::Unavailable(self.says("no connection")))
+    }
+
+    /// Whether a container's MAC addresses stand at its networks, and not at the container.
+    pub(super) async fn has_mac_addresses_by_network(
+        &self,
+        timeout: Duration,
+    ) -> Result<bool, CapabilityError> {
+        let version = self.wire(timeout).await?.version();
+        Ok(version.is_some_and(|version| version >= Version(1, 44)))
+    }
+
+    /// A container by name or id, as far as what it says can be read.
+    pub(super) async fn inspect(
+        &self,
+        container: &str,
+        timeout: Duration,
+    ) -> Result<ContainerInspectResponse, CapabilityError> {
+        let answer = self.inspected(container, timeout).await?;
+        read::looked_at(answer).map_err(|error| self.unreadable("inspect", &error))
+    }
+
+    /// A container, whole; an error where a part of it cannot be read.
+    pub(super) async fn inspect_whole(
+        &self,
+        container: &str,
+        timeout: Duration,
+    ) -> Result<Found, CapabilityError> {
+        let answer = self.inspected(container, timeout).await?;
+        read::whole(answer).map_err(|error| self.unreadable("inspect", &error))
+    }
+
+    async fn inspected(
+        &self,
+        container: &str,
+        timeout: Duration,
+    ) -> Result<serde_json::Value, CapabilityError> {
+        let wire = self.wire(timeout).await?;
+        let path = format!("/containers/{container}/json");
+        let ask = Ask::observation("inspect");
+        self.answer(ask, timeout, wire.get(&path)).await
+    }
+
+    /// The containers that `query` asks for.
+    pub(super) async fn list(
+        &self,
+        all: bool,
+        labels: &[String],
+        timeout: Duration,
+    ) -> Result<Vec<ContainerSummary>, CapabilityError> {
+        let wire = self.wire(timeout).await?;
+        let mut query = vec![("all", all.to_string())];
+        if !labels.is_empty() {
+            let filters = serde_json::json!({ "label": labels });
+            query.push(("filters", filters.to_string()));
+        }
+        let url = reqwest::Url::parse_with_params("http://docker/containers/json", query)
+            .map_err(|error| CapabilityError::Invalid(self.says(&error.to_string())))?;
+        let path = format!("{}?{}", url.path(), url.query().unwrap_or_default());
+        let ask = Ask::observation("list");
+        let answer = self.answer(ask, timeout, wire.get(&path)).await?;
+        Ok(read::rows(answer))
+    }
+
+    /// Makes a container; its id and Docker's warnings. `mac_address` is for an API that has
+    /// one for the whole container.
+    pub(super) async fn create(
+        &self,
+        name: &str,
+        body: &ContainerCreateBody,
+        mac_address: Option<&str>,
+        timeout: Duration,
+    ) -> Result<(String, Vec<String>), CapabilityError> {
+        let wire = self.wire(timeout).await?;
+        let ask = Ask::effect("create");
+        let mut body =
+            serde_json::to_value(body).map_err(|error| self.unreadable("create", &error))?;
+        if let (Some(address), Some(body)) = (mac_address, body.as_object_mut()) {
+            body.insert("MacAddress".to_owned(), address.into());
+        }
+        let path = format!("/containers/create?name={name}");
+        let made = self.answer(ask, timeout, wire.post(&path, &body)).await?;
+        let id = made.get("Id").and_then(serde_json::Value::as_str);
+        let id = id.ok_or_else(|| self.nonsense("create"))?.to_owned();
+        let warnings = made.get("Warnings").and_then(serde_json::Value::as_array);
+        let warnings = warnings.into_iter().flatten();
+        let warnings = warnings.filter_map(|warning| warning.as_str().map(str::to_owned));
+        Ok((id, warnings.collect()))
+    }
+
+    fn unreadable(&self, what: &str, error: &serde_json::Error) -> CapabilityError {
+        CapabilityError::Failed(self.says(&format!(
+            "the answer to {what} cannot be read: {error}; is this engine known to work like \
+             Docker's?"
+        )))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Makes a connection, and ends it again.
@@ -280,7 +426,9 @@ impl Host {
 
     /// `text` with the host's name before it.
     pub(super) fn says(&self, text: &str) -> String {
-        let text: String = text.chars().take(MESSAGE_LENGTH).collect();
+        let text = text.chars().take(MESSAGE_LENGTH);
+        // Several lines, or worse, are one.
+        let text: String = text.map(|c| if c.is_control() { ' ' } else { c }).collect();
         format!("docker host {}: {text}", self.name)
     }
 
@@ -290,12 +438,41 @@ impl Host {
                 status_code,
                 message,
             } => {
-                let text = self.says(if message.is_empty() {
-                    "no reason given"
+                let message = message.trim();
+                // A page for browsers, by something in between.
+                let page = message.starts_with('<');
+                let told = if message.is_empty() || page {
+                    let between = if page { " with a web page" } else { "" };
+                    format!("{} was answered with {status_code}{between}", ask.request())
                 } else {
-                    message
-                });
+                    message.to_owned()
+                };
+                // The engine was exchanged for another one since it was asked.
+                if *status_code == 400 && message.contains("client version") {
+                    self.forget.store(true, Ordering::Relaxed);
+                    return CapabilityError::Unavailable(self.says(&told));
+                }
+                // Docker itself has it for networks alone.
+                let refused = matches!(*status_code, 401 | 403 | 407)
+                    && (page || !message.contains("network"));
+                let told = if refused {
+                    let more = if message.is_empty() || page {
+                        String::new()
+                    } else {
+                        format!(" ({message})")
+                    };
+                    format!(
+                        "{} was refused with {status_code}{more}; is there a proxy before the \
+                         engine that allows too little?",
+                        ask.request()
+                    )
+                } else {
+                    told
+                };
+                let text = self.says(&told);
                 match status_code {
+                    _ if refused => CapabilityError::Denied(text),
+                    404 if page => CapabilityError::Failed(text),
                     404 => CapabilityError::NotFound(text),
                     400 => CapabilityError::Invalid(text),
                     429 | 503 => CapabilityError::Unavailable(text),

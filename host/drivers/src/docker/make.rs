@@ -8,13 +8,12 @@ use bollard::models::{
     NetworkConnectRequest, NetworkingConfig,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use sentinel_core::capability::CapabilityError;
 
 use super::host::{Ask, Host};
-use super::{Grace, recreate};
+use super::{Grace, recreate, thawed};
 
 /// As many digits of an id as Docker itself shows, and as it uses for a hostname.
 const SHORT_ID: usize = 12;
@@ -70,7 +69,7 @@ impl Maker<'_> {
             Ok(_) => return Ok(owner.to_owned()),
             Err(error) => return Err(error),
         }
-        let successors = recreate::successors(self.host, self.client, owner, self.timeout).await?;
+        let successors = recreate::successors(self.host, owner, self.timeout).await?;
         if let Some(successor) = successors.into_iter().find(|successor| successor.ran) {
             return Ok(successor.id);
         }
@@ -102,16 +101,8 @@ impl Maker<'_> {
             .split(',')
             .filter_map(|dependency| dependency.split(':').next())
             .collect();
-        let filter = HashMap::from([("label", vec![format!("{PROJECT}={project}")])]);
-        let options = ListContainersOptionsBuilder::new().filters(&filter).build();
-        let rows = self
-            .host
-            .answer(
-                Ask::observation("list"),
-                self.timeout,
-                self.client.list_containers(Some(options)),
-            )
-            .await?;
+        let labels = [format!("{PROJECT}={project}")];
+        let rows = self.host.list(false, &labels, self.timeout).await?;
         let is_wanted = |labels: Option<HashMap<String, String>>| {
             labels.is_some_and(|labels| {
                 let service = labels.get(SERVICE).map(String::as_str);
@@ -131,8 +122,9 @@ impl Maker<'_> {
         name: &str,
         settings: Settings,
     ) -> Result<String, CapabilityError> {
+        let mac_address = settings.mac_address.clone();
         let (body, further) = settings.into_parts();
-        let id = self.create(name, body).await?;
+        let id = self.create(name, &body, mac_address.as_deref()).await?;
         for (network, endpoint) in further {
             if let Err(error) = self.connect(&id, &network, endpoint).await {
                 return Err(match self.remove(&id, true).await {
@@ -180,21 +172,15 @@ impl Maker<'_> {
     async fn create(
         &self,
         name: &str,
-        body: ContainerCreateBody,
+        body: &ContainerCreateBody,
+        mac_address: Option<&str>,
     ) -> Result<String, CapabilityError> {
-        let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let created = self
-            .host
-            .answer(
-                Ask::effect("create"),
-                self.timeout,
-                self.client.create_container(Some(options), body),
-            )
-            .await?;
-        for warning in created.warnings {
+        let created = self.host.create(name, body, mac_address, self.timeout);
+        let (id, warnings) = created.await?;
+        for warning in warnings {
             tracing::warn!(container = name, warning, "docker create");
         }
-        Ok(created.id)
+        Ok(id)
     }
 
     async fn connect(
@@ -220,25 +206,27 @@ impl Maker<'_> {
         &self,
         container: &str,
     ) -> Result<ContainerInspectResponse, CapabilityError> {
-        self.host
-            .answer(
-                Ask::observation("inspect"),
-                self.timeout,
-                self.client
-                    .inspect_container(container, None::<InspectContainerOptions>),
-            )
-            .await
+        let found = self.host.inspect_whole(container, self.timeout).await?;
+        Ok(found.container)
     }
 
     pub(super) async fn stop(&self, container: &str, grace: Grace) -> Result<(), CapabilityError> {
-        let options = StopContainerOptionsBuilder::new().t(grace.seconds).build();
-        self.host
-            .answer(
+        let ask = || {
+            let options = StopContainerOptionsBuilder::new().t(grace.seconds).build();
+            self.host.answer(
                 Ask::effect("stop"),
                 self.timeout + grace.duration(),
                 self.client.stop_container(container, Some(options)),
             )
-            .await
+        };
+        match ask().await {
+            Err(error)
+                if thawed(self.host, self.client, container, &error, self.timeout).await? =>
+            {
+                ask().await
+            }
+            answered => answered,
+        }
     }
 
     pub(super) async fn start(&self, container: &str) -> Result<(), CapabilityError> {
@@ -293,6 +281,8 @@ pub(super) struct Settings {
     pub(super) endpoints: BTreeMap<String, EndpointSettings>,
     /// The network that the settings name: the one that `create` is told.
     main: Option<String>,
+    /// The container's own MAC address, for an API that has one for the whole container.
+    pub(super) mac_address: Option<String>,
 }
 
 impl Settings {
@@ -347,7 +337,28 @@ impl Settings {
             host,
             endpoints,
             main,
+            mac_address: None,
         })
+    }
+
+    /// Keeps the MAC address that a person asked for, and none that the engine made up: one
+    /// that is made of the address beside it would be made again, for another container.
+    pub(super) fn keep_mac_address(&mut self, asked: Option<String>, by_network: bool) {
+        if !by_network {
+            // Such an API tells what was asked for, and at the networks what is.
+            for endpoint in self.endpoints.values_mut() {
+                endpoint.mac_address = None;
+            }
+            self.mac_address = asked;
+            return;
+        }
+        let main = self
+            .main
+            .as_ref()
+            .and_then(|main| self.endpoints.get_mut(main));
+        if let (Some(asked), Some(main)) = (asked, main) {
+            main.mac_address = Some(asked);
+        }
     }
 
     /// What `create` takes, and the networks to connect the container to before it
@@ -378,10 +389,14 @@ fn endpoints(old: &ContainerInspectResponse, short_id: &str) -> BTreeMap<String,
                     .filter(|alias| alias != short_id)
                     .collect()
             });
+            let ip_address = endpoint.ip_address.as_deref().unwrap_or_default();
+            let mac_address = endpoint
+                .mac_address
+                .filter(|address| !address.is_empty() && !is_made_of(address, ip_address));
             let asked = EndpointSettings {
                 ipam_config: endpoint.ipam_config,
                 links: endpoint.links,
-                mac_address: endpoint.mac_address.filter(|address| !address.is_empty()),
+                mac_address,
                 aliases,
                 driver_opts: endpoint.driver_opts,
                 gw_priority: endpoint.gw_priority,
@@ -390,6 +405,15 @@ fn endpoints(old: &ContainerInspectResponse, short_id: &str) -> BTreeMap<String,
             (name, asked)
         })
         .collect()
+}
+
+/// Whether a MAC address is one that Docker makes of an IPv4 address: `02:42` and its bytes.
+fn is_made_of(mac_address: &str, ip_address: &str) -> bool {
+    let Ok(address) = ip_address.parse::<std::net::Ipv4Addr>() else {
+        return false;
+    };
+    let [a, b, c, d] = address.octets();
+    mac_address.eq_ignore_ascii_case(&format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}"))
 }
 
 /// The id as people see it.
@@ -483,6 +507,39 @@ mod tests {
         assert_eq!(ipam.ipv4_address.as_deref(), Some("10.1.0.9"));
         assert_eq!(made.1.len(), 1);
         assert!(made.1.contains_key("back"));
+    }
+
+    #[test]
+    fn a_mac_address_is_kept_where_a_person_set_it() {
+        let made = |mac: &str, ip: &str, asked: Option<&str>, by_network: bool| {
+            let old = json!({
+                "Id": ID,
+                "Config": { "Image": "nginx:1" },
+                "HostConfig": { "NetworkMode": "front" },
+                "NetworkSettings": { "Networks": { "front": {
+                    "MacAddress": mac, "IPAddress": ip,
+                } } },
+            });
+            let old = serde_json::from_value(old).unwrap();
+            let mut settings = Settings::of(&old, "nginx:1".to_owned()).unwrap();
+            settings.keep_mac_address(asked.map(str::to_owned), by_network);
+            let whole = settings.mac_address.clone();
+            (whole, settings.endpoints["front"].mac_address.clone())
+        };
+        let (set, given) = ("02:42:de:ad:be:ef", "02:42:0a:00:00:32");
+        let some = |mac: &str| Some(mac.to_owned());
+        // Before 1.44 the container has it, and the network what came of it.
+        assert_eq!(made(set, "10.0.0.50", Some(set), false), (some(set), None));
+        assert_eq!(made(given, "10.0.0.50", None, false), (None, None));
+        // Since then only the network has it, whether it was asked for or not.
+        assert_eq!(made(set, "10.0.0.50", None, true), (None, some(set)));
+        assert_eq!(made(given, "10.0.0.50", None, true), (None, None));
+        assert_eq!(
+            made(&given.to_uppercase(), "10.0.0.50", None, true),
+            (None, None)
+        );
+        assert_eq!(made("", "", None, true), (None, None));
+        assert_eq!(made("", "", Some(set), true), (None, some(set)));
     }
 
     #[test]

@@ -10,18 +10,17 @@
 //! label. So [`super::settle`] finds out how far it went, and a recreate of the same old
 //! container goes on from there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, HostConfig, MountType};
-use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use jiff::Timestamp;
 use sentinel_core::capability::CapabilityError;
 
 use super::Grace;
 use super::details::{bare, is_up, main_process, moment};
-use super::host::{Ask, Host};
+use super::host::Host;
 use super::make::{Maker, Settings, because, short};
 
 /// On a container that a recreate made: the id of the one that it replaces.
@@ -32,10 +31,9 @@ pub(super) const REPLACES: &str = "infra-sentinel.replaces";
 ///
 /// Carried over are the settings, the networks with their aliases and fixed addresses,
 /// and all volumes, the nameless ones too. Not carried over are what was written
-/// inside the container, what Docker makes up for each container (the hostname that is
-/// its id, the alias that is its id), and a `--mac-address` under Docker before 25,
-/// whose answers do not tell it apart from a made-up one. Added is the label that
-/// names the old container. One that used a namespace of a container that has been
+/// inside the container, and what Docker makes up for each container (the hostname that is
+/// its id, the alias that is its id, the MAC address that is made of its address). Added is
+/// the label that names the old container. One that used a namespace of a container that has been
 /// replaced uses that of the replacement.
 pub(super) async fn recreate(
     host: Arc<Host>,
@@ -44,13 +42,8 @@ pub(super) async fn recreate(
     timeout: Duration,
 ) -> Result<String, CapabilityError> {
     let client = host.client(timeout).await?;
-    let old = host
-        .answer(
-            Ask::observation("inspect"),
-            timeout,
-            client.inspect_container(&container, None::<InspectContainerOptions>),
-        )
-        .await?;
+    let found = host.inspect_whole(&container, timeout).await?;
+    let old = found.container;
     let (Some(old_id), Some(called), Some(state)) = (
         old.id.clone(),
         old.name.as_deref().map(bare),
@@ -61,7 +54,7 @@ pub(super) async fn recreate(
     let name = own_name(&old_id, called).to_owned();
     let is_aside = name != called;
     let is_up = is_up(state);
-    let earlier = Earlier::find(&host, &client, &old, &old_id, timeout).await?;
+    let earlier = Earlier::find(&host, &old, &old_id, timeout).await?;
     let suffix = short(&old_id);
     let swap = Swap {
         maker: Maker {
@@ -73,6 +66,7 @@ pub(super) async fn recreate(
         fresh: format!("{name}-sentinel-new-{suffix}"),
         halted: !is_up && (is_aside || earlier.stopped),
         was_up: is_up || is_aside || earlier.stopped,
+        mac_address: found.mac_address,
         old_id,
         name,
         grace,
@@ -104,12 +98,11 @@ struct Earlier {
 impl Earlier {
     async fn find(
         host: &Host,
-        client: &bollard::Docker,
         old: &ContainerInspectResponse,
         old_id: &str,
         timeout: Duration,
     ) -> Result<Self, CapabilityError> {
-        let successors = successors(host, client, old_id, timeout).await?;
+        let successors = successors(host, old_id, timeout).await?;
         let finished = old
             .state
             .as_ref()
@@ -138,32 +131,14 @@ pub(super) struct Successor {
 /// The containers that were made to replace the one with this full id.
 pub(super) async fn successors(
     host: &Host,
-    client: &bollard::Docker,
     old_id: &str,
     timeout: Duration,
 ) -> Result<Vec<Successor>, CapabilityError> {
-    let label = format!("{REPLACES}={old_id}");
-    let options = ListContainersOptionsBuilder::new()
-        .all(true)
-        .filters(&HashMap::from([("label", vec![label])]))
-        .build();
-    let rows = host
-        .answer(
-            Ask::observation("list"),
-            timeout,
-            client.list_containers(Some(options)),
-        )
-        .await?;
+    let labels = [format!("{REPLACES}={old_id}")];
+    let rows = host.list(true, &labels, timeout).await?;
     let mut successors = Vec::new();
     for id in rows.into_iter().filter_map(|row| row.id) {
-        let found = host
-            .answer(
-                Ask::observation("inspect"),
-                timeout,
-                client.inspect_container(&id, None::<InspectContainerOptions>),
-            )
-            .await;
-        let found = match found {
+        let found = match host.inspect(&id, timeout).await {
             Ok(found) => found,
             // It was removed in between.
             Err(CapabilityError::NotFound(_)) => continue,
@@ -205,6 +180,8 @@ struct Swap<'a> {
     fresh: String,
     old_id: String,
     was_up: bool,
+    /// The MAC address that a person asked for, where the API tells.
+    mac_address: Option<String>,
     /// Whether it is down because an earlier attempt stopped it.
     halted: bool,
     grace: Grace,
@@ -253,6 +230,11 @@ impl Swap<'_> {
         settings
             .for_successor(old)
             .map_err(|reason| CapabilityError::Invalid(self.maker.host.says(reason)))?;
+        let host = self.maker.host;
+        let by_network = host
+            .has_mac_addresses_by_network(self.maker.timeout)
+            .await?;
+        settings.keep_mac_address(self.mac_address.clone(), by_network);
         // Left by an attempt that did not label it; never started.
         self.maker.remove(&self.fresh, false).await?;
         self.maker

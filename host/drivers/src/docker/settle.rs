@@ -19,11 +19,13 @@
 use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, EventMessage};
-use bollard::query_parameters::{EventsOptionsBuilder, InspectContainerOptions};
+use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
-use sentinel_core::capability::{CapabilityError, ContainerDetails, DockerCall, Response};
+use sentinel_core::capability::{
+    CapabilityError, ContainerDetails, DockerCall, OWN_GRACE, Response,
+};
 use sentinel_sandbox::driver::Settled;
 use tokio::time::Instant;
 
@@ -39,6 +41,9 @@ const REQUEST: Duration = Duration::from_secs(10);
 
 /// The same for a recreate and a duplicate, which are rows of requests.
 const RECREATE: Duration = Duration::from_secs(30);
+
+/// As much of a container's own time to stop is waited for at the most.
+const OWN_PATIENCE: Duration = Duration::from_mins(10);
 
 /// How often the state is looked at while Docker may still be at work.
 const POLL: Duration = Duration::from_millis(200);
@@ -69,7 +74,15 @@ pub(super) async fn settle(
         // A remove is two requests.
         DockerCall::Remove { .. } => 2 * REQUEST,
         _ => REQUEST,
-    } + Grace::of(call.grace_ms().unwrap_or(0)).duration();
+    } + match call.grace_ms() {
+        Some(own) if own >= OWN_GRACE => match host.inspect(container, timeout).await {
+            Ok(found) => details::own_grace(&found).min(OWN_PATIENCE),
+            // There is nothing to wait for.
+            Err(CapabilityError::NotFound(_)) => Duration::ZERO,
+            Err(error) => return Err(error),
+        },
+        grace => Grace::of(grace.unwrap_or(0)).duration(),
+    };
     let asked_at = Instant::now();
     let elapsed = now.duration_since(began_at).unsigned_abs();
     let deadline = asked_at + timeout;
@@ -266,7 +279,7 @@ impl Doubt<'_> {
     /// and then only the old one's removal may be missing.
     async fn recreated(&self) -> Result<Look, CapabilityError> {
         let left = self.left();
-        let successors = recreate::successors(self.host, self.client, self.container, left).await?;
+        let successors = recreate::successors(self.host, self.container, left).await?;
         let old = self.inspect(self.container).await?;
         let is_aside = old
             .as_ref()
@@ -322,16 +335,7 @@ impl Doubt<'_> {
         &self,
         container: &str,
     ) -> Result<Option<ContainerInspectResponse>, CapabilityError> {
-        let found = self
-            .host
-            .answer(
-                Ask::observation("inspect"),
-                self.left(),
-                self.client
-                    .inspect_container(container, None::<InspectContainerOptions>),
-            )
-            .await;
-        match found {
+        match self.host.inspect(container, self.left()).await {
             Ok(found) => Ok(Some(found)),
             Err(CapabilityError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),

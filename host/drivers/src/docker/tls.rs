@@ -4,12 +4,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bollard::BollardRequest;
-use bollard::errors::Error;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -49,29 +43,4 @@ impl TlsFiles {
             .map(Arc::new)
             .map_err(|error| (self.cert.clone(), format!("does not fit the key: {error}")))
     }
-}
-
-/// A client that asks at `address`, a host and a port; connects to nobody yet.
-pub(super) fn client(
-    address: &str,
-    config: &ClientConfig,
-    timeout: u64,
-) -> Result<bollard::Docker, Error> {
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    let connector = HttpsConnector::from((http, config.clone()));
-    // One connection for each request, as with the sockets.
-    let client = Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build(connector);
-    let transport = move |request: BollardRequest| {
-        let answer = client.request(request);
-        async move { answer.await.map_err(Error::from) }
-    };
-    bollard::Docker::connect_with_custom_transport(
-        transport,
-        Some(format!("https://{address}")),
-        timeout,
-        bollard::API_DEFAULT_VERSION,
-    )
 }

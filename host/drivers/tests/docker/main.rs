@@ -12,6 +12,7 @@
 )]
 
 mod beside;
+mod engines;
 mod settle;
 
 use std::collections::{BTreeMap, HashMap};
@@ -242,6 +243,45 @@ impl Container {
         container
     }
 
+    /// One that runs `script` with this MAC address, on an API that has it for the whole
+    /// container.
+    async fn run_with_mac_address(script: &str, mac_address: &str) -> Self {
+        let mut container = Self::create(script, |_| {}).await;
+        // The library knows newer APIs alone.
+        let body = serde_json::json!({
+            "Image": image().await,
+            "Cmd": ["/bin/sh", "-c", script],
+            "Labels": { (LABEL): "1" },
+            "MacAddress": mac_address,
+        })
+        .to_string();
+        let name = format!("{}-mac", container.name);
+        container.cleanup.containers.push(name.clone());
+        let mut engine = UnixStream::connect(socket().trim_start_matches("unix://"))
+            .await
+            .unwrap();
+        let request = format!(
+            "POST /v1.41/containers/create?name={name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        engine.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        engine.read_to_string(&mut answer).await.unwrap();
+        let (_, rest) = answer
+            .split_once(r#""Id":""#)
+            .unwrap_or_else(|| panic!("{answer}"));
+        container.id = rest[..64].to_owned();
+        let short = container.id[..12].to_owned();
+        for kind in ["old", "new"] {
+            let name = format!("{name}-sentinel-{kind}-{short}");
+            container.cleanup.containers.push(name);
+        }
+        container.name = name;
+        engine_start(&container.name).await;
+        container
+    }
+
     async fn raw(&self) -> ContainerInspectResponse {
         engine()
             .inspect_container(&self.name, None::<InspectContainerOptions>)
@@ -280,6 +320,10 @@ impl Container {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+async fn engine_start(container: &str) {
+    engine().start_container(container, None).await.unwrap();
 }
 
 async fn call(driver: &Docker, call: DockerCall) -> Result<Response, CapabilityError> {

@@ -155,7 +155,13 @@ pub(crate) fn in_full(request: &Request) -> String {
             DockerCall::Stop { grace_ms, .. }
             | DockerCall::Restart { grace_ms, .. }
             | DockerCall::Recreate { grace_ms, .. }
-            | DockerCall::Remove { grace_ms, .. } => format!("grace {grace_ms} ms"),
+            | DockerCall::Remove { grace_ms, .. } => {
+                if asked.call.has_own_grace() {
+                    "its own grace".to_owned()
+                } else {
+                    format!("grace {grace_ms} ms")
+                }
+            }
             DockerCall::Kill { signal, .. } => signal.clone(),
             DockerCall::Logs { lines, .. } => format!("{lines} lines"),
             DockerCall::List { all, labels } => {

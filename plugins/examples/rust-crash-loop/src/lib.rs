@@ -2,9 +2,7 @@
 //! stopped, with its last words on record, and a person is told. One that crashed and is
 //! down is started once.
 
-use std::time::Duration;
-
-use sentinel_plugin::docker::{Container, Details, State};
+use sentinel_plugin::docker::{Container, Details, OWN_GRACE, State};
 use sentinel_plugin::{Failure, Incident, Outcome, Remediation, error, info};
 use serde::Deserialize;
 
@@ -72,7 +70,7 @@ impl Remediation for CrashLoop {
             }
             Verdict::Loops => {
                 last_words(&container, params.lines)?;
-                container.stop(Duration::from_secs(2))?;
+                container.stop(OWN_GRACE)?;
                 // Stopped is not healed: a person has to look, and the loop is over till then.
                 Err(Failure::denied(format!(
                     "{container} was in a crash loop ({} restarts, last exit code {}) and is stopped now; its last words are in the log",

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
-use sentinel_core::capability::{Blob, CapabilityError, Request, Response};
+use sentinel_core::capability::{Blob, CapabilityError, OWN_GRACE, Request, Response};
 use sentinel_core::event::{CallResult, LogLevel};
 use sentinel_core::id::{IncidentId, PolicyName, RunId, Target};
 use sentinel_sandbox::{IncidentInput, Outcome, RunFailure, Script};
@@ -452,6 +452,10 @@ fn fields(asked: &Request) -> Map<String, Value> {
         _ => Map::new(),
     };
     fields.remove("call");
+    let own = |grace: &Value| grace.as_u64().is_some_and(|grace| grace >= OWN_GRACE);
+    if let Some(grace) = fields.get_mut("grace_ms").filter(|grace| own(grace)) {
+        *grace = Value::from("own");
+    }
     fields
 }
 

@@ -6,8 +6,9 @@ void exports_remediation_describe(remediation_description_t *description) {
   sentinel_describe(description, "{{name}}", "0.1.0",
                     "Restarts a container that is stopped or unhealthy.",
                     "{\"type\": \"object\", \"properties\": {\"grace\": {"
-                    "\"description\": \"Seconds that the container has to stop, before it is killed.\","
-                    "\"type\": \"integer\", \"minimum\": 0, \"maximum\": 300, \"default\": 2}},"
+                    "\"description\": \"Seconds that the container has to stop, before it is killed; "
+                    "without it as many as it asks for.\","
+                    "\"type\": \"integer\", \"minimum\": 0, \"maximum\": 300}},"
                     "\"additionalProperties\": false}");
 }
 
@@ -36,8 +37,9 @@ bool exports_remediation_remediate(remediation_incident_t *incident,
   }
   sentinel_info("%.*s/%.*s is %s", SENTINEL_TEXT(container.host), SENTINEL_TEXT(container.name),
                 states[details.state]);
-  long long grace = sentinel_param_number(incident->params, "grace", 2);
-  if (!sentinel_plugin_docker_restart(&container, (uint64_t)grace * 1000, &error)) {
+  long long seconds = sentinel_param_number(incident->params, "grace", -1);
+  uint64_t grace = seconds < 0 ? SENTINEL_OWN_GRACE : (uint64_t)seconds * 1000;
+  if (!sentinel_plugin_docker_restart(&container, grace, &error)) {
     return sentinel_failed(failure, &error);
   }
   return sentinel_changed(outcome, "restarted %.*s/%.*s", SENTINEL_TEXT(container.host),

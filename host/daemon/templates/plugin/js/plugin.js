@@ -1,7 +1,7 @@
 // Restarts the container that the policy acts on, when it is stopped or unhealthy.
 
 import * as docker from 'sentinel:plugin/docker@0.1.0';
-import { changed, container, log, plugin, unchanged } from './bindings/sentinel.js';
+import { OWN_GRACE, changed, container, log, plugin, unchanged } from './bindings/sentinel.js';
 
 export const { describe, remediate } = plugin({
   name: '{{name}}',
@@ -11,16 +11,15 @@ export const { describe, remediate } = plugin({
     type: 'object',
     properties: {
       grace: {
-        description: 'Seconds that the container has to stop, before it is killed.',
+        description: 'Seconds that the container has to stop, before it is killed; without it as many as it asks for.',
         type: 'integer',
         minimum: 0,
         maximum: 300,
-        default: 2,
       },
     },
     additionalProperties: false,
   },
-  remediate(incident, { grace = 2 }) {
+  remediate(incident, { grace }) {
     const target = container(incident);
     const name = `${target.host}/${target.name}`;
     // Look before you act: somebody else, or an earlier attempt, may have been faster.
@@ -29,7 +28,7 @@ export const { describe, remediate } = plugin({
       return unchanged(`${name} runs`);
     }
     log.info(`${name} is ${details.state}, health: ${details.health}`);
-    docker.restart(target, grace * 1000);
+    docker.restart(target, grace === undefined ? OWN_GRACE : grace * 1000);
     return changed(`restarted ${name}`);
   },
 });

@@ -1,6 +1,6 @@
 """Restarts the container that the policy acts on, when it is stopped or unhealthy."""
 
-from sentinel_plugin import changed, container, info, plugin, unchanged
+from sentinel_plugin import OWN_GRACE, changed, container, info, plugin, unchanged
 from wit_world.imports import docker
 from wit_world.imports.docker import Health, State
 
@@ -13,7 +13,7 @@ def remediate(incident, params):
     if details.state == State.RUNNING and details.health != Health.UNHEALTHY:
         return unchanged(f"{name} runs")
     info(f"{name} is {details.state.name.lower()}, health: {details.health.name.lower()}")
-    docker.restart(target, params.get("grace", 2) * 1000)
+    docker.restart(target, params["grace"] * 1000 if "grace" in params else OWN_GRACE)
     return changed(f"restarted {name}")
 
 
@@ -26,11 +26,11 @@ WitWorld = plugin(
         "type": "object",
         "properties": {
             "grace": {
-                "description": "Seconds that the container has to stop, before it is killed.",
+                "description": "Seconds that the container has to stop, before it is killed; "
+                "without it as many as it asks for.",
                 "type": "integer",
                 "minimum": 0,
                 "maximum": 300,
-                "default": 2,
             }
         },
         "additionalProperties": False,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sentinel_plugin::docker::{Health, State};
+use sentinel_plugin::docker::{Health, OWN_GRACE, State};
 use sentinel_plugin::{Failure, Incident, Outcome, Remediation, info};
 use serde::Deserialize;
 
@@ -12,12 +12,7 @@ struct Plugin;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Params {
-    #[serde(default = "two")]
-    grace: u64,
-}
-
-fn two() -> u64 {
-    2
+    grace: Option<u64>,
 }
 
 impl Remediation for Plugin {
@@ -38,7 +33,7 @@ impl Remediation for Plugin {
             return Ok(Outcome::unchanged(format!("{container} runs")));
         }
         info!("{container} is {}, {}", details.state, details.health);
-        container.restart(Duration::from_secs(params.grace))?;
+        container.restart(params.grace.map_or(OWN_GRACE, Duration::from_secs))?;
         Ok(Outcome::changed(format!("restarted {container}")))
     }
 }
