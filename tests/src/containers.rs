@@ -81,6 +81,13 @@ impl Container {
         Self::run(base, &["--label", label])
     }
 
+    /// Starts a shell with this script.
+    #[must_use]
+    pub fn sh(base: &str, script: &str, options: &[&str]) -> Self {
+        let options = [&["--entrypoint", "sh"], options].concat();
+        Self::run_command(base, &options, &["-c", script])
+    }
+
     /// Starts nginx with these options of `docker run`, or with `--entrypoint sleep`
     /// something that only runs.
     #[must_use]

@@ -14,7 +14,7 @@ policies:
     match: ['alertname=Good']
     target: 'docker://local/{{ labels.container }}'
     steps: [{ plugin: docker-restart, timeout: 30s }]
-    verify: { docker: running, within: 10s, every: 100ms }
+    verify: { docker: running, within: 10s, steady: 0s, every: 100ms }
     guards: { concurrency: 64 }
     grants:
       docker: { containers: ['good-*'], actions: [inspect, restart, start] }

@@ -14,7 +14,7 @@ policies:
     target: 'docker://local/{{ labels.container }}'
     mode: auto
     steps: [{ plugin: docker-restart, attempts: 2, backoff: 1s }]
-    verify: { docker: running, within: 10s }
+    verify: { docker: running, within: 10s, steady: 0s }
     guards: { cooldown: 2s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }

@@ -17,7 +17,7 @@ policies:
     steps:
       - plugin: docker-restart
         timeout: 5s
-    verify: { docker: running, within: 1s }
+    verify: { docker: running, within: 1s, steady: 0s }
     guards: { cooldown: 1s }
     grants:
       docker: { containers: ['web*'], actions: [inspect, restart, start] }
@@ -412,7 +412,7 @@ policies:
     steps:
       - plugin: ansible-playbook
         params: { playbook: restart-container.yml }
-    verify: { alert: resolved, within: 1s }
+    verify: { alert: resolved, within: 1s, steady: 0s }
     grants:
       ansible: { playbooks: ['restart-container.yml'] }
 "#;

@@ -121,9 +121,9 @@ fn policy_of(policy: &str, alert: &str) -> String {
         "rerun"
     };
     let verify = if policy == "told" {
-        "alert: resolved, within: 2s"
+        "alert: resolved, within: 2s, steady: 0s"
     } else {
-        "docker: running, within: 5s, every: 100ms"
+        "docker: running, within: 5s, steady: 0s, every: 100ms"
     };
     format!(
         r#"

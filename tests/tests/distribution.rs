@@ -550,7 +550,7 @@ fn policies(of: &[(&str, &str)], actions: &str) -> String {
     steps:
       - plugin: {plugin}
         params: {{ behaviour: changed }}
-    verify: {{ alert: resolved, within: 1s }}
+    verify: {{ alert: resolved, within: 1s, steady: 0s }}
     guards: {{ cooldown: 1s }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [{actions}] }}

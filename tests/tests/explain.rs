@@ -15,7 +15,7 @@ policies:
     target: 'docker://local/{{ labels.container }}'
     mode: auto
     steps: [{ plugin: docker-restart }]
-    verify: { docker: running, within: 10s }
+    verify: { docker: running, within: 10s, steady: 0s }
     guards: { cooldown: 1h }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }

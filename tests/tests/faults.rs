@@ -39,7 +39,7 @@ policies:
     )
 }
 
-const RUNNING: &str = "docker: running, within: 20s";
+const RUNNING: &str = "docker: running, within: 20s, steady: 0s";
 
 fn down(container: &str) -> Alert {
     Alert::firing("Down", &[("container", container)])
@@ -399,8 +399,8 @@ async fn the_time_between_attempts_is_as_long_as_ever_when_the_clock_is_set_back
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verification_gives_up_in_time_when_the_clock_is_set_back() {
     for verify in [
-        "alert: resolved, within: 4s",
-        "http: 'http://127.0.0.1:9/', within: 4s",
+        "alert: resolved, within: 4s, steady: 0s",
+        "http: 'http://127.0.0.1:9/', within: 4s, steady: 0s",
     ] {
         let (mut daemon, _fake) = prepare(&restart(verify, "1s", ""));
         let clock = Clock::of(&mut daemon);
@@ -421,7 +421,11 @@ async fn a_verification_gives_up_in_time_when_the_clock_is_set_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verification_has_its_whole_time_when_the_clock_is_set_forward() {
-    let (mut daemon, _fake) = prepare(&restart("alert: resolved, within: 60s", "1s", ""));
+    let (mut daemon, _fake) = prepare(&restart(
+        "alert: resolved, within: 60s, steady: 0s",
+        "1s",
+        "",
+    ));
     let clock = Clock::of(&mut daemon);
     daemon.serve().await;
     let alert = down("a");

@@ -21,7 +21,7 @@ policies:
         timeout: 30s
         attempts: 2
         backoff: 1s
-    verify: { docker: running, within: 10s }
+    verify: { docker: running, within: 10s, steady: 0s }
     guards: { cooldown: 2s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }
@@ -29,6 +29,14 @@ policies:
 
 fn down(container: &Container) -> Alert {
     Alert::firing("WebDown", &[("container", &container.name)])
+}
+
+async fn state(daemon: &Daemon, id: u64, state: &str) {
+    daemon
+        .wait_state(id, Duration::from_secs(20), |incident| {
+            (incident["state"] == state).then_some(())
+        })
+        .await;
 }
 
 async fn healed(daemon: &Daemon, id: u64) {
@@ -98,8 +106,8 @@ async fn an_unhealthy_container_is_restarted_and_verified_by_its_health() {
     container.exec(&["rm", "/healthy"]);
     container.wait_health("unhealthy").await;
     let policies = RESTART.replace(
-        "docker: running, within: 10s",
-        "docker: healthy, within: 20s",
+        "docker: running, within: 10s, steady: 0s",
+        "docker: healthy, within: 20s, steady: 0s",
     );
     let daemon = Daemon::start(&["docker-restart"], &policies).await;
     daemon.deliver(&[down(&container)]).await;
@@ -117,12 +125,90 @@ async fn a_healthy_container_is_left_alone() {
     let container = Container::with_health("healthy");
     container.wait_health("healthy").await;
     let before = container.started_at();
-    let daemon = Daemon::start(&["docker-restart"], RESTART).await;
-    daemon.deliver(&[down(&container)]).await;
-    healed(&daemon, 1).await;
+    let policies = RESTART.replace(
+        "docker: running, within: 10s",
+        "docker: healthy, within: 10s",
+    );
+    let daemon = Daemon::start(&["docker-restart"], &policies).await;
+    let alert = down(&container);
+    daemon.deliver(std::slice::from_ref(&alert)).await;
+    state(&daemon, 1, "verifying").await;
+    // It was so before, and nothing was done: that alone is no success.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    state(&daemon, 1, "verifying").await;
+    daemon.deliver(&[alert.resolved()]).await;
+    assert_eq!(daemon.wait_end(1).await, "cleared");
     let incident = daemon.incident(1).await;
     assert_eq!(count(&incident, "effect-began"), 0, "{incident:#}");
     assert_eq!(container.started_at(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_gets_the_time_to_stop_that_it_asks_for() {
+    const FLUSHES: &str = "trap 'sleep 4; echo clean; exit 0' TERM; while :; do sleep 0.1; done";
+    let container = Container::sh("flushes", FLUSHES, &["--stop-timeout", "30"]);
+    let before = container.started_at();
+    // Its trap may not be set yet.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let daemon = Daemon::start(&["docker-restart"], RESTART).await;
+    daemon.deliver(&[down(&container)]).await;
+    healed(&daemon, 1).await;
+    assert_ne!(container.started_at(), before);
+    assert!(docker_ok(&["logs", &container.name]).contains("clean"));
+}
+
+/// A container that ends again and again, two seconds after each start.
+const LOOPS: &str = "sleep 2; exit 1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loop_is_not_healed_and_a_person_hears_of_it() {
+    for (what, options, resolves) in [
+        ("by its policy", &["--restart", "always"][..], false),
+        ("by us alone", &[][..], false),
+        (
+            "while its alert resolves",
+            &["--restart", "always"][..],
+            true,
+        ),
+    ] {
+        let container = Container::sh("loop", LOOPS, options);
+        docker_ok(&["stop", "-t", "0", &container.name]);
+        let policies = RESTART
+            .replace("within: 10s, steady: 0s", "within: 6s, steady: 4s")
+            .replace("attempts: 2", "attempts: 1");
+        let daemon = Daemon::start(&["docker-restart"], &policies).await;
+        let alert = down(&container);
+        daemon.deliver(std::slice::from_ref(&alert)).await;
+        state(&daemon, 1, "verifying").await;
+        if resolves {
+            daemon.deliver(&[alert.resolved()]).await;
+        }
+        assert_eq!(daemon.wait_end(1).await, "escalated", "{what}");
+        let incident = daemon.incident(1).await;
+        let reason = incident["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("not verified"), "{what}: {incident:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_does_not_resolve_restarts_nothing_and_is_told() {
+    let container = Container::nginx("unknown");
+    docker_ok(&["stop", "-t", "0", &container.name]);
+    let policies = RESTART.replace(
+        "docker: running, within: 10s, steady: 0s",
+        "http: 'http://no-such-host.invalid/', within: 2s",
+    );
+    let daemon = Daemon::start(&["docker-restart"], &policies).await;
+    daemon.deliver(&[down(&container)]).await;
+    assert_eq!(daemon.wait_end(1).await, "escalated");
+    let incident = daemon.incident(1).await;
+    assert_eq!(count(&incident, "effect-began"), 1, "{incident:#}");
+    let reason = incident["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.starts_with("could not be verified: http://no-such-host.invalid/"),
+        "{incident:#}"
+    );
+    assert_eq!(container.state(), "running");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,8 +273,8 @@ async fn one_incident_at_a_time_acts_on_a_target() {
     let slow = RESTART
         .replace("web-down", "first")
         .replace(
-            "docker: running, within: 10s",
-            "alert: resolved, within: 2s",
+            "docker: running, within: 10s, steady: 0s",
+            "alert: resolved, within: 2s, steady: 0s",
         )
         .replace("attempts: 2", "attempts: 1");
     let second = RESTART
@@ -223,7 +309,7 @@ policies:
       - plugin: ansible-playbook
         params: { playbook: restart-container.yml }
         timeout: 60s
-    verify: { docker: running, within: 10s }
+    verify: { docker: running, within: 10s, steady: 0s }
     guards: { cooldown: 1s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }
@@ -330,7 +416,7 @@ policies:
     steps:
       - plugin: hostile
         params: { behaviour: changed, text: done }
-    verify: { alert: resolved, within: 30s }
+    verify: { alert: resolved, within: 30s, steady: 0s }
     guards: { cooldown: 1s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect] }
@@ -366,8 +452,8 @@ async fn a_run_that_is_cut_off_is_over_only_when_its_effect_is() {
         )
         .replace("backoff: 1s", "backoff: 0s")
         .replace(
-            "docker: running, within: 10s",
-            "alert: resolved, within: 1s",
+            "docker: running, within: 10s, steady: 0s",
+            "alert: resolved, within: 1s, steady: 0s",
         );
     let daemon = Daemon::start(&["docker-restart"], &policies).await;
     let mut alert = down(&container);
@@ -399,7 +485,7 @@ policies:
     steps:
       - plugin: hostile
         params: { behaviour: slow-changed, ms: 1500 }
-    verify: { alert: resolved, within: 1s }
+    verify: { alert: resolved, within: 1s, steady: 0s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect] }
 "#;

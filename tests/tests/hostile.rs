@@ -150,7 +150,7 @@ fn policies() -> String {
     match: ['alertname={attack}']
     target: 'docker://local/{attack}-{{{{ labels.n }}}}'
     steps: [{{ plugin: hostile, timeout: 2s, params: {{ behaviour: {attack}, text: words, ms: 200, mib: 2 }} }}]
-    verify: {{ alert: resolved, within: 1s }}
+    verify: {{ alert: resolved, within: 1s, steady: 0s }}
     guards: {{ cooldown: 1s, concurrency: 64, flapping: off }}
     grants:
       docker: {{ containers: ['{attack}-*'], actions: [inspect] }}
@@ -165,7 +165,7 @@ fn policies() -> String {
     match: ['alertname={plugin}']
     target: 'docker://local/{plugin}-{{{{ labels.n }}}}'
     steps: [{{ plugin: {plugin}, timeout: 2s }}]
-    verify: {{ alert: resolved, within: 1s }}
+    verify: {{ alert: resolved, within: 1s, steady: 0s }}
     guards: {{ cooldown: 1s, concurrency: 64, flapping: off }}
 "
         );
@@ -511,7 +511,7 @@ policies:
     match: ['alertname=Tricks']
     target: 'docker://local/web-1'
     steps: [{{ plugin: scripted, params: {{ script: {script} }}, timeout: 60s }}]
-    verify: {{ alert: resolved, within: 1s }}
+    verify: {{ alert: resolved, within: 1s, steady: 0s }}
     grants:
       docker: {{ containers: ['web-1'], actions: [list, inspect, logs, start, stop, restart, kill, recreate, duplicate, remove] }}
       ansible: {{ playbooks: ['allowed.yml'] }}

@@ -23,7 +23,7 @@ policies:
     steps:
       - plugin: docker-restart
         timeout: 5s
-    verify: { alert: resolved, within: 1s }
+    verify: { alert: resolved, within: 1s, steady: 0s }
     guards: { cooldown: 1s, flapping: off }
     grants:
       docker: { containers: ['infra-sentinel-none-*'], actions: [inspect, restart, start] }

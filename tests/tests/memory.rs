@@ -16,7 +16,7 @@ fn policies(policies: &[(&str, &str, bool)]) -> String {
     target: 'docker://local/infra-sentinel-test-{{{{ labels.n }}}}'
     mode: {mode}
     steps: [{{ plugin: counting, params: {{ fails: {fails} }} }}]
-    verify: {{ alert: resolved, within: 1s }}
+    verify: {{ alert: resolved, within: 1s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants: {{ memory: true }}
 "#

@@ -19,7 +19,7 @@ policies:
     match: ['alertname="WebDown"']
     target: 'docker://local/{{{{ labels.container }}}}'
     steps: [{{ plugin: docker-restart, timeout: 30s }}]
-    verify: {{ docker: running, within: 10s, every: 100ms }}
+    verify: {{ docker: running, within: 10s, steady: 0s, every: 100ms }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }}
 {more}
@@ -309,7 +309,7 @@ policies:
       - plugin: hostile
         params: { behaviour: permanent }
         when: { after: 2s }
-    verify: { alert: resolved, within: 1s }
+    verify: { alert: resolved, within: 1s, steady: 0s }
     guards: { cooldown: 1s }
     escalate: { plugin: hostile, params: { behaviour: changed }, timeout: 5s }
     grants: &all

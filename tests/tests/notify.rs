@@ -55,7 +55,7 @@ policies:
     target: 'docker://local/{{{{ labels.container }}}}'
     mode: {mode}
     steps: {steps}
-    verify: {{ alert: resolved, within: 1s }}
+    verify: {{ alert: resolved, within: 1s, steady: 0s }}
     grants: {{ http: {http} }}
 "#
     )
@@ -431,7 +431,7 @@ async fn a_target_on_which_enough_was_done_is_told_of_all_the_same() {
     .replace(
         "    steps: [{ plugin: docker-restart }]",
         &format!(
-            "    steps: [{{ plugin: notify, params: {{ kind: webhook, url: '{}' }} }}]\n    verify: {{ alert: resolved, within: 1s }}",
+            "    steps: [{{ plugin: notify, params: {{ kind: webhook, url: '{}' }} }}]\n    verify: {{ alert: resolved, within: 1s, steady: 0s }}",
             hook.url("/hook")
         ),
     );

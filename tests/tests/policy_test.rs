@@ -33,7 +33,7 @@ policies:
     target: docker://local/web
     mode: auto
     steps: [{ plugin: docker-restart }]
-    verify: { docker: running, within: 10s }
+    verify: { docker: running, within: 10s, steady: 0s }
     grants: { docker: { containers: [web], actions: [restart] } }
 "#;
 
@@ -183,7 +183,7 @@ policies:
     target: 'docker://local/{{ labels.container }}'
     mode: shadow
     steps: [{ plugin: docker-restart }]
-    verify: { docker: running, within: 1s }
+    verify: { docker: running, within: 1s, steady: 0s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }
   - name: web-acts
@@ -191,7 +191,7 @@ policies:
     target: 'docker://local/{{ labels.container }}'
     mode: auto
     steps: [{ plugin: docker-restart }]
-    verify: { docker: running, within: 10s }
+    verify: { docker: running, within: 10s, steady: 0s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }
 "#;

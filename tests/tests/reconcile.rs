@@ -16,7 +16,7 @@ policies:
     target: 'docker://local/{{ labels.instance }}'
     mode: auto
     steps: [{ plugin: hostile, params: { behaviour: changed } }]
-    verify: { alert: resolved, within: 1s }
+    verify: { alert: resolved, within: 1s, steady: 0s }
     guards: { cooldown: 1s, flapping: off }
     grants:
       docker: { containers: ['*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate, duplicate, remove] }

@@ -16,7 +16,7 @@ policies:
     mode: auto
     steps:
       - plugin: docker-restart
-    verify: {{ docker: running, within: 10s }}
+    verify: {{ docker: running, within: 10s, steady: 0s }}
     guards: {{ cooldown: {cooldown} }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }}
@@ -37,7 +37,7 @@ policies:
       - plugin: hostile
         params: {{ behaviour: slow-changed, ms: 3000 }}
         on_interrupt: {on_interrupt}
-    verify: {{ alert: resolved, within: 30s }}
+    verify: {{ alert: resolved, within: 30s, steady: 0s }}
     guards: {{ cooldown: 1s }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [inspect] }}

@@ -21,7 +21,7 @@ policies:
     steps:
       - plugin: hostile
         params: {{ behaviour: {behaviour}, text: "{text}", ms: 2000 }}
-    verify: {{ alert: resolved, within: 1s }}
+    verify: {{ alert: resolved, within: 1s, steady: 0s }}
     guards: {{ cooldown: 1s }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [inspect] }}
@@ -190,7 +190,7 @@ policies:
     target: 'docker://local/{}'
     mode: auto
     steps: [{{ plugin: docker-restart }}]
-    verify: {{ docker: running, within: 5s }}
+    verify: {{ docker: running, within: 5s, steady: 0s }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }}
 "#,

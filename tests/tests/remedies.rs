@@ -21,7 +21,7 @@ policies:
       - plugin: {plugin}
         params: {params}
         timeout: 60s
-    verify: {{ {verify}, within: 20s }}
+    verify: {{ {verify}, within: 20s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [{actions}] }}
@@ -671,7 +671,7 @@ policies:
       - plugin: ansible-playbook
         params: {{ playbook: clean-disk.yml, vars: {vars} }}
         timeout: 60s
-    verify: {{ alert: resolved, within: 30s }}
+    verify: {{ alert: resolved, within: 30s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
       ansible: {{ playbooks: ['clean-disk.yml'] }}

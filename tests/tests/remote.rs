@@ -21,7 +21,7 @@ policies:
     mode: auto
     steps:
       - { plugin: docker-restart, params: { timeout: 1s }, timeout: 30s, attempts: 2, backoff: 1s }
-    verify: { docker: running, within: 10s }
+    verify: { docker: running, within: 10s, steady: 0s }
     guards: { cooldown: 1s, flapping: off }
     grants:
       docker: { hosts: ['*'], containers: ['*'], actions: [inspect, restart, start] }
@@ -308,7 +308,7 @@ policies:
       - plugin: ansible-playbook
         params: {{ playbook: start-web.yml, limit: '{{{{ labels.machine }}}}' }}
         timeout: 60s
-    verify: {{ http: 'http://127.0.0.1:{}/', within: 10s }}
+    verify: {{ http: 'http://127.0.0.1:{}/', within: 10s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
       ansible: {{ playbooks: ['start-web.yml', 'clean-disk.yml'] }}
@@ -322,7 +322,7 @@ policies:
           playbook: clean-disk.yml
           vars: {{ clean_hosts: '{{{{ labels.machine }}}}', clean: [apt, logs], log_days: 1 }}
         timeout: 60s
-    verify: {{ alert: resolved, within: 30s }}
+    verify: {{ alert: resolved, within: 30s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
       ansible: {{ playbooks: ['clean-disk.yml'] }}
@@ -404,7 +404,7 @@ policies:
         timeout: 60s
         attempts: 2
         backoff: 1s
-    verify: { alert: resolved, within: 5s }
+    verify: { alert: resolved, within: 5s, steady: 0s }
     guards: { cooldown: 1s, flapping: off }
     grants:
       ansible: { playbooks: ['clean-disk.yml'] }

@@ -14,7 +14,7 @@ policies:
     target: 'docker://local/{{ labels.container }}'
     mode: auto
     steps: [{ plugin: docker-restart }]
-    verify: { docker: running, within: 10s }
+    verify: { docker: running, within: 10s, steady: 0s }
     guards: { cooldown: 1s, flapping: off }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }

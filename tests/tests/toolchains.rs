@@ -125,7 +125,7 @@ policies:
     target: 'docker://local/{{ labels.container }}'
     mode: auto
     steps: [{ plugin: crash-loop }]
-    verify: { docker: running, within: 20s }
+    verify: { docker: running, within: 20s, steady: 0s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, logs, start, stop] }
   - name: errors
@@ -136,7 +136,7 @@ policies:
       - plugin: log-doctor
         params:
           rules: [{ when: 'connection to \S+ lost', do: restart, because: it stays away }]
-    verify: { docker: running, within: 20s }
+    verify: { docker: running, within: 20s, steady: 0s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [logs, restart, recreate] }
   - name: replaced
@@ -144,7 +144,7 @@ policies:
     target: 'docker://local/{{ labels.container }}'
     mode: auto
     steps: [{ plugin: reconnect }]
-    verify: { docker: running, within: 20s }
+    verify: { docker: running, within: 20s, steady: 0s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [list, inspect, restart] }
   - name: old
@@ -152,7 +152,7 @@ policies:
     target: 'docker://local/{{ labels.container }}'
     mode: auto
     steps: [{ plugin: reload, params: { wait: 200 } }]
-    verify: { docker: running, within: 20s }
+    verify: { docker: running, within: 20s, steady: 0s }
     grants:
       docker: { containers: ['infra-sentinel-test-*'], actions: [inspect, kill] }
 "#;

@@ -23,7 +23,7 @@ policies:
     target: 'docker://local/infra-sentinel-test-{{{{ labels.n }}}}'
     mode: auto
     steps: [{{ plugin: {plugin}, params: {params}, timeout: 10s }}]
-    verify: {{ alert: resolved, within: 1s }}
+    verify: {{ alert: resolved, within: 1s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [{actions}] }}
@@ -345,7 +345,7 @@ policies:
     target: 'docker://local/{name}'
     mode: auto
     steps: [{{ plugin: scripted, params: {{ script: ["restart {name}"] }}, timeout: 30s }}]
-    verify: {{ docker: running, within: 5s }}
+    verify: {{ docker: running, within: 5s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [list, inspect, logs, start, stop, restart, kill, recreate, duplicate, remove] }}

@@ -228,6 +228,9 @@ pub enum EventBody {
     },
     /// What the policy's `verify` asks for did not hold in time.
     VerificationFailed {
+        /// Whether the looks themselves could not be made, so that nothing is known.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unknown: bool,
         /// What was seen last.
         detail: String,
     },

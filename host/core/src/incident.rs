@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, AlertStatus, Episode, Fingerprint};
 use crate::duration::HumanDuration;
+use crate::engine::Untouched;
 use crate::event::{
     Event, EventBody, FailureClass, Guard, Notice, PlannedEffect, RunMode, RunResult, Silence,
     StopCause, millis,
@@ -210,12 +211,36 @@ pub enum OnInterrupt {
 pub struct PlannedVerify {
     /// What is looked at.
     pub check: VerifyCheck,
-    /// The time within which it has to hold.
+    /// The time within which it has to begin to hold.
     #[serde(with = "millis", rename = "within_ms")]
     pub within: Duration,
     /// The time between two looks.
     #[serde(with = "millis", rename = "every_ms")]
     pub every: Duration,
+    /// For how long it has to hold then. Plans of journals that know nothing of it have none,
+    /// and are folded as they were: one look decided, and the alert's own word as well.
+    #[serde(
+        with = "millis::optional",
+        rename = "steady_ms",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub steady: Option<Duration>,
+}
+
+impl PlannedVerify {
+    /// For how long it has to hold.
+    #[must_use]
+    pub fn steady(&self) -> Duration {
+        self.steady.unwrap_or_default()
+    }
+
+    /// Whether the check alone says that the target is healed, and only of a target that
+    /// something was done about.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        self.steady.is_some()
+    }
 }
 
 /// What a verification looks at.
@@ -226,6 +251,10 @@ pub enum VerifyCheck {
     Http {
         /// The URL.
         url: String,
+        /// Whether the host is one that the alert names, and the policy does not: such a
+        /// name must not lead to this machine.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        foreign: bool,
     },
     /// The target's container runs and its health check passes.
     DockerHealthy,
@@ -612,6 +641,10 @@ pub enum FoldError {
     NotOpened(&'static str),
 }
 
+/// How long the news of a recovery may take from a target to its alert, and from there to
+/// here.
+const NEWS: Duration = Duration::from_mins(5);
+
 /// How long a run that a limit on effects stopped waits before it goes on.
 pub const RATE_RETRY: Duration = Duration::from_secs(10);
 
@@ -737,7 +770,8 @@ impl Incident {
                 Phase::Verifying { .. } => self.end(End::Healed, detail.clone(), at),
                 _ => Vec::new(),
             },
-            EventBody::VerificationFailed { detail } => match self.phase {
+            EventBody::VerificationFailed { detail, unknown } => match self.phase {
+                Phase::Verifying { .. } if *unknown => self.undecided(detail, at),
                 Phase::Verifying { rung, .. } => self.unverified(rung, detail, at),
                 _ => Vec::new(),
             },
@@ -958,6 +992,34 @@ impl Incident {
             }),
             Phase::Watching | Phase::Ended { .. } => None,
         }
+    }
+
+    /// What its verification by this deadline has to know where nothing was done about the
+    /// target.
+    #[must_use]
+    pub(crate) fn untouched(&self, deadline: Timestamp) -> Option<Untouched> {
+        let verify = &self.plan.verify;
+        if self.acted_at.is_some() || !verify.decides() {
+            return None;
+        }
+        let heard = SignedDuration::try_from(NEWS).ok();
+        let heard = heard.and_then(|news| self.opened_at.checked_sub(news).ok());
+        let until = match verify.check {
+            // To run says little.
+            VerifyCheck::DockerRunning => deadline,
+            // What could have said no has said yes: the alert may be late in hearing of it.
+            _ => {
+                let more = NEWS.saturating_sub(verify.within);
+                later(deadline, more)
+            }
+        };
+        Some(Untouched {
+            since: self
+                .alert
+                .starts_at
+                .max(heard.unwrap_or(self.alert.starts_at)),
+            until,
+        })
     }
 
     /// The step with this number, counted from 1.
@@ -1245,13 +1307,36 @@ impl Incident {
         })
     }
 
-    /// Ends an incident whose alerts have all resolved: `healed` if something had been
-    /// done about it, `cleared` if not.
+    /// Goes on with an incident whose alerts have all resolved: `cleared` if nothing had been
+    /// done about it; else what `verify` asks for decides, once more.
     fn end_resolved(&mut self, at: Timestamp) -> Vec<Command> {
         if self.plan.mode == Mode::Shadow {
             let reason = format!("the alert resolved by itself; {}", self.shadow());
-            self.end(End::Cleared, reason, at)
-        } else if self.acted_at.is_some() {
+            return self.end(End::Cleared, reason, at);
+        }
+        let rung = match (&self.phase, self.rung()) {
+            (
+                Phase::Escalating {
+                    back: Some(hold), ..
+                },
+                _,
+            ) => Some(hold.rung),
+            // It has just been looked at, or is the alert's own word.
+            (Phase::Verifying { .. }, _) => None,
+            (_, rung) => rung,
+        };
+        let verify = &self.plan.verify;
+        let looks = verify.check != VerifyCheck::AlertResolved || !verify.steady().is_zero();
+        if let Some(rung) = rung
+            && self.acted_at.is_some()
+            && verify.decides()
+            && looks
+        {
+            let deadline = later(at, verify.within);
+            self.suspended = None;
+            return self.enter(Phase::Verifying { rung, deadline });
+        }
+        if self.acted_at.is_some() {
             self.end(End::Healed, "the alert resolved".to_owned(), at)
         } else {
             let reason = "the alert resolved before anything was done".to_owned();
@@ -1296,8 +1381,20 @@ impl Incident {
         repeat: bool,
         at: Timestamp,
     ) -> Vec<Command> {
-        if !self.heed(episode, status, repeat, at) || !self.resolved() {
+        let had_resolved = self.resolved();
+        if !self.heed(episode, status, repeat, at) {
             return Vec::new();
+        }
+        if !self.resolved() {
+            return match self.phase {
+                // It fires again while it was watched whether it stays resolved.
+                Phase::Verifying { deadline, .. }
+                    if had_resolved && self.plan.verify.check == VerifyCheck::AlertResolved =>
+                {
+                    vec![Command::WakeAt(deadline)]
+                }
+                _ => Vec::new(),
+            };
         }
         match &self.phase {
             Phase::Held { .. } | Phase::BackingOff { .. }
@@ -1311,8 +1408,20 @@ impl Incident {
             | Phase::AwaitingApproval { .. }
             | Phase::BackingOff { .. }
             | Phase::Watching => self.end_resolved(at),
-            Phase::Verifying { .. } if self.plan.verify.check == VerifyCheck::AlertResolved => {
-                self.end(End::Healed, "the alert resolved".to_owned(), at)
+            // Nothing was done, and nothing is needed any more.
+            Phase::Verifying { .. } if self.acted_at.is_none() && self.plan.verify.decides() => {
+                self.end_resolved(at)
+            }
+            Phase::Verifying { deadline, .. }
+                if self.plan.verify.check == VerifyCheck::AlertResolved =>
+            {
+                if self.plan.verify.steady().is_zero() {
+                    self.end(End::Healed, "the alert resolved".to_owned(), at)
+                } else {
+                    vec![Command::Verify {
+                        deadline: *deadline,
+                    }]
+                }
             }
             Phase::Running { run, .. } => vec![Command::StopRun {
                 run: *run,
@@ -1716,7 +1825,8 @@ impl Incident {
 
     fn verify(&mut self, rung: Rung, at: Timestamp) -> Vec<Command> {
         let verify = &self.plan.verify;
-        if verify.check == VerifyCheck::AlertResolved && self.resolved() {
+        let untouched = self.acted_at.is_none() && verify.decides();
+        if self.resolved() && (verify.check == VerifyCheck::AlertResolved || untouched) {
             return self.end_resolved(at);
         }
         let deadline = later(at, verify.within);
@@ -1730,7 +1840,21 @@ impl Incident {
             let reason = format!("the alert resolved and stopped the run; {reason}");
             return self.escalate(reason, at);
         }
+        if self.resolved() && self.plan.verify.decides() {
+            // What crashes again and again is up now and then, and its alert resolves. No
+            // run follows on a resolved alert.
+            return self.escalate(format!("{reason}; the alert has resolved all the same"), at);
+        }
         self.next_attempt(rung, StepFailure::Unverified, &reason, at)
+    }
+
+    /// The looks themselves could not be made, and nothing else says that the target is ill:
+    /// that is no reason to act on it.
+    fn undecided(&mut self, detail: &str, at: Timestamp) -> Vec<Command> {
+        if self.resolved() && !self.cut_short {
+            return self.end_resolved(at);
+        }
+        self.escalate(format!("could not be verified: {detail}"), at)
     }
 
     fn run_interrupted(&mut self, rung: Rung, at: Timestamp) -> Vec<Command> {

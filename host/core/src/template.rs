@@ -18,6 +18,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Va
 use serde::{Serialize, Serializer};
 
 use crate::alert::{Alert, Labels};
+use crate::http::HttpUrl;
 use crate::id::{IdError, PolicyName, Target};
 
 /// How much one rendering may do, in instructions of the template engine and blocks of
@@ -48,6 +49,30 @@ static TARGET: LazyLock<Environment<'static>> = LazyLock::new(|| {
     });
     environment
 });
+
+/// Renders URLs: what is filled in stands between two marks, so that it can be told from
+/// what the policy says.
+static URL: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = environment();
+    environment.set_formatter(|out, state, value| {
+        let mut text = value.to_string();
+        // Of what was captured before; in a label they may not be.
+        text.retain(|c| c != FILLED && c != PLAIN_AGAIN);
+        let marked = format!("{FILLED}{text}{PLAIN_AGAIN}");
+        // An undefined value is the engine's to complain about.
+        let value = if value.is_undefined() {
+            value.clone()
+        } else {
+            Value::from(marked)
+        };
+        minijinja::escape_formatter(out, state, &value)
+    });
+    environment
+});
+
+/// Before and after what is filled into a URL. No URL has such characters.
+const FILLED: char = '\u{1}';
+const PLAIN_AGAIN: char = '\u{2}';
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
@@ -205,6 +230,207 @@ impl TargetTemplate {
 impl Serialize for TargetTemplate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.template.serialize(serializer)
+    }
+}
+
+/// A template for a URL that is looked at, such as `http://web:8080/{{ labels.job }}/health`.
+///
+/// Its scheme is plain text, and what is filled in stays in its part: in the host it is a
+/// name or an address, with a port only where it is the whole of host and port; in the path
+/// it is a segment or a piece of one; in the query it is encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UrlTemplate(Template);
+
+impl UrlTemplate {
+    /// Checks `source`.
+    pub fn parse(source: impl Into<String>) -> Result<Self, TemplateError> {
+        const HELP: &str =
+            "expected an http or https URL without a user, such as 'http://127.0.0.1:8080/healthz'";
+        let template = Template::parse(source)?;
+        let source = template.source();
+        let error = |message: String| TemplateError {
+            message,
+            span: 0..source.len(),
+            help: Some(HELP.to_owned()),
+        };
+        if template.is_literal() {
+            check_url(source).map_err(error)?;
+        } else if !["http://", "https://"]
+            .iter()
+            .any(|scheme| source.starts_with(scheme))
+        {
+            return Err(error(
+                "the URL does not begin with its scheme in plain text".to_owned(),
+            ));
+        }
+        Ok(Self(template))
+    }
+
+    /// The template as it was written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        self.0.source()
+    }
+
+    /// The host of all its URLs, if it is plain text.
+    #[must_use]
+    pub fn literal_host(&self) -> Option<String> {
+        let (scheme, rest) = self.source().split_once("://")?;
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        // A template in it may itself hold such a character.
+        if !is_literal(authority) {
+            return None;
+        }
+        let url = url::Url::parse(&format!("{scheme}://{authority}/")).ok()?;
+        url.host_str().map(str::to_owned)
+    }
+
+    /// The URL for one alert, and whether the alert has a part in its host.
+    pub fn render(&self, context: &Context) -> Result<(String, bool), RenderError> {
+        if self.0.is_literal() {
+            return Ok((self.source().to_owned(), false));
+        }
+        let marked = render(&URL, self.source(), context)?;
+        let wrong = |message: String| RenderError::new(self.source(), message);
+        let (url, foreign) = in_parts(&marked).map_err(wrong)?;
+        check_url(&url).map_err(wrong)?;
+        url.parse::<HttpUrl>()
+            .map_err(|error| wrong(error.to_string()))?;
+        Ok((url, foreign))
+    }
+}
+
+impl Serialize for UrlTemplate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+/// Whether a verification may GET `url`; the error is a fragment.
+fn check_url(url: &str) -> Result<(), String> {
+    let parsed = url::Url::parse(url).map_err(|error| format!("`{url}` is no URL: {error}"))?;
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return Err(format!("`{url}` is neither http nor https"));
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err("a user or a password stands in the URL, where logs would show it".to_owned());
+    }
+    Ok(())
+}
+
+/// A part of a URL behind its scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UrlPart {
+    Host,
+    Path,
+    Query,
+}
+
+/// Puts a URL together whose filled-in pieces are marked, and says whether one of them
+/// stands in its host. Only what the policy says itself ends a part.
+fn in_parts(marked: &str) -> Result<(String, bool), String> {
+    let (scheme, rest) = marked.split_once("://").ok_or("it is no URL")?;
+    let mut url = format!("{scheme}://");
+    let mut part = UrlPart::Host;
+    let mut foreign = false;
+    // One that stands in what is filled in is refused below.
+    let host_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    for (index, piece) in rest.split(FILLED).enumerate() {
+        let plain = match piece.split_once(PLAIN_AGAIN) {
+            Some((value, plain)) if index > 0 => {
+                if part == UrlPart::Host {
+                    foreign = true;
+                    let whole = rest
+                        .get(..host_end)
+                        .and_then(|host| host.strip_prefix(FILLED)?.strip_suffix(PLAIN_AGAIN))
+                        .is_some_and(|host| host == value);
+                    check_host(value, whole)?;
+                    url.push_str(value);
+                } else {
+                    if part == UrlPart::Path {
+                        check_segment(value)?;
+                    }
+                    encode(value, &mut url);
+                }
+                plain
+            }
+            _ => piece,
+        };
+        for c in plain.chars() {
+            part = match (part, c) {
+                (_, '?' | '#') => UrlPart::Query,
+                (UrlPart::Host, '/') => UrlPart::Path,
+                (part, _) => part,
+            };
+            url.push(c);
+        }
+    }
+    let path = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split(['?', '#']).next())
+        .unwrap_or_default();
+    // They would be resolved, and lead to another path than the policy says.
+    let dots = |segment: &str| {
+        let name = segment.split("%3B").next().unwrap_or_default();
+        matches!(name.split(';').next(), Some("." | ".."))
+    };
+    if path.split('/').skip(1).any(dots) {
+        return Err("the path has a segment of `.` or `..`".to_owned());
+    }
+    Ok((url, foreign))
+}
+
+/// Refuses what is more than a host's name or address; `whole` also takes a port.
+fn check_host(value: &str, whole: bool) -> Result<(), String> {
+    let named = |host: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        !host.is_empty() && host.chars().all(plain)
+    };
+    let addressed = |host: &str| {
+        host.strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok())
+    };
+    let with_port = || {
+        let (host, port) = value.rsplit_once(':')?;
+        let port = port.parse::<u16>().is_ok();
+        (port && (named(host) || addressed(host))).then_some(())
+    };
+    if named(value) || whole && (addressed(value) || with_port().is_some()) {
+        return Ok(());
+    }
+    let port = if whole { ", perhaps with a port" } else { "" };
+    Err(format!(
+        "the value {value:?} is no name or address of a host{port}"
+    ))
+}
+
+/// Refuses what is more than a piece of a path's segment.
+fn check_segment(value: &str) -> Result<(), String> {
+    let breaks_out = |c: char| {
+        c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#' | '@' | '%')
+    };
+    match value.chars().find(|c| breaks_out(*c)) {
+        Some(c) => Err(format!(
+            "the value {value:?} has the character {c:?} in it, which no segment of a path may have"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Appends `value` with everything encoded that could mean something in a URL.
+fn encode(value: &str, url: &mut String) {
+    let digit = |half: u8| {
+        char::from_digit(half.into(), 16)
+            .unwrap_or('0')
+            .to_ascii_uppercase()
+    };
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            url.push(char::from(byte));
+        } else {
+            url.extend(['%', digit(byte >> 4), digit(byte & 0xf)]);
+        }
     }
 }
 
@@ -676,6 +902,115 @@ mod tests {
         );
         let parsed = TargetTemplate::parse("docker://{{ labels.h }}/a").unwrap();
         assert_eq!(parsed.literal_host(), None);
+    }
+
+    fn url(source: &str, pairs: &[(&str, &str)]) -> Result<(String, bool), String> {
+        UrlTemplate::parse(source)
+            .map_err(|error| error.to_string())?
+            .render(&context(pairs))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_filled_into_a_url_stays_in_its_part() {
+        let instance = "http://{{ labels.i }}/healthz";
+        for good in [
+            "web1:9100",
+            "web-1.example",
+            "[2001:db8::1]:9100",
+            "[2001:db8::1]",
+            "10.0.0.7",
+        ] {
+            let (found, foreign) = url(instance, &[("i", good)]).unwrap();
+            assert_eq!((found, foreign), (format!("http://{good}/healthz"), true));
+        }
+        for evil in [
+            "127.0.0.1:23998/admin/delete?all=1&x=",
+            "a@b",
+            "a?x",
+            "a#x",
+            "a\\b",
+            "a b",
+            "a/../b",
+            "a:80:90",
+            "a:http",
+            ":80",
+            "",
+            "a%2fb",
+            "a\n",
+            "\u{2}/x\u{1}",
+            "b\u{fc}cher",
+            "a\u{ff0f}b",
+        ] {
+            assert!(url(instance, &[("i", evil)]).is_err(), "{evil:?}");
+        }
+        // The port is the policy's.
+        let fixed = "http://{{ labels.h }}:8080/{{ labels.p }}/health?of={{ labels.q }}";
+        let all = |h, p, q| url(fixed, &[("h", h), ("p", p), ("q", q)]);
+        assert_eq!(
+            all("web", "api v", "").unwrap_err(),
+            format!(
+                "the template `{fixed}` does not fit the alert: the value \"api v\" has the character ' ' in it, which no segment of a path may have"
+            )
+        );
+        assert_eq!(
+            all("web", "api;v=1", "a&b=c d#e/\u{e4}%").unwrap().0,
+            "http://web:8080/api%3Bv%3D1/health?of=a%26b%3Dc%20d%23e%2F%C3%A4%25"
+        );
+        for (host, path) in [
+            ("web:80", "a"),
+            ("web@evil", "a"),
+            ("[::1]", "a"),
+            ("web", ".."),
+            ("web", "."),
+            ("web", "..;x"),
+            ("web", "a/b"),
+            ("web", "a?b"),
+            ("web", "a#b"),
+            ("web", "%2e%2e"),
+            ("web", "a\\b"),
+        ] {
+            assert!(all(host, path, "q").is_err(), "{host} {path}");
+        }
+        let joined = url("http://web/.{{ labels.d }}/x", &[("d", ".")]);
+        assert!(joined.is_err(), "{joined:?}");
+        let captured = "http://web/{% set x %}{{ labels.a }}{% endset %}{{ x }}";
+        assert!(url(captured, &[("a", "b/c")]).is_err());
+        assert_eq!(url(captured, &[("a", "b")]).unwrap().0, "http://web/b");
+        let missing = url(instance, &[]).unwrap_err();
+        assert!(missing.contains("`labels.i` is undefined"), "{missing}");
+    }
+
+    #[test]
+    fn a_url_says_itself_where_it_leads() {
+        assert_eq!(
+            url("http://127.0.0.1:8080//x?a=b", &[]).unwrap(),
+            ("http://127.0.0.1:8080//x?a=b".to_owned(), false)
+        );
+        assert!(!url("http://web/{{ labels.a }}", &[("a", "x")]).unwrap().1);
+        assert!(
+            url("http://{{ labels.a }}.example/", &[("a", "x")])
+                .unwrap()
+                .1
+        );
+        for source in [
+            "{{ annotations.url }}",
+            "{{ labels.scheme }}://web/",
+            "ftp://web/{{ labels.a }}",
+            "web/status",
+            "http://admin:secret@web/",
+        ] {
+            assert!(UrlTemplate::parse(source).is_err(), "{source}");
+        }
+        for (source, host) in [
+            ("http://web:8080/{{ labels.a }}", Some("web")),
+            ("http://[::1]/", Some("[::1]")),
+            ("http://{{ labels.a }}/", None),
+            ("http://a.{{ labels.a | replace('/', '') }}/", None),
+        ] {
+            let template = UrlTemplate::parse(source).unwrap();
+            assert_eq!(template.literal_host().as_deref(), host, "{source}");
+        }
     }
 
     #[test]

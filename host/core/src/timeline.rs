@@ -358,7 +358,11 @@ fn entry(event: &Event) -> Entry {
             format!("run {run} was cut off by the end of sentinel")
         }
         EventBody::VerificationPassed { detail } => format!("verified: {detail}"),
-        EventBody::VerificationFailed { detail } => format!("not verified in time: {detail}"),
+        EventBody::VerificationFailed {
+            detail,
+            unknown: true,
+        } => format!("could not be verified: {detail}"),
+        EventBody::VerificationFailed { detail, .. } => format!("not verified in time: {detail}"),
         EventBody::TimerFired => "the wait is over".to_owned(),
         EventBody::Observed {
             request, result, ..

@@ -62,6 +62,7 @@ fn plan(attempts: &[u32], check: VerifyCheck, on_interrupt: OnInterrupt) -> Plan
             check,
             within: Duration::from_secs(30),
             every: Duration::from_millis(500),
+            steady: Some(Duration::from_secs(10)),
         },
         guards: Guards {
             cooldown: Duration::from_secs(60),
@@ -194,9 +195,30 @@ fn failed(class: FailureClass) -> RunResult {
     }
 }
 
+fn verified() -> EventBody {
+    EventBody::VerificationPassed {
+        detail: "200".to_owned(),
+    }
+}
+
+fn not_verified() -> EventBody {
+    EventBody::VerificationFailed {
+        unknown: false,
+        detail: "503".to_owned(),
+    }
+}
+
+fn not_known() -> EventBody {
+    EventBody::VerificationFailed {
+        unknown: true,
+        detail: "no address".to_owned(),
+    }
+}
+
 fn http() -> VerifyCheck {
     VerifyCheck::Http {
         url: "http://web/".to_owned(),
+        foreign: false,
     }
 }
 
@@ -240,9 +262,7 @@ fn attempts_then_the_next_step_then_escalated() {
     shell.apply(EventBody::TimerFired);
     let run = shell.start_run();
     shell.end_run(run, changed());
-    shell.apply(EventBody::VerificationFailed {
-        detail: "503".to_owned(),
-    });
+    shell.apply(not_verified());
     assert_eq!(shell.incident.phase, Phase::Pending(Rung::first(2)));
     let run = shell.start_run();
     shell.end_run(run, failed(FailureClass::Permanent));
@@ -296,7 +316,126 @@ fn a_failed_run_of_a_resolved_alert_is_not_tried_again() {
         shell.seen(AlertStatus::Resolved, false),
         [Command::StopRun { run, cause }]
     );
-    shell.end_run(run, failed(FailureClass::Retryable));
+    let commands = shell.end_run(run, failed(FailureClass::Retryable));
+    let deadline = later(moment(0), Duration::from_secs(30));
+    assert_eq!(commands, [Command::Verify { deadline }]);
+    shell.apply(verified());
+    assert_eq!(shell.end(), Some(End::Healed));
+}
+
+#[test]
+fn an_alert_that_resolves_makes_no_crash_loop_healed() {
+    for between in [false, true] {
+        let mut shell = Shell::new(plan(&[3, 3], http(), OnInterrupt::Escalate));
+        shell.apply(EventBody::GuardsPassed);
+        let run = shell.start_run();
+        shell.act(run);
+        shell.end_run(run, changed());
+        if between {
+            shell.apply(not_verified());
+            assert!(matches!(shell.incident.phase, Phase::BackingOff { .. }));
+        }
+        // It is up for a moment.
+        let commands = shell.seen(AlertStatus::Resolved, false);
+        let deadline = later(moment(0), Duration::from_secs(30));
+        let looks = [Command::Verify { deadline }];
+        assert_eq!(commands, if between { &looks[..] } else { &[] });
+        assert!(matches!(shell.incident.phase, Phase::Verifying { .. }));
+        shell.apply(not_verified());
+        assert_eq!(shell.end(), Some(End::Escalated));
+    }
+    // It fires again before it is decided: the ladder goes on.
+    let mut shell = Shell::new(plan(&[3], http(), OnInterrupt::Escalate));
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.act(run);
+    shell.end_run(run, changed());
+    shell.apply(not_verified());
+    shell.seen(AlertStatus::Resolved, false);
+    shell.now += 121;
+    shell.seen(AlertStatus::Firing, true);
+    shell.apply(not_verified());
+    assert!(matches!(
+        shell.incident.phase,
+        Phase::BackingOff {
+            rung: Rung {
+                step: 1,
+                attempt: 3
+            },
+            ..
+        }
+    ));
+}
+
+#[test]
+fn an_alert_that_is_to_resolve_has_to_stay_resolved() {
+    let deadline = later(moment(0), Duration::from_secs(30));
+    let looks = [Command::Verify { deadline }];
+    let mut shell = Shell::new(plan(
+        &[1],
+        VerifyCheck::AlertResolved,
+        OnInterrupt::Escalate,
+    ));
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.act(run);
+    assert_eq!(shell.end_run(run, changed()), looks);
+    assert_eq!(shell.seen(AlertStatus::Resolved, false), looks);
+    assert_eq!(shell.end(), None);
+    shell.now += 121;
+    // The time for it may be over by now.
+    assert_eq!(
+        shell.seen(AlertStatus::Firing, true),
+        [Command::WakeAt(deadline)]
+    );
+    assert_eq!(shell.seen(AlertStatus::Resolved, false), looks);
+    shell.apply(verified());
+    assert_eq!(shell.end(), Some(End::Healed));
+}
+
+#[test]
+fn a_look_that_could_not_be_made_leads_to_a_person_and_to_no_step() {
+    let mut shell = Shell::new(plan(&[3, 3], http(), OnInterrupt::Escalate));
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.act(run);
+    shell.end_run(run, changed());
+    shell.apply(not_known());
+    assert_eq!(shell.end(), Some(End::Escalated));
+    let Phase::Ended { reason, .. } = &shell.incident.phase else {
+        unreachable!()
+    };
+    assert_eq!(reason, "could not be verified: no address");
+}
+
+#[test]
+fn what_resolves_while_nothing_was_done_is_cleared() {
+    for check in [http(), VerifyCheck::AlertResolved] {
+        let mut shell = Shell::new(plan(&[1], check, OnInterrupt::Escalate));
+        shell.apply(EventBody::GuardsPassed);
+        let run = shell.start_run();
+        let message = "it runs".to_owned();
+        shell.end_run(run, RunResult::Unchanged { message });
+        assert!(matches!(shell.incident.phase, Phase::Verifying { .. }));
+        shell.seen(AlertStatus::Resolved, false);
+        assert_eq!(shell.end(), Some(End::Cleared));
+    }
+}
+
+#[test]
+fn plans_of_older_journals_end_as_they_did() {
+    let mut older = plan(&[3], http(), OnInterrupt::Escalate);
+    older.verify.steady = None;
+    let written = serde_json::to_value(&older).unwrap();
+    assert_eq!(written["verify"].get("steady_ms"), None);
+    assert_eq!(serde_json::from_value::<Plan>(written).unwrap(), older);
+    let mut shell = Shell::new(older);
+    shell.apply(EventBody::GuardsPassed);
+    let run = shell.start_run();
+    shell.act(run);
+    shell.end_run(run, changed());
+    shell.apply(not_verified());
+    shell.seen(AlertStatus::Resolved, false);
     assert_eq!(shell.end(), Some(End::Healed));
 }
 
@@ -431,6 +570,7 @@ enum Move {
     EndRun(RunResult),
     EndOtherRun,
     Verified(bool),
+    NotKnown,
     Restart,
 }
 
@@ -452,6 +592,7 @@ fn moves() -> impl Strategy<Value = Move> {
         ].prop_map(Move::EndRun),
         1 => Just(Move::EndOtherRun),
         3 => any::<bool>().prop_map(Move::Verified),
+        1 => Just(Move::NotKnown),
         1 => Just(Move::Restart),
     ]
 }
@@ -461,8 +602,13 @@ fn plans() -> impl Strategy<Value = Plan> {
         prop::collection::vec(1_u32..4, 1..4),
         prop_oneof![Just(http()), Just(VerifyCheck::AlertResolved)],
         prop_oneof![Just(OnInterrupt::Rerun), Just(OnInterrupt::Escalate)],
+        prop_oneof![Just(None), Just(Some(0)), Just(Some(10))],
     )
-        .prop_map(|(attempts, check, on_interrupt)| plan(&attempts, check, on_interrupt))
+        .prop_map(|(attempts, check, on_interrupt, steady)| {
+            let mut plan = plan(&attempts, check, on_interrupt);
+            plan.verify.steady = steady.map(Duration::from_secs);
+            plan
+        })
 }
 
 impl Shell {
@@ -517,9 +663,10 @@ impl Shell {
                 });
             }
             Move::Verified(false) => {
-                self.apply(EventBody::VerificationFailed {
-                    detail: "503".to_owned(),
-                });
+                self.apply(not_verified());
+            }
+            Move::NotKnown => {
+                self.apply(not_known());
             }
             Move::Restart => {
                 self.incident = Incident::fold(&self.events).unwrap();
@@ -570,7 +717,12 @@ proptest! {
             prop_assert!(shell.incident.runs <= most_runs);
             // The promise behind the word: verified, or the alert itself is over.
             if shell.end() == Some(End::Healed) && before.end_of() != Some(End::Healed) {
-                prop_assert!(shell.incident.resolved() || matches!(step, Move::Verified(true)));
+                let verified = matches!(step, Move::Verified(true));
+                prop_assert!(shell.incident.resolved() || verified);
+                // And where it takes a while, the alert's word alone is none.
+                if !shell.incident.plan.verify.steady().is_zero() {
+                    prop_assert!(verified || matches!(step, Move::NotKnown));
+                }
             }
             if shell.end() == Some(End::Cleared) {
                 prop_assert!(shell.incident.acted_at.is_none());

@@ -216,7 +216,8 @@ fn a_plan_is_rendered_for_its_alert() {
     assert_eq!(
         plan.verify.check,
         VerifyCheck::Http {
-            url: "http://nginx:80/nginx_status".to_owned()
+            url: "http://nginx:80/nginx_status".to_owned(),
+            foreign: true,
         }
     );
     let [restart, playbook] = plan.steps.as_slice() else {

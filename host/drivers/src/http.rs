@@ -126,7 +126,7 @@ impl Http {
                 .pool_max_idle_per_host(0)
                 .redirect(Policy::none())
                 .referer(false)
-                .dns_resolver(Checked(Arc::clone(lookup)))
+                .dns_resolver(Checked::new(Arc::clone(lookup), true))
         })
         .map_err(HttpConfigError::Client)?;
         Ok(Self { client, secrets })
@@ -491,18 +491,26 @@ fn shown(text: &str) -> String {
     "{host} leads to {address}, which a name must not lead to: this machine, its link, or no one \
      host; if it is meant, grant the address itself"
 )]
-struct Forbidden {
+pub(crate) struct Forbidden {
     host: String,
     address: IpAddr,
 }
 
+/// A name has no address here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{host} has no address here: {reason}")]
+pub(crate) struct NoAddress {
+    host: String,
+    reason: String,
+}
+
 /// Finds the addresses of a name.
-trait Lookup: Send + Sync {
+pub(crate) trait Lookup: Send + Sync {
     fn lookup(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>>;
 }
 
 /// As the machine is set up.
-struct SystemLookup;
+pub(crate) struct SystemLookup;
 
 impl Lookup for SystemLookup {
     fn lookup(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
@@ -514,17 +522,35 @@ impl Lookup for SystemLookup {
 }
 
 /// Gives a connection only addresses that it may be made to.
-struct Checked(Arc<dyn Lookup>);
+pub(crate) struct Checked {
+    lookup: Arc<dyn Lookup>,
+    /// Whether it looks at them; else any will do.
+    checks: bool,
+}
+
+impl Checked {
+    pub(crate) fn new(lookup: Arc<dyn Lookup>, checks: bool) -> Self {
+        Self { lookup, checks }
+    }
+}
 
 impl Resolve for Checked {
     fn resolve(&self, name: Name) -> Resolving {
         let host = name.as_str().to_owned();
-        let found = self.0.lookup(host.clone());
+        let found = self.lookup.lookup(host.clone());
+        let checks = self.checks;
         Box::pin(async move {
-            let found = found.await?;
+            let none = |reason: String| NoAddress {
+                host: host.clone(),
+                reason,
+            };
+            let found = found.await.map_err(|error| none(error.to_string()))?;
+            if found.is_empty() {
+                return Err(none("the answer is empty".to_owned()).into());
+            }
             let (allowed, refused): (Vec<IpAddr>, Vec<IpAddr>) = found
                 .into_iter()
-                .partition(|address| may_lead_to(&host, *address));
+                .partition(|address| !checks || may_lead_to(&host, *address));
             match refused.first() {
                 Some(address) if allowed.is_empty() => Err(Box::new(Forbidden {
                     host,
@@ -541,7 +567,7 @@ impl Resolve for Checked {
 }
 
 /// Whether a name may lead to an address.
-fn may_lead_to(host: &str, address: IpAddr) -> bool {
+pub(crate) fn may_lead_to(host: &str, address: IpAddr) -> bool {
     let host = host.trim_end_matches('.');
     let is_local = host == "localhost" || host.ends_with(".localhost");
     match address.to_canonical() {

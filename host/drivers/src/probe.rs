@@ -1,10 +1,15 @@
 //! The HTTP probe behind `verify: {http: URL}`.
 
+use std::error::Error as StdError;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, Url};
 
 use crate::client::{self, chain};
+use crate::http::{Checked, Forbidden, NoAddress, SystemLookup, may_lead_to};
 
 /// What a probe found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +40,28 @@ pub enum ProbeError {
     /// No answer came in time.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// No connection, or one that broke, or TLS that was refused.
+    /// An address, and no connection to it, or one that broke: nobody serves there.
     #[error("{0}")]
     Unreachable(String),
+    /// The look itself could not be made: a name without an address, an address without a
+    /// way to it, TLS that was refused, a name that leads where it must not. That says
+    /// nothing of the target.
+    #[error("{0}")]
+    Unknown(String),
     /// The client could not be made.
     #[error("no HTTP client: {0}")]
     Client(String),
+}
+
+impl ProbeError {
+    /// Whether nothing was learnt of the target.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Url { .. } | Self::Unknown(_) | Self::Client(_) => true,
+            Self::TimedOut(_) | Self::Unreachable(_) => false,
+        }
+    }
 }
 
 /// Asks URLs whether they are well.
@@ -51,29 +72,100 @@ pub enum ProbeError {
 /// Proxies of the environment are not used: what is probed is the target.
 #[derive(Debug, Clone)]
 pub struct HttpProbe {
+    /// For hosts that a policy names.
     client: Client,
+    /// For hosts that an alert names.
+    checked: Client,
 }
 
 impl HttpProbe {
     /// Makes the client. Where the machine has no CA certificates it is made all the
     /// same, and `https` URLs fail.
     pub fn new() -> Result<Self, ProbeError> {
-        let client = client::build(adapt).map_err(ProbeError::Client)?;
-        Ok(Self { client })
+        let make = |checks: bool| {
+            let lookup = Arc::new(SystemLookup);
+            client::build(|builder| adapt(builder).dns_resolver(Checked::new(lookup, checks)))
+                .map_err(ProbeError::Client)
+        };
+        Ok(Self {
+            client: make(false)?,
+            checked: make(true)?,
+        })
     }
 
     /// Sends a `GET`; any answer is an answer, whatever its status. Nothing of the
-    /// body is read.
-    pub async fn get(&self, url: &str, timeout: Duration) -> Result<ProbeAnswer, ProbeError> {
+    /// body is read. `foreign` says that the host is one that an alert names: it must not
+    /// lead to this machine or its link.
+    pub async fn get(
+        &self,
+        url: &str,
+        foreign: bool,
+        timeout: Duration,
+    ) -> Result<ProbeAnswer, ProbeError> {
         let parsed = parse(url)?;
-        let sent = self.client.get(parsed).timeout(timeout).send();
+        if foreign {
+            check_address(&parsed)?;
+        }
+        let client = if foreign { &self.checked } else { &self.client };
+        let sent = client.get(parsed).timeout(timeout).send();
         match sent.await {
             Ok(answer) => Ok(ProbeAnswer {
                 status: answer.status().as_u16(),
             }),
             Err(error) if error.is_timeout() => Err(ProbeError::TimedOut(timeout)),
-            Err(error) => Err(ProbeError::Unreachable(chain(&error.without_url()))),
+            Err(error) => Err(explain(&error.without_url())),
         }
+    }
+}
+
+/// An address that an alert gives goes past the resolver.
+fn check_address(url: &Url) -> Result<(), ProbeError> {
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let leads_here = match bare.parse::<IpAddr>() {
+        Ok(address) => !may_lead_to(host, address),
+        Err(_) => {
+            let name = host.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+    };
+    if leads_here {
+        return Err(ProbeError::Unknown(format!(
+            "{host} comes from the alert, and leads to this machine or its link; if it is meant, \
+             write it into the policy"
+        )));
+    }
+    Ok(())
+}
+
+fn explain(error: &reqwest::Error) -> ProbeError {
+    let text = chain(error);
+    let causes = || std::iter::successors(error.source(), |&error| error.source());
+    let told = causes().any(|cause| {
+        if cause.is::<NoAddress>() || cause.is::<Forbidden>() || cause.is::<rustls::Error>() {
+            return true;
+        }
+        let Some(io) = cause.downcast_ref::<std::io::Error>() else {
+            return false;
+        };
+        // TLS tells of itself in there.
+        let within = io
+            .get_ref()
+            .is_some_and(|inner| inner.is::<rustls::Error>());
+        within
+            || matches!(
+                io.kind(),
+                ErrorKind::NetworkUnreachable
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkDown
+                    | ErrorKind::AddrNotAvailable
+                    | ErrorKind::PermissionDenied
+            )
+    });
+    if told {
+        ProbeError::Unknown(text)
+    } else {
+        ProbeError::Unreachable(text)
     }
 }
 
@@ -124,7 +216,7 @@ mod tests {
     async fn probe(url: &str) -> Result<ProbeAnswer, ProbeError> {
         HttpProbe::new()
             .unwrap()
-            .get(url, Duration::from_secs(5))
+            .get(url, false, Duration::from_secs(5))
             .await
     }
 
@@ -171,7 +263,7 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let bound = Duration::from_millis(200);
         assert_eq!(
-            HttpProbe::new().unwrap().get(&url, bound).await,
+            HttpProbe::new().unwrap().get(&url, false, bound).await,
             Err(ProbeError::TimedOut(bound))
         );
     }
@@ -183,6 +275,56 @@ mod tests {
         drop(listener);
         let error = probe(&url).await.unwrap_err();
         assert!(error.to_string().contains("refused"), "{error}");
+        assert!(!error.is_unknown());
+    }
+
+    #[tokio::test]
+    async fn a_look_that_cannot_be_made_tells_nothing() {
+        let plain = server(vec![answer("200 OK", "")]).await;
+        let no_tls = plain.replace("http://", "https://");
+        for url in ["http://no-such-host.invalid/", no_tls.as_str(), "ftp://x/"] {
+            let error = probe(url).await.unwrap_err();
+            assert!(error.is_unknown(), "{url}: {error}");
+        }
+        let error = probe("http://no-such-host.invalid/").await.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("no-such-host.invalid has no address"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_alert_cannot_name_this_machine() {
+        let url = server(vec![answer("200 OK", "")]).await;
+        let port = url.rsplit_once(':').unwrap().1.to_owned();
+        let probe = HttpProbe::new().unwrap();
+        for host in [
+            "127.0.0.1",
+            "localhost",
+            "x.localhost",
+            "localhost.",
+            "2130706433",
+            "0x7f.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "0.0.0.0",
+            "169.254.169.254",
+        ] {
+            let url = format!("http://{host}:{port}/");
+            let error = probe
+                .get(&url, true, Duration::from_secs(5))
+                .await
+                .unwrap_err();
+            assert!(error.is_unknown(), "{host}: {error}");
+            assert!(
+                error.to_string().contains("write it into the policy"),
+                "{host}: {error}"
+            );
+        }
+        // What the policy itself says is meant.
+        assert!(probe.get(&url, false, Duration::from_secs(5)).await.is_ok());
     }
 
     #[tokio::test]

@@ -53,6 +53,7 @@ fn opened(id: u64) -> Event {
                 steps: Vec::new(),
                 verify: PlannedVerify {
                     check: VerifyCheck::AlertResolved,
+                    steady: None,
                     within: Duration::from_secs(1),
                     every: Duration::from_secs(1),
                 },

@@ -38,7 +38,7 @@ fn policies() -> String {
     target: 'docker://local/{{{{ labels.container }}}}'
     mode: auto
     steps: [{{ plugin: docker-restart, timeout: 30s }}]
-    verify: {{ alert: resolved, within: 1h }}
+    verify: {{ alert: resolved, within: 1h, steady: 0s }}
     grants: {{ docker: {{ containers: ['svc-*'], actions: [inspect, restart, start] }} }}"#
         )
     });

@@ -1050,8 +1050,10 @@ impl Checker {
             if waits_for_look(incident) {
                 continue;
             }
+            // An alert that has resolved is watched whether it stays so.
             let by_itself = matches!(incident.phase, Phase::Verifying { .. })
-                && incident.plan.verify.check != VerifyCheck::AlertResolved;
+                && (incident.plan.verify.check != VerifyCheck::AlertResolved
+                    || incident.resolved());
             if let Some(due) = incident.due().filter(|_| !by_itself) {
                 ensure(
                     wake.is_some_and(|wake| wake <= due),

@@ -174,7 +174,7 @@ impl Docker {
         let holds = match check {
             VerifyCheck::Http { .. } | VerifyCheck::DockerHealthy => health == Some(Health::Up),
             VerifyCheck::DockerRunning => matches!(health, Some(Health::Up | Health::Ill)),
-            VerifyCheck::AlertResolved => false,
+            VerifyCheck::AlertResolved => true,
         };
         let seen = health.map_or_else(|| "nothing".to_owned(), |health| format!("{health:?}"));
         if holds { Ok(seen) } else { Err(seen) }

@@ -13,8 +13,8 @@ use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
 use sentinel_core::capability::{CapabilityError, Request};
 use sentinel_core::control::{Controls, Scope};
 use sentinel_core::engine::{
-    Action, Engine, Input, Member, Note, Operator, Order, PluginVersion, Turn, VerifyOrder,
-    World as Outlook,
+    Action, Engine, Finding, Input, Member, Note, Operator, Order, PluginVersion, Turn,
+    VerifyOrder, World as Outlook,
 };
 use sentinel_core::event::{
     CallResult, Event, EventBody, FailureClass, PlannedEffect, RunMode, RunResult, StopCause,
@@ -117,6 +117,8 @@ struct Daemon {
     pending: Option<Pending>,
     runs: BTreeMap<RunId, Run>,
     verifications: BTreeMap<IncidentId, Box<VerifyOrder>>,
+    // Since when they hold.
+    holds: BTreeMap<IncidentId, i64>,
     looks: Vec<(Timestamp, Fleet, Vec<Member>)>,
     // The looks at fleets that are on their way.
     asked: Vec<Fleet>,
@@ -786,6 +788,7 @@ impl<'a> World<'a> {
             pending: Some(Pending { turn, given }),
             runs: BTreeMap::new(),
             verifications: BTreeMap::new(),
+            holds: BTreeMap::new(),
             looks: Vec::new(),
             asked: Vec::new(),
             unknown: BTreeMap::new(),
@@ -1071,6 +1074,7 @@ impl<'a> World<'a> {
                 let (incident, deadline) = (order.incident, order.deadline);
                 if let Some(daemon) = &mut self.daemon {
                     daemon.verifications.insert(incident, order);
+                    daemon.holds.remove(&incident);
                 }
                 self.at(self.now + 10 * MILLIS, Task::Look { incident, deadline });
                 Ok(())
@@ -1114,18 +1118,35 @@ impl<'a> World<'a> {
             return Ok(());
         };
         let every = micros(order.every);
-        let seen = self.docker.holds(&order.check, &order.target);
-        if seen.is_err() && self.wall() < deadline {
-            self.at(self.now + every, Task::Look { incident, deadline });
-            return Ok(());
-        }
+        let steady = micros(order.steady);
+        let now = self.now;
+        let finding = match self.docker.holds(&order.check, &order.target) {
+            Ok(seen) => {
+                let since = *daemon.holds.entry(incident).or_insert(now);
+                if now < since + steady {
+                    let next = (now + every).min(since + steady);
+                    self.at(next, Task::Look { incident, deadline });
+                    return Ok(());
+                }
+                Finding::Holds(seen)
+            }
+            Err(seen) => {
+                daemon.holds.remove(&incident);
+                if self.wall() < deadline {
+                    self.at(now + every, Task::Look { incident, deadline });
+                    return Ok(());
+                }
+                Finding::Fails(seen)
+            }
+        };
         if let Some(daemon) = &mut self.daemon {
             daemon.verifications.remove(&incident);
+            daemon.holds.remove(&incident);
         }
         self.input(Input::Verified {
             incident,
             deadline,
-            result: seen,
+            finding,
         });
         Ok(())
     }

@@ -39,8 +39,8 @@ pub enum Input {
         incident: IncidentId,
         /// Which one.
         deadline: Timestamp,
-        /// What was seen, and whether it is what was asked for.
-        result: Result<String, String>,
+        /// What was seen.
+        finding: Finding,
     },
     /// A fleet was looked at.
     Fleet {
@@ -149,8 +149,34 @@ pub struct VerifyOrder {
     pub check: VerifyCheck,
     /// The time between two looks.
     pub every: Duration,
-    /// When it must hold.
+    /// When it must have begun to hold.
     pub deadline: Timestamp,
+    /// For how long it must hold then, without a break.
+    pub steady: Duration,
+    /// Where nothing was done about the target: what counts as something all the same.
+    pub untouched: Option<Untouched>,
+}
+
+/// Nothing was done about a target that is verified. So what is looked at may have been so
+/// all along, while the alert says that something is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Untouched {
+    /// Somebody else did something if the container was started after this.
+    pub since: Timestamp,
+    /// Until when the alert may resolve, which ends the incident, before it is taken to be
+    /// right.
+    pub until: Timestamp,
+}
+
+/// What a verification came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It held for as long as it had to; what was seen.
+    Holds(String),
+    /// It did not in time; what was seen last.
+    Fails(String),
+    /// The looks themselves could not be made; why.
+    Unknown(String),
 }
 
 /// What is worth a line in the log or a count.

@@ -62,6 +62,7 @@ fn empty(policy: &Policy, alert: &Alert) -> Plan {
             check: VerifyCheck::AlertResolved,
             within: Duration::ZERO,
             every: Duration::ZERO,
+            steady: Some(Duration::ZERO),
         },
         guards: policy.guards.clone(),
         // For what tells the person: there is no step.

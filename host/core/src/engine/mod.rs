@@ -30,7 +30,9 @@ use jiff::Timestamp;
 pub use self::ask::{Considered, Course};
 use self::fleet::Fleets;
 pub use self::fleet::Member;
-pub use self::input::{Action, Input, Note, Order, PluginVersion, Turn, VerifyOrder, World};
+pub use self::input::{
+    Action, Finding, Input, Note, Order, PluginVersion, Turn, Untouched, VerifyOrder, World,
+};
 use self::news::{News, news, overtaken};
 pub use self::operator::{Operator, OperatorError};
 use self::places::Places;
@@ -346,8 +348,8 @@ impl Engine {
             Input::Verified {
                 incident,
                 deadline,
-                result,
-            } => self.verified(work, context, incident, deadline, result),
+                finding,
+            } => self.verified(work, context, incident, deadline, finding),
             Input::Fleet { fleet, members } => self.fleet_seen(work, context, &fleet, members),
             Input::PoliciesChanged => self.policies_changed(work, context),
             Input::Settings(settings) => {
@@ -706,18 +708,24 @@ impl Engine {
         context: &Context<'_>,
         id: IncidentId,
         deadline: Timestamp,
-        result: Result<String, String>,
+        finding: Finding,
     ) {
         // An answer to an earlier verification says nothing about this one.
-        let current = self.incidents.get(&id).is_some_and(
-            |incident| matches!(incident.phase, Phase::Verifying { deadline: d, .. } if d == deadline),
-        );
+        let current = self.incidents.get(&id).is_some_and(|incident| {
+            let same =
+                matches!(incident.phase, Phase::Verifying { deadline: d, .. } if d == deadline);
+            let watched = incident.plan.verify.check != VerifyCheck::AlertResolved;
+            // It fired again while it was watched.
+            let stale = matches!(finding, Finding::Holds(_)) && !incident.resolved();
+            same && (watched || !stale)
+        });
         if !current {
             return;
         }
-        let (passed, detail) = match result {
-            Ok(detail) => (true, detail),
-            Err(detail) => (false, detail),
+        let unknown = matches!(finding, Finding::Unknown(_));
+        let (passed, detail) = match finding {
+            Finding::Holds(detail) => (true, detail),
+            Finding::Fails(detail) | Finding::Unknown(detail) => (false, detail),
         };
         work.turn.notes.push(Note::Verified {
             incident: id,
@@ -727,7 +735,7 @@ impl Engine {
         let body = if passed {
             EventBody::VerificationPassed { detail }
         } else {
-            EventBody::VerificationFailed { detail }
+            EventBody::VerificationFailed { detail, unknown }
         };
         self.record(work, context, id, body);
     }
@@ -774,13 +782,15 @@ impl Engine {
                 let plan = *plan;
                 self.record(work, context, id, EventBody::ApprovalExpired { plan });
             }
+            // Once it has resolved it is watched whether it stays so.
             Phase::Verifying { deadline, .. }
-                if incident.plan.verify.check == VerifyCheck::AlertResolved =>
+                if incident.plan.verify.check == VerifyCheck::AlertResolved
+                    && !incident.resolved() =>
             {
                 let within = crate::duration::HumanDuration(incident.plan.verify.within);
                 let detail = format!("the alert still fires after {within}");
                 let deadline = *deadline;
-                self.verified(work, context, id, deadline, Err(detail));
+                self.verified(work, context, id, deadline, Finding::Fails(detail));
             }
             _ => {}
         }
@@ -861,7 +871,7 @@ impl Engine {
         };
         let verify = &incident.plan.verify;
         // Nothing to look at: the resolved notification is the answer.
-        if verify.check == VerifyCheck::AlertResolved {
+        if verify.check == VerifyCheck::AlertResolved && !incident.resolved() {
             self.timers.insert((deadline, id));
             return;
         }
@@ -871,6 +881,8 @@ impl Engine {
             check: verify.check.clone(),
             every: verify.every,
             deadline,
+            steady: verify.steady(),
+            untouched: incident.untouched(deadline),
         })));
     }
 

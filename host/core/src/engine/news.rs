@@ -96,6 +96,7 @@ mod tests {
             steps: Vec::new(),
             verify: PlannedVerify {
                 check: VerifyCheck::DockerRunning,
+                steady: None,
                 within: Duration::from_secs(60),
                 every: Duration::from_secs(1),
             },

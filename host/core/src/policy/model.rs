@@ -16,7 +16,9 @@ use crate::incident::{
     Approval, OnInterrupt, Plan, PlannedEscalation, PlannedStep, PlannedVerify, VerifyCheck, When,
 };
 use crate::matcher::Matcher;
-use crate::template::{Context, RenderError, TargetTemplate, Template, render_fitting, render_map};
+use crate::template::{
+    Context, RenderError, TargetTemplate, UrlTemplate, render_fitting, render_map,
+};
 
 /// How long an incident waits for word of its alerts when the policy does not say.
 pub const DEFAULT_TTL: Duration = Duration::from_hours(24);
@@ -25,6 +27,8 @@ pub const DEFAULT_TTL: Duration = Duration::from_hours(24);
 pub const DEFAULT_EVIDENCE: u32 = 100;
 /// How long an incident is held back before a person is told, when the policy does not say.
 pub(super) const DEFAULT_HELD_AFTER: Duration = Duration::from_mins(10);
+/// For how long what is verified has to hold, at the most, when the policy does not say.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// One policy. Its JSON is what its digest is computed over: where it stands in which
 /// file makes no difference.
@@ -153,12 +157,25 @@ pub struct Escalation {
 pub struct Verify {
     /// What is looked at.
     pub check: Check,
-    /// The time within which it has to hold.
+    /// The time within which it has to begin to hold.
     #[serde(with = "human")]
     pub within: Duration,
     /// The time between two looks.
     #[serde(with = "human")]
     pub every: Duration,
+    /// For how long it has to hold then.
+    #[serde(with = "human")]
+    pub steady: Duration,
+}
+
+impl Verify {
+    /// For how long it has to hold when the policy does not say: ten seconds, or a third of
+    /// what it has to begin in where that is shorter.
+    #[must_use]
+    pub fn default_steady(within: Duration) -> Duration {
+        let third = u64::try_from(within.as_millis() / 3).unwrap_or(u64::MAX);
+        STEADY.min(Duration::from_millis(third))
+    }
 }
 
 /// What a verification looks at.
@@ -166,7 +183,7 @@ pub struct Verify {
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
     /// A GET of this URL is answered with 2xx.
-    Http(Template),
+    Http(UrlTemplate),
     /// The target's container runs and its health check passes.
     DockerHealthy,
     /// The target's container runs.
@@ -226,9 +243,8 @@ impl Policy {
         };
         let check = match &self.verify.check {
             Check::Http(template) => {
-                let url = template.render(&context)?;
-                check_url(&url).map_err(|problem| RenderError::new(template.source(), problem))?;
-                VerifyCheck::Http { url }
+                let (url, foreign) = template.render(&context)?;
+                VerifyCheck::Http { url, foreign }
             }
             Check::DockerHealthy => VerifyCheck::DockerHealthy,
             Check::DockerRunning => VerifyCheck::DockerRunning,
@@ -242,6 +258,7 @@ impl Policy {
                 check,
                 within: self.verify.within,
                 every: self.verify.every,
+                steady: Some(self.verify.steady),
             },
             guards: self.guards.clone(),
             grants: self.grants.clone(),
@@ -268,16 +285,4 @@ impl Policy {
             left_out,
         })
     }
-}
-
-/// Whether a verification may GET `url`; the error is a fragment.
-pub(super) fn check_url(url: &str) -> Result<(), String> {
-    let parsed = url::Url::parse(url).map_err(|error| format!("`{url}` is no URL: {error}"))?;
-    if !matches!(parsed.scheme(), "http" | "https") {
-        return Err(format!("`{url}` is neither http nor https"));
-    }
-    if !parsed.username().is_empty() || parsed.password().is_some() {
-        return Err("a user or a password stands in the URL, where logs would show it".to_owned());
-    }
-    Ok(())
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::error::{PolicyError, Problem, Source, Span};
 use super::model::{
     Check, DEFAULT_EVIDENCE, DEFAULT_HELD_AFTER, DEFAULT_TTL, Escalation, Mode, Policy,
-    SourceLocation, Step, Verify, check_url,
+    SourceLocation, Step, Verify,
 };
 use super::section::{Keys, Reader, Section};
 use super::set::Environment;
@@ -25,7 +25,7 @@ use crate::http::HttpMethod;
 use crate::id::{Digest, PluginRef, PluginRefError, PolicyName};
 use crate::incident::{Approval, OnInterrupt, StepFailure, When};
 use crate::matcher::{Matcher, Matchers};
-use crate::template::{TargetTemplate, Template, TemplateError};
+use crate::template::{TargetTemplate, Template, TemplateError, UrlTemplate};
 
 const FILE: Keys = Keys {
     known: &["policies"],
@@ -70,7 +70,7 @@ const ESCALATE: Keys = Keys {
     known: &["plugin", "params", "timeout", "attempts", "held_after"],
 };
 const VERIFY: Keys = Keys {
-    known: &["http", "docker", "alert", "within", "every"],
+    known: &["http", "docker", "alert", "within", "every", "steady"],
 };
 const GRANTS: Keys = Keys {
     known: &["docker", "ansible", "http", "mail", "memory"],
@@ -213,11 +213,15 @@ impl PolicyReader<'_> {
         let steps = self.steps(&section, on_interrupt.unwrap_or(OnInterrupt::Escalate));
         let verify = match section.get("verify") {
             Some(node) => self.verify(node, target.as_ref()),
-            None => Some(Verify {
-                check: Check::AlertResolved,
-                within: Duration::from_mins(5),
-                every: Duration::from_millis(500),
-            }),
+            None => {
+                let within = Duration::from_mins(5);
+                Some(Verify {
+                    check: Check::AlertResolved,
+                    within,
+                    every: Duration::from_millis(500),
+                    steady: Verify::default_steady(within),
+                })
+            }
         };
         let guards = match section.get("guards") {
             Some(node) => self.guards(node),
@@ -698,29 +702,25 @@ impl PolicyReader<'_> {
                 .duration(&section, "every", 5 * hundred_ms, hundred_ms..=most),
             None => Some(5 * hundred_ms),
         };
+        let default = Verify::default_steady(most);
+        let steady = self
+            .reader
+            .duration(&section, "steady", default, Duration::ZERO..=most);
         Some(Verify {
             check: check?,
             within: within?,
             every: every?,
+            steady: steady?,
         })
     }
 
     fn verify_http(&mut self, section: &Section<'_>, help: &str) -> Option<Check> {
         let node = section.get("http")?;
         let text = self.reader.text(node, "a URL in quotes", help)?;
-        let template = match Template::parse(text) {
-            Ok(template) => template,
-            Err(error) => return self.template_error(node, &error),
-        };
-        if template.is_literal()
-            && let Err(problem) = check_url(text)
-        {
-            let problem = Problem::new(problem).help(
-                "expected an http or https URL without a user, such as 'http://nginx/status'",
-            );
-            return self.reader.fail(&node.at, problem);
+        match UrlTemplate::parse(text) {
+            Ok(template) => Some(Check::Http(template)),
+            Err(error) => self.template_error(node, &error),
         }
-        Some(Check::Http(template))
     }
 
     fn verify_docker(

@@ -45,7 +45,8 @@ pub struct ScriptedRun {
 /// What a verification sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptedLook {
-    /// After how long; an answer after the deadline is one at the deadline.
+    /// After how long it begins to hold, or is seen not to; an answer after the deadline is
+    /// one at the deadline.
     pub after: Duration,
     /// Whether it is what was asked for, and what was seen.
     pub result: Result<String, String>,
@@ -78,7 +79,7 @@ pub enum Verdict {
 pub struct Assumed {
     /// How long a run takes.
     pub takes: Duration,
-    /// After how long a verification answers.
+    /// After how long what is verified begins to hold.
     pub looks: Duration,
     /// Whether what a run changes heals the target.
     pub heals: bool,

@@ -15,7 +15,8 @@ use crate::capability::Response;
 use crate::control::ControlEvent;
 use crate::duration::HumanDuration;
 use crate::engine::{
-    Action, Engine, Input, Note, Operator, Order, PluginVersion, Settings, Turn, VerifyOrder, World,
+    Action, Engine, Finding, Input, Note, Operator, Order, PluginVersion, Settings, Turn,
+    VerifyOrder, World,
 };
 use crate::event::{
     Event, EventBody, FailureClass, Notice, PlannedEffect, RunMode, RunResult, StopCause,
@@ -23,7 +24,7 @@ use crate::event::{
 use crate::guard::limits::{EffectWindows, on_account_of, tells_a_person};
 use crate::guard::settings::Fleet;
 use crate::id::{Digest, IncidentId, PluginRef, PolicyName, RunId, Target};
-use crate::incident::{Incident, Phase, Rung, later};
+use crate::incident::{Incident, Phase, Rung, VerifyCheck, later};
 use crate::policy::PolicySet;
 use crate::record::{Accepted, History, Priority, Recovered};
 
@@ -98,7 +99,7 @@ enum Stimulus {
     Looked {
         incident: IncidentId,
         deadline: Timestamp,
-        result: Result<String, String>,
+        finding: Finding,
     },
     Fleet(Fleet),
 }
@@ -274,11 +275,11 @@ impl<'o> Rehearsal<'o> {
             Stimulus::Looked {
                 incident,
                 deadline,
-                result,
+                finding,
             } => self.turn(Some(Input::Verified {
                 incident,
                 deadline,
-                result,
+                finding,
             })),
             Stimulus::Fleet(fleet) => {
                 let members = self.outcomes.fleet(&fleet, self.now);
@@ -497,23 +498,30 @@ impl<'o> Rehearsal<'o> {
     }
 
     fn begin_look(&mut self, order: &VerifyOrder) {
-        let look = self.outcomes.verify(order);
-        let at = later(self.now, look.after);
-        let (at, result) = if at > order.deadline {
-            let detail = match look.result {
-                Ok(_) => "it did not hold in time".to_owned(),
-                Err(detail) => detail,
-            };
-            (order.deadline, Err(detail))
+        let (at, finding) = if order.check == VerifyCheck::AlertResolved {
+            // The script has said so, and says it when the alert fires again.
+            let detail = "the alert resolved".to_owned();
+            (later(self.now, order.steady), Finding::Holds(detail))
         } else {
-            (at, look.result)
+            let look = self.outcomes.verify(order);
+            let at = later(self.now, look.after);
+            match look.result {
+                Ok(detail) if at <= order.deadline => {
+                    (later(at, order.steady), Finding::Holds(detail))
+                }
+                Ok(_) => {
+                    let detail = "it did not hold in time".to_owned();
+                    (order.deadline, Finding::Fails(detail))
+                }
+                Err(detail) => (at.min(order.deadline), Finding::Fails(detail)),
+            }
         };
         self.put(
             at,
             Stimulus::Looked {
                 incident: order.incident,
                 deadline: order.deadline,
-                result,
+                finding,
             },
         );
     }
@@ -786,7 +794,7 @@ fn what(body: &EventBody) -> Option<What> {
             passed: true,
             detail: detail.clone(),
         },
-        EventBody::VerificationFailed { detail } => What::Verified {
+        EventBody::VerificationFailed { detail, .. } => What::Verified {
             passed: false,
             detail: detail.clone(),
         },

@@ -144,7 +144,7 @@ impl Recorded {
                 EventBody::VerificationPassed { detail } => {
                     note_look(&mut runs, at, Ok(detail.clone()));
                 }
-                EventBody::VerificationFailed { detail } => {
+                EventBody::VerificationFailed { detail, .. } => {
                     note_look(&mut runs, at, Err(detail.clone()));
                 }
                 EventBody::Approved { by, .. } => {
@@ -246,6 +246,11 @@ impl Outcomes for Recorded {
 
     fn verify(&mut self, order: &VerifyOrder) -> ScriptedLook {
         match self.looks.remove(&order.incident).flatten() {
+            // On record is when it was verified, which is when it had held.
+            Some(look) if look.result.is_ok() => ScriptedLook {
+                after: look.after.saturating_sub(order.steady),
+                ..look
+            },
             Some(look) => look,
             None => self.assumed.verify(order),
         }

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use sentinel_core::policy::{Check, PolicySet};
 use sentinel_core::version::Versions;
 use sentinel_drivers::mail::MailConfigError;
 use sentinel_journal::{OpenError, Reader};
@@ -16,6 +18,9 @@ use crate::app;
 use crate::config::Config;
 use crate::secrets::{self, SecretError};
 use crate::serving::{Problem, Serving};
+
+/// How long a name may take to be found, or not.
+const LOOKUP: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -74,6 +79,7 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
         let found = runtime.block_on(ansible.check());
         notes.extend(found.err().map(|error| error.to_string()));
     }
+    notes.extend(runtime.block_on(unresolved(&serving.policies)));
     let mut problems = looked.problems;
     problems.sort();
     let report = Report {
@@ -95,6 +101,30 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
         // Everything has been said.
         Err(Failure::given(""))
     }
+}
+
+/// What policies verify by a name that has no address on this machine.
+async fn unresolved(policies: &PolicySet) -> Vec<String> {
+    let mut notes = Vec::new();
+    for policy in policies.policies() {
+        let Check::Http(url) = &policy.verify.check else {
+            continue;
+        };
+        let Some(host) = url.literal_host().filter(|host| !host.starts_with('[')) else {
+            continue;
+        };
+        let look = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host.clone(), 0)));
+        let found = look.await;
+        if !matches!(found, Ok(Ok(mut addresses)) if addresses.next().is_some()) {
+            notes.push(format!(
+                "policy {}: `verify` asks {}, and {host} has no address on this machine; sentinel asks from \
+                 where it runs: a published port, such as http://127.0.0.1:8080, or a name that resolves there",
+                policy.name,
+                url.source()
+            ));
+        }
+    }
+    notes
 }
 
 /// What the journal knows of versions, if there is one; the error is a note.
