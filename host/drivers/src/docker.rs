@@ -400,13 +400,14 @@ async fn restart(
     timeout: Duration,
 ) -> Result<(), CapabilityError> {
     let ask = || {
-        let options = RestartContainerOptionsBuilder::new()
-            .t(grace.seconds)
-            .build();
+        let mut options = RestartContainerOptionsBuilder::new();
+        if let Some(seconds) = grace.seconds {
+            options = options.t(seconds);
+        }
         host.answer(
             Ask::effect("restart"),
             timeout + grace.duration(),
-            client.restart_container(container, Some(options)),
+            client.restart_container(container, Some(options.build())),
         )
     };
     match ask().await {
@@ -460,37 +461,45 @@ async fn grace(
     let own = details::own_grace(&found);
     // Rounded down, for it is the end of the run's time.
     let most = Duration::from_secs(most / 1_000);
-    if own > most {
-        tracing::warn!(
-            host = host.name(),
-            container,
-            asks_for_s = own.as_secs(),
-            gets_s = most.as_secs(),
-            "a container gets less time to stop than it asks for: its step has no more; give the \
-             step a longer `timeout`"
-        );
+    if own <= most {
+        return Ok(Grace {
+            // The engine knows best: Podman tells of none, and has one.
+            seconds: None,
+            wait: own.max(details::STOP_TIMEOUT).min(most),
+        });
     }
-    Ok(Grace::of(
-        own.min(most).as_millis().try_into().unwrap_or(u64::MAX),
-    ))
+    tracing::warn!(
+        host = host.name(),
+        container,
+        asks_for_s = own.as_secs(),
+        gets_s = most.as_secs(),
+        "a container gets less time to stop than it asks for: its step has no more; give the \
+         step a longer `timeout`"
+    );
+    Ok(Grace::of(most.as_millis().try_into().unwrap_or(OWN_GRACE)))
 }
 
 /// The time between SIGTERM and SIGKILL, in the whole seconds that Docker counts in.
 #[derive(Debug, Clone, Copy)]
 struct Grace {
-    seconds: i32,
+    /// None where the engine goes by the container.
+    seconds: Option<i32>,
+    /// How long it may take.
+    wait: Duration,
 }
 
 impl Grace {
     /// Rounded up, so that a container never gets less than was asked for.
     fn of(milliseconds: u64) -> Self {
+        let seconds = i32::try_from(milliseconds.div_ceil(1_000)).unwrap_or(i32::MAX);
         Self {
-            seconds: i32::try_from(milliseconds.div_ceil(1_000)).unwrap_or(i32::MAX),
+            seconds: Some(seconds),
+            wait: Duration::from_secs(seconds.unsigned_abs().into()),
         }
     }
 
     fn duration(self) -> Duration {
-        Duration::from_secs(self.seconds.unsigned_abs().into())
+        self.wait
     }
 }
 
@@ -654,9 +663,9 @@ mod tests {
 
     #[test]
     fn grace_is_rounded_up() {
-        assert_eq!(Grace::of(0).seconds, 0);
-        assert_eq!(Grace::of(1).seconds, 1);
-        assert_eq!(Grace::of(2_000).seconds, 2);
-        assert_eq!(Grace::of(u64::MAX).seconds, i32::MAX);
+        assert_eq!(Grace::of(0).seconds, Some(0));
+        assert_eq!(Grace::of(1).seconds, Some(1));
+        assert_eq!(Grace::of(2_000).seconds, Some(2));
+        assert_eq!(Grace::of(u64::MAX).seconds, Some(i32::MAX));
     }
 }

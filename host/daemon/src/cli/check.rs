@@ -114,8 +114,11 @@ async fn unresolved(policies: &PolicySet) -> Vec<String> {
             continue;
         };
         let look = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host.clone(), 0)));
-        let found = look.await;
-        if !matches!(found, Ok(Ok(mut addresses)) if addresses.next().is_some()) {
+        let found = match look.await {
+            Ok(Ok(mut addresses)) => addresses.next(),
+            _ => None,
+        };
+        if found.is_none() {
             notes.push(format!(
                 "policy {}: `verify` asks {}, and {host} has no address on this machine; sentinel asks from \
                  where it runs: a published port, such as http://127.0.0.1:8080, or a name that resolves there",

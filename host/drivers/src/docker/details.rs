@@ -23,7 +23,7 @@ const PROBE: Duration = Duration::from_secs(30);
 const PROBES: u32 = 3;
 
 /// How long Docker gives a container to stop that does not say.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who the container is; none when Docker left its id or its name out. One that a
 /// recreate moved aside, and was cut off, is called by its own name all the same.

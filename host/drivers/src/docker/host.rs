@@ -17,6 +17,7 @@ use rustls::ClientConfig;
 use sentinel_core::capability::CapabilityError;
 use tokio::net::TcpStream;
 
+use super::make::MacAddresses;
 use super::read::{self, Found};
 use super::ssh::Tunnel;
 use super::wire::{Version, Wire};
@@ -285,13 +286,17 @@ impl Host {
             .ok_or_else(|| CapabilityError::Unavailable(self.says("no connection")))
     }
 
-    /// Whether a container's MAC addresses stand at its networks, and not at the container.
-    pub(super) async fn has_mac_addresses_by_network(
+    /// How the engine tells which MAC addresses somebody asked for.
+    pub(super) async fn mac_addresses(
         &self,
         timeout: Duration,
-    ) -> Result<bool, CapabilityError> {
+    ) -> Result<MacAddresses, CapabilityError> {
         let version = self.wire(timeout).await?.version();
-        Ok(version.is_some_and(|version| version >= Version(1, 44)))
+        Ok(match version {
+            Some(version) if version >= Version(1, 52) => MacAddresses::Mixed,
+            Some(version) if version >= Version(1, 44) => MacAddresses::ByNetwork,
+            _ => MacAddresses::ByContainer,
+        })
     }
 
     /// A container by name or id, as far as what it says can be read.

@@ -212,11 +212,14 @@ impl Maker<'_> {
 
     pub(super) async fn stop(&self, container: &str, grace: Grace) -> Result<(), CapabilityError> {
         let ask = || {
-            let options = StopContainerOptionsBuilder::new().t(grace.seconds).build();
+            let mut options = StopContainerOptionsBuilder::new();
+            if let Some(seconds) = grace.seconds {
+                options = options.t(seconds);
+            }
             self.host.answer(
                 Ask::effect("stop"),
                 self.timeout + grace.duration(),
-                self.client.stop_container(container, Some(options)),
+                self.client.stop_container(container, Some(options.build())),
             )
         };
         match ask().await {
@@ -269,6 +272,18 @@ impl Maker<'_> {
             other => other,
         }
     }
+}
+
+/// How an engine tells which MAC addresses somebody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MacAddresses {
+    /// The container has one, and its networks what came of it: before API 1.44.
+    ByContainer,
+    /// Networks have theirs, asked for or not, and the container that of its main network if
+    /// it was asked for.
+    ByNetwork,
+    /// Networks have theirs, asked for or not, and nothing tells them apart: since API 1.52.
+    Mixed,
 }
 
 /// What to make a container from.
@@ -341,11 +356,10 @@ impl Settings {
         })
     }
 
-    /// Keeps the MAC address that a person asked for, and none that the engine made up: one
-    /// that is made of the address beside it would be made again, for another container.
-    pub(super) fn keep_mac_address(&mut self, asked: Option<String>, by_network: bool) {
-        if !by_network {
-            // Such an API tells what was asked for, and at the networks what is.
+    /// Keeps the MAC addresses that somebody asked for, and none that the engine made up:
+    /// one that is made of the address beside it would be made again, for another container.
+    pub(super) fn keep_mac_addresses(&mut self, told: MacAddresses, asked: Option<String>) {
+        if told == MacAddresses::ByContainer {
             for endpoint in self.endpoints.values_mut() {
                 endpoint.mac_address = None;
             }
@@ -356,8 +370,10 @@ impl Settings {
             .main
             .as_ref()
             .and_then(|main| self.endpoints.get_mut(main));
-        if let (Some(asked), Some(main)) = (asked, main) {
-            main.mac_address = Some(asked);
+        if let Some(main) = main
+            && (asked.is_some() || told == MacAddresses::ByNetwork)
+        {
+            main.mac_address = asked;
         }
     }
 
@@ -511,7 +527,9 @@ mod tests {
 
     #[test]
     fn a_mac_address_is_kept_where_a_person_set_it() {
-        let made = |mac: &str, ip: &str, asked: Option<&str>, by_network: bool| {
+        use MacAddresses::{ByContainer, ByNetwork, Mixed};
+
+        let made = |told: MacAddresses, mac: &str, ip: &str, asked: Option<&str>| {
             let old = json!({
                 "Id": ID,
                 "Config": { "Image": "nginx:1" },
@@ -522,24 +540,34 @@ mod tests {
             });
             let old = serde_json::from_value(old).unwrap();
             let mut settings = Settings::of(&old, "nginx:1".to_owned()).unwrap();
-            settings.keep_mac_address(asked.map(str::to_owned), by_network);
+            settings.keep_mac_addresses(told, asked.map(str::to_owned));
             let whole = settings.mac_address.clone();
             (whole, settings.endpoints["front"].mac_address.clone())
         };
-        let (set, given) = ("02:42:de:ad:be:ef", "02:42:0a:00:00:32");
-        let some = |mac: &str| Some(mac.to_owned());
-        // Before 1.44 the container has it, and the network what came of it.
-        assert_eq!(made(set, "10.0.0.50", Some(set), false), (some(set), None));
-        assert_eq!(made(given, "10.0.0.50", None, false), (None, None));
-        // Since then only the network has it, whether it was asked for or not.
-        assert_eq!(made(set, "10.0.0.50", None, true), (None, some(set)));
-        assert_eq!(made(given, "10.0.0.50", None, true), (None, None));
-        assert_eq!(
-            made(&given.to_uppercase(), "10.0.0.50", None, true),
-            (None, None)
+        let (set, given, odd) = (
+            "02:42:de:ad:be:ef",
+            "02:42:0a:00:00:32",
+            "5a:01:02:03:04:05",
         );
-        assert_eq!(made("", "", None, true), (None, None));
-        assert_eq!(made("", "", Some(set), true), (None, some(set)));
+        let some = |mac: &str| Some(mac.to_owned());
+        assert_eq!(
+            made(ByContainer, set, "10.0.0.50", Some(set)),
+            (some(set), None)
+        );
+        assert_eq!(made(ByContainer, given, "10.0.0.50", None), (None, None));
+        assert_eq!(
+            made(ByNetwork, set, "10.0.0.50", Some(set)),
+            (None, some(set))
+        );
+        assert_eq!(made(ByNetwork, given, "10.0.0.50", None), (None, None));
+        assert_eq!(made(ByNetwork, odd, "10.0.0.50", None), (None, None));
+        // Of one that is stopped, too.
+        assert_eq!(made(ByNetwork, "", "", Some(set)), (None, some(set)));
+        assert_eq!(made(Mixed, set, "10.0.0.50", None), (None, some(set)));
+        assert_eq!(made(Mixed, given, "10.0.0.50", None), (None, None));
+        let given = given.to_uppercase();
+        assert_eq!(made(Mixed, &given, "10.0.0.50", None), (None, None));
+        assert_eq!(made(Mixed, "", "", None), (None, None));
     }
 
     #[test]

@@ -54,8 +54,7 @@ const ROW: [&str; 6] = ["Id", "Names", "Image", "State", "Labels", "HostConfig"]
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) container: ContainerInspectResponse,
-    /// The MAC address that a person asked for where the API has one for the whole
-    /// container, which is before 1.44.
+    /// The MAC address that somebody asked for, where the engine tells.
     pub(super) mac_address: Option<String>,
 }
 

@@ -231,10 +231,8 @@ impl Swap<'_> {
             .for_successor(old)
             .map_err(|reason| CapabilityError::Invalid(self.maker.host.says(reason)))?;
         let host = self.maker.host;
-        let by_network = host
-            .has_mac_addresses_by_network(self.maker.timeout)
-            .await?;
-        settings.keep_mac_address(self.mac_address.clone(), by_network);
+        let told = host.mac_addresses(self.maker.timeout).await?;
+        settings.keep_mac_addresses(told, self.mac_address.clone());
         // Left by an attempt that did not label it; never started.
         self.maker.remove(&self.fresh, false).await?;
         self.maker
