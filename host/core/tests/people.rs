@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
 use sentinel_core::engine::{
-    Action, Engine, Input, Operator, Order, PluginVersion, Settings, Turn, World,
+    Action, Engine, Finding, Input, Operator, Order, PluginVersion, Settings, Turn, World,
 };
 use sentinel_core::event::{
     Event, EventBody, FailureClass, Notice, PlannedEffect, RunMode, RunResult, Silence,
@@ -709,7 +709,7 @@ fn a_later_incident_that_heals_the_target_is_an_end_too() {
     play.input(Input::Verified {
         incident: IncidentId(2),
         deadline,
-        result: Ok("it runs".to_owned()),
+        finding: Finding::Holds("it runs".to_owned()),
     });
     assert_eq!(play.state(2), "healed");
     let (notice, reason) = play.told().pop().unwrap();
@@ -756,7 +756,7 @@ fn a_policy_that_says_nothing_takes_a_fourth_time_for_flapping() {
         play.input(Input::Verified {
             incident: IncidentId(id),
             deadline,
-            result: Ok("it runs".to_owned()),
+            finding: Finding::Holds("it runs".to_owned()),
         });
         play.wait(120);
         true
