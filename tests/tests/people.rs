@@ -22,7 +22,7 @@ policies:
     match: ['alertname="WebDown"']
     target: 'docker://local/{{{{ labels.container }}}}'
     steps: [{{ plugin: docker-restart, timeout: 30s }}]
-    verify: {{ docker: running, within: 10s, every: 100ms }}
+    verify: {{ docker: running, within: 10s, steady: 0s, every: 100ms }}
     grants:
       docker: {{ containers: ['infra-sentinel-test-*'], actions: [inspect, restart, start] }}
       http: {{ urls: ['{url}'], methods: [POST] }}

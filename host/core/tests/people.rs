@@ -77,7 +77,7 @@ fn policy(more: &str) -> String {
     match: ['alertname=\"Down\"']
     target: 'docker://local/{{{{ labels.container }}}}'
     steps: [{{ plugin: docker-restart }}]
-    verify: {{ docker: running, within: 10s }}
+    verify: {{ docker: running, within: 10s, steady: 0s }}
     grants: {{ docker: {{ containers: ['*'], actions: [restart] }} }}
 {more}"
     )

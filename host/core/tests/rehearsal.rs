@@ -94,7 +94,7 @@ fn web(more: &str) -> String {
     match: ['alertname=\"Down\"']
     target: 'docker://local/{{{{ labels.container | default(\"web\") }}}}'
     steps: [{{ plugin: docker-restart }}]
-    verify: {{ docker: running, within: 10s }}
+    verify: {{ docker: running, within: 10s, steady: 0s }}
     grants: {{ docker: {{ containers: ['*'], actions: [restart] }} }}
     {}
 ",

@@ -719,6 +719,12 @@ impl PolicyReader<'_> {
         let text = self.reader.text(node, "a URL in quotes", help)?;
         match UrlTemplate::parse(text) {
             Ok(template) => Some(Check::Http(template)),
+            // About the whole of it.
+            Err(error) if error.span() == (0..text.len()) => {
+                let problem = Problem::new(error.to_string());
+                let problem = problem.help(error.help().unwrap_or(help));
+                self.reader.fail(&node.at, problem)
+            }
             Err(error) => self.template_error(node, &error),
         }
     }
