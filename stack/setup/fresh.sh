@@ -62,7 +62,7 @@ make_archive() {
     fi
     say "making a bare Debian ($suite) once, half a minute"
     patiently "making the root" mmdebstrap --quiet --variant=apt --include="$include" "${options[@]}" \
-        --skip=cleanup/apt/cache "$suite" "$to.new" "$sources" --format=tar ||
+        "$suite" "$to.new" "$sources" --format=tar ||
         die "mmdebstrap could not make a root" "its own words are above"
     mv "$to.new" "$to"
 }
