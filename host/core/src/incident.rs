@@ -537,6 +537,10 @@ impl Seen {
 
 /// One episode of one policy on one target: the fold of its events.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that an event brought about"
+)]
 pub struct Incident {
     /// Its number.
     pub id: IncidentId,

@@ -465,6 +465,7 @@ pub fn render_map(
 
 /// [`render_map`] with what fits, and what is left out because it does not: the place of
 /// each, and why.
+#[must_use]
 pub fn render_fitting(
     map: &serde_json::Map<String, serde_json::Value>,
     context: &Context,

@@ -268,7 +268,6 @@ fn entry(event: &Event) -> Entry {
             let again = if *repeat { " again" } else { "" };
             format!("alert {} is {status}{again}", episode.fingerprint)
         }
-        EventBody::Refused { reason } => reason.clone(),
         EventBody::GuardHeld {
             guard,
             until,
@@ -347,7 +346,8 @@ fn entry(event: &Event) -> Entry {
             plan.digest.short(),
             plan.mode.as_str()
         ),
-        EventBody::PolicyGone { reason }
+        EventBody::Refused { reason }
+        | EventBody::PolicyGone { reason }
         | EventBody::Again { reason, .. }
         | EventBody::HeldLong { reason }
         | EventBody::EndForgone { reason } => reason.clone(),

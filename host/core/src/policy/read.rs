@@ -387,13 +387,14 @@ impl PolicyReader<'_> {
             .count(&approval, "people", default.people, 1..=2);
         let tell = match approval.get("tell") {
             None => Some(default.tell),
-            Some(node) => match node.content {
-                Content::Bool(tell) => Some(tell),
-                _ => {
+            Some(node) => {
+                if let Content::Bool(tell) = node.content {
+                    Some(tell)
+                } else {
                     let help = "whom `escalate` names is told that a plan waits; to tell nobody write `tell: false`";
                     self.reader.wrong_type(node, "true or false", help)
                 }
-            },
+            }
         };
         Some(Approval {
             expires: expires?,
