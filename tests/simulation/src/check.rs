@@ -115,6 +115,10 @@ pub struct Given {
 
 /// The account of one incident.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something that an event said"
+)]
 struct Track {
     folded: Incident,
     alert: Arc<Alert>,
@@ -1092,7 +1096,7 @@ impl Checker {
 
     /// What has not begun to act is under the policies as they are, after a turn that was
     /// made with them.
-    pub fn under_policies(&self, engine: &Engine, policies: &PolicySet) -> Checked {
+    pub fn under_policies(engine: &Engine, policies: &PolicySet) -> Checked {
         for incident in engine
             .incidents()
             .filter(|incident| incident.waits_to_begin())

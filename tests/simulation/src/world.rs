@@ -965,8 +965,7 @@ impl<'a> World<'a> {
             self.checker
                 .waits(&daemon.engine, &daemon.asked, given.at)?;
             if daemon.told_of_policies {
-                self.checker
-                    .under_policies(&daemon.engine, &self.policies)?;
+                Checker::under_policies(&daemon.engine, &self.policies)?;
             }
         }
         self.wake();
