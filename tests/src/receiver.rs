@@ -47,26 +47,36 @@ impl Receiver {
         address: SocketAddr,
         status: impl Fn(usize) -> u16 + Send + Sync + 'static,
     ) -> Self {
+        Self::saying(address, move |number, _| {
+            (status(number), format!("answer {number}"))
+        })
+        .await
+    }
+
+    /// One that says what `answer` makes of each request: a status, and a body.
+    pub async fn saying(
+        address: SocketAddr,
+        answer: impl Fn(usize, &Told) -> (u16, String) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let told = Arc::new(Mutex::new(Vec::new()));
-        let (kept, status) = (Arc::clone(&told), Arc::new(status));
+        let (kept, answer) = (Arc::clone(&told), Arc::new(answer));
         let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (kept, status) = (Arc::clone(&kept), Arc::clone(&status));
+                let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
                 tokio::spawn(async move {
                     let Some(request) = read(&mut stream).await else {
                         return;
                     };
                     let number = {
                         let mut kept = kept.lock().expect("what was told");
-                        kept.push(request);
+                        kept.push(request.clone());
                         kept.len() - 1
                     };
-                    match status(number) {
-                        0 => std::future::pending().await,
-                        status => {
-                            let body = format!("answer {number}");
+                    match answer(number, &request) {
+                        (0, _) => std::future::pending().await,
+                        (status, body) => {
                             let answer = format!(
                                 "HTTP/1.1 {status} Said\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
                                 body.len()

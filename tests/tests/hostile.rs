@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 /// What a plugin does to break out, and what its run comes to.
-const ATTACKS: [(&str, &str); 16] = [
+const ATTACKS: [(&str, &str); 17] = [
     ("spin", "it used up its CPU time of 300ms"),
     ("spin-after-call", "it used up its CPU time of 300ms"),
     ("panic", "this plugin panics on purpose"),
@@ -27,6 +27,7 @@ const ATTACKS: [(&str, &str); 16] = [
     ("log-flood", "more than 200 host calls"),
     ("huge-log", "more than 1024 KiB to the host"),
     ("call-flood", "more than 200 host calls"),
+    ("refused-flood", "more than 200 host calls"),
     ("sleep-forever", "it was not done within 2s"),
     ("wasi-sleep", "it was not done within 2s"),
     ("huge-result", "more than 1024 KiB to the host"),
@@ -182,6 +183,20 @@ fn peak_mib(pid: u32) -> u64 {
     kib.parse::<u64>().unwrap() / 1024
 }
 
+/// A schema in which each of so many definitions names the one below it twice.
+fn schema_fan(levels: u32) -> String {
+    let defs: Vec<String> = (1..=levels)
+        .map(|level| {
+            let below = format!(r##"{{"$ref":"#/$defs/d{}"}}"##, level - 1);
+            format!(r#""d{level}":{{"allOf":[{below},{below}]}}"#)
+        })
+        .collect();
+    format!(
+        r##"{{"type":"object","$defs":{{"d0":{{"type":["object","string"]}},{}}},"allOf":[{{"$ref":"#/$defs/d{levels}"}}]}}"##,
+        defs.join(",")
+    )
+}
+
 /// Files that no plugins folder should have, with what is said about each.
 fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let spins = "(func $spin (loop br 0)) (start $spin)";
@@ -258,7 +273,17 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 ..core
             }
             .quiet(),
-            "no JSON Schema",
+            "leads out of it",
+        ),
+        (
+            // 2 to the power of 40 parts in a few KiB.
+            "schema-fan.wasm",
+            Core {
+                schema: &schema_fan(40),
+                ..core
+            }
+            .quiet(),
+            "parts once its `$ref`s are followed",
         ),
         ("large.wasm", vec![0; 65 << 20], "that a plugin may have"),
         ("text.wasm", b"#!/bin/sh\nreboot\n".to_vec(), "WebAssembly"),
@@ -381,6 +406,9 @@ async fn every_attack_failed(daemon: &Daemon) {
             .filter(|event| event["kind"] == "logged")
             .map(|event| event["message"].as_str().unwrap().len())
             .sum();
+        // 200 calls, each with its place, its request and what it was told.
+        let size = incident.to_string().len();
+        assert!(size < 200 * 8192, "{attack} left {size} bytes on record");
         // And the mark of a cut.
         assert!(logged <= (64 << 10) + 3, "{attack} logged {logged} bytes");
         let text = incident.to_string();

@@ -10,7 +10,7 @@ use sentinel_tests::containers::docker_ok;
 use sentinel_tests::daemon::{Daemon, count, said};
 use sentinel_tests::mail::{MailServer, PASSWORD, USER};
 use sentinel_tests::payload::Alert;
-use sentinel_tests::receiver::Receiver;
+use sentinel_tests::receiver::{Receiver, Told};
 use sentinel_tests::remote::free_address;
 use sentinel_tests::{eventually, root};
 use serde_json::Value;
@@ -119,16 +119,16 @@ async fn a_chat_hears_why_and_what_was_tried_by_a_url_that_nobody_sees() {
     let body = told[0].json();
     assert_eq!(
         body["text"],
-        format!("*WebDown on docker://local/{GONE} needs a person*")
+        format!("WebDown on docker://local/{GONE} needs a person")
     );
-    let attachment = body["attachments"][0].to_string();
+    let attachment = body["attachments"].to_string();
     for part in [
         "Ask the web team.",
         "the ladder is used up",
         // What was tried.
         "run-started: run 1.1 started: step 1, attempt 1, docker-restart",
         "not done: docker.inspect",
-        "`sentinel incidents show 1`",
+        "sentinel incidents show 1",
         "web-down",
     ] {
         assert!(attachment.contains(part), "{part} in {attachment}");
@@ -156,7 +156,7 @@ async fn a_webhook_that_is_busy_is_told_again() {
             hook.url("/hook")
         ),
         &format!(
-            "{{ urls: ['{}'], methods: [POST], secrets: [token] }}",
+            "{{ urls: ['{}'], methods: [POST], secrets: [token], answers: true }}",
             hook.url("/hook")
         ),
     );
@@ -197,6 +197,73 @@ async fn a_webhook_that_is_busy_is_told_again() {
     let replayed = said(&mut daemon.command(&["replay", "1.2"]));
     assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
     assert_eq!(hook.told().len(), 3);
+}
+
+/// A server that repeats what it was sent, in spellings that its programs give to it. With
+/// `answers` the plugin is told the rest of what it says, and without it the status alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_a_server_repeats_is_kept_nowhere() {
+    const PLANTED: &str = "Bearer pl4nted/t0ken+\"value\"";
+    for answers in [true, false] {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let hook = Receiver::saying(address, |_, told: &Told| {
+            let sent = told
+                .headers
+                .lines()
+                .find_map(|line| line.strip_prefix("authorization: "));
+            let sent = sent.unwrap_or_default();
+            let json = serde_json::Value::from(sent).to_string();
+            let twice = serde_json::Value::from(json.as_str()).to_string();
+            let percent: String = sent.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let html: String = sent.bytes().map(|byte| format!("&#{byte};")).collect();
+            let hex: String = sent.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let body = [sent, &json, &twice, &percent, &html, &hex].join(" | ");
+            (400, format!("no such key: {body}"))
+        })
+        .await;
+        let policies = escalates(
+            &format!(
+                "{{ kind: webhook, url: '{}', headers: {{ authorization: 'secret://token' }} }}",
+                hook.url("/hook")
+            ),
+            &format!(
+                "{{ urls: ['{}'], methods: [POST], secrets: [token], answers: {answers} }}",
+                hook.url("/hook")
+            ),
+        );
+        let mut daemon = Daemon::prepare(&PLUGINS, &policies);
+        daemon.write_config("http: { secrets: { token: { env: TEST_TOKEN } } }\n");
+        daemon.set("TEST_TOKEN", PLANTED);
+        daemon.serve().await;
+        daemon.deliver(&[down()]).await;
+        assert_eq!(daemon.wait_end(1).await, "escalated");
+        assert!(hook.told()[0].headers.contains(PLANTED));
+        let kept = all_that_is_kept(&daemon).await;
+        for planted in [
+            "pl4nted",
+            "t0ken",
+            "pl4nted%2Ft0ken",
+            "%70%6C%34",
+            "&#112;&#108;",
+            "706c346e",
+        ] {
+            assert!(!holds(&kept, planted), "{planted} is kept nowhere");
+        }
+        let shown = said(&mut daemon.command(&["incidents", "show", "1"]));
+        assert!(shown.out.contains("status is 400"), "{}", shown.out);
+        assert_eq!(
+            shown.out.contains("no such key: [secret]"),
+            answers,
+            "{}",
+            shown.out
+        );
+        assert_eq!(
+            shown.out.contains("is kept back"),
+            !answers,
+            "{}",
+            shown.out
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

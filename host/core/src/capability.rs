@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::Labels;
 pub use crate::http::Blob;
-use crate::http::{HttpRequest, HttpResponse};
+use crate::http::{HttpPlace, HttpRequest, HttpResponse};
+use crate::id::Digest;
 use crate::mail::{MailReceipt, MailRequest};
 
 /// Why a capability did not do what it was asked; `sentinel:plugin/types`
@@ -34,6 +35,41 @@ pub enum CapabilityError {
     /// The other side tried and failed.
     #[error("failed: {0}")]
     Failed(String),
+}
+
+/// How many bytes of what a capability says went wrong are kept.
+pub const ERROR_LIMIT: usize = 4 << 10;
+
+impl CapabilityError {
+    /// The same with no more than [`ERROR_LIMIT`] bytes of message: what a plugin passed, or
+    /// what a server said, may be in it.
+    #[must_use]
+    pub fn cut(self) -> Self {
+        let cut = |text: String| {
+            if text.len() <= ERROR_LIMIT {
+                text
+            } else {
+                format!("{}…", beginning(&text, ERROR_LIMIT))
+            }
+        };
+        match self {
+            Self::Denied(text) => Self::Denied(cut(text)),
+            Self::NotFound(text) => Self::NotFound(cut(text)),
+            Self::Invalid(text) => Self::Invalid(cut(text)),
+            Self::Unavailable(text) => Self::Unavailable(cut(text)),
+            Self::TimedOut(text) => Self::TimedOut(cut(text)),
+            Self::Failed(text) => Self::Failed(cut(text)),
+        }
+    }
+}
+
+/// As much of `text` as fits into `bytes`, in whole characters.
+fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }
 
 /// What the gate lets through or refuses.
@@ -77,9 +113,20 @@ impl Request {
         }
     }
 
-    /// What the call is about, for people: `docker.restart local/nginx`.
+    /// What the call is about, for people: `docker.restart local/nginx`. No longer than
+    /// [`SUMMARY_LIMIT`] characters, whatever a plugin asks for.
     #[must_use]
     pub fn summary(&self) -> String {
+        let summary = self.whole_summary();
+        match summary.char_indices().nth(SUMMARY_LIMIT - 1) {
+            Some((end, _)) if summary.chars().nth(SUMMARY_LIMIT).is_some() => {
+                format!("{}…", summary.get(..end).unwrap_or_default())
+            }
+            _ => summary,
+        }
+    }
+
+    fn whole_summary(&self) -> String {
         match self {
             Self::Docker(request) => {
                 let container = request.call.container().unwrap_or("");
@@ -97,6 +144,133 @@ impl Request {
             Self::Mail(request) => format!("{} {}", self.name(), request.recipients_text()),
             Self::Memory(call) => format!("{} {}", self.name(), call.about()),
         }
+    }
+
+    /// What the record has of a request that was refused: all of it when it is short, else
+    /// its beginning, with the digest of the whole. So a plugin that is refused again and
+    /// again leaves little behind, and a replay can still tell whether it asks for the same.
+    #[must_use]
+    pub fn refused(&self) -> (Self, Option<Digest>) {
+        // Every map in it has text for keys, so this cannot fail.
+        let whole = serde_json::to_vec(self).unwrap_or_default();
+        if whole.len() <= REFUSED_LIMIT {
+            return (self.clone(), None);
+        }
+        let mut short = self.clone();
+        short.shorten(&mut Room(REFUSED_LIMIT));
+        (short, Some(Digest::of(&whole)))
+    }
+
+    fn shorten(&mut self, room: &mut Room) {
+        match self {
+            Self::Docker(asked) => {
+                room.cut(&mut asked.host);
+                match &mut asked.call {
+                    DockerCall::List { labels, .. } => room.keep_labels(labels),
+                    DockerCall::Inspect { container }
+                    | DockerCall::Logs { container, .. }
+                    | DockerCall::Start { container }
+                    | DockerCall::Stop { container, .. }
+                    | DockerCall::Restart { container, .. }
+                    | DockerCall::Recreate { container, .. }
+                    | DockerCall::Remove { container, .. } => room.cut(container),
+                    DockerCall::Kill { container, signal } => {
+                        room.cut(container);
+                        room.cut(signal);
+                    }
+                    DockerCall::Duplicate {
+                        container,
+                        name,
+                        labels,
+                    } => {
+                        room.cut(container);
+                        room.cut(name);
+                        room.keep_labels(labels);
+                    }
+                }
+            }
+            Self::Ansible(asked) => {
+                room.cut(&mut asked.playbook);
+                if let Some(limit) = &mut asked.limit {
+                    room.cut(limit);
+                }
+                asked.tags.retain(|tag| room.fits(tag.len()));
+                asked
+                    .extra_vars
+                    .retain(|name, value| room.fits(name.len() + value.to_string().len()));
+            }
+            Self::Http(asked) => {
+                if let HttpPlace::Url(url) = &asked.url
+                    && !room.fits(url.as_url().as_str().len())
+                {
+                    asked.url = HttpPlace::Url(url.origin());
+                }
+                asked
+                    .headers
+                    .retain(|header| room.fits(header.name.len() + header.value.len()));
+                asked
+                    .secret_fields
+                    .retain(|field| room.fits(field.pointer.len() + field.secret.len()));
+                room.cut_bytes(&mut asked.body.0);
+            }
+            Self::Mail(asked) => {
+                asked.to.retain(|to| room.fits(to.as_str().len()));
+                asked.cc.retain(|cc| room.fits(cc.as_str().len()));
+                room.cut(&mut asked.subject);
+                room.cut(&mut asked.text);
+            }
+            Self::Memory(asked) => match asked {
+                MemoryCall::Get { key } | MemoryCall::Forget { key } => room.cut(key),
+                MemoryCall::Keys { prefix } => room.cut(prefix),
+                MemoryCall::Set { key, value } => {
+                    room.cut(key);
+                    room.cut_bytes(&mut value.0);
+                }
+            },
+        }
+    }
+}
+
+/// How many characters a call's summary may have.
+pub const SUMMARY_LIMIT: usize = 200;
+
+/// How many bytes of a request that was refused are kept, as JSON.
+const REFUSED_LIMIT: usize = 1024;
+
+/// What is left of the bytes that are kept.
+struct Room(usize);
+
+impl Room {
+    /// Takes `bytes`, if they fit.
+    fn fits(&mut self, bytes: usize) -> bool {
+        match self.0.checked_sub(bytes) {
+            Some(left) => {
+                self.0 = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn cut(&mut self, text: &mut String) {
+        if !self.fits(text.len()) {
+            text.truncate(beginning(text, self.0).len());
+            self.0 -= text.len();
+            text.push('…');
+        }
+    }
+
+    fn cut_bytes(&mut self, bytes: &mut Vec<u8>) {
+        if !self.fits(bytes.len()) {
+            // Text stays text, which takes half the room of other bytes.
+            let text = std::str::from_utf8(bytes).map(|text| beginning(text, self.0).len());
+            bytes.truncate(text.unwrap_or(self.0 / 2));
+            self.0 = 0;
+        }
+    }
+
+    fn keep_labels(&mut self, labels: &mut Labels) {
+        labels.retain(|name, value| self.fits(name.len() + value.len()));
     }
 }
 

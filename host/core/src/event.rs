@@ -278,8 +278,11 @@ pub enum EventBody {
         run: RunId,
         /// The call's number inside the run.
         call: u32,
-        /// What it asked.
+        /// What it asked, or the beginning of that.
         request: Request,
+        /// Identifies the whole of what it asked, if only the beginning is here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<Digest>,
         /// Why not.
         error: CapabilityError,
     },

@@ -333,6 +333,13 @@ impl Grants {
         http::allows(&self.http, request, url)
     }
 
+    /// Whether a plugin is told what is answered to `request`, which goes to `url`. One that
+    /// carried a secret is told only where its grant says so.
+    #[must_use]
+    pub fn shows_http_answer(&self, request: &HttpRequest, url: &HttpUrl) -> bool {
+        http::shows_answer(&self.http, request, url)
+    }
+
     /// Whether a redirect of `request` may be followed.
     #[must_use]
     pub fn allows_http_redirect(

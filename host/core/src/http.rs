@@ -144,6 +144,15 @@ impl HttpUrl {
         &self.0
     }
 
+    /// The same scheme, host and port, and nothing behind them.
+    #[must_use]
+    pub fn origin(&self) -> Self {
+        let mut url = self.0.clone();
+        url.set_path("");
+        url.set_query(None);
+        Self(url)
+    }
+
     /// The path with what need not be encoded decoded: what patterns are held against.
     #[must_use]
     pub fn path(&self) -> String {
@@ -473,6 +482,23 @@ pub struct HttpResponse {
 }
 
 impl HttpResponse {
+    /// What a plugin is told that is not to be told what was answered: the status, and how long
+    /// it is to wait. [`truncated`](Self::truncated) says that there was more.
+    #[must_use]
+    pub fn withheld(self) -> Self {
+        let says_when = |header: &HttpHeader| {
+            header.name.eq_ignore_ascii_case("retry-after")
+                && header.value.len() <= 5
+                && header.value.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        Self {
+            status: self.status,
+            headers: self.headers.into_iter().filter(says_when).collect(),
+            truncated: self.truncated || !self.body.0.is_empty(),
+            body: Blob::default(),
+        }
+    }
+
     /// How many bytes of the record it takes.
     #[must_use]
     pub fn size(&self) -> usize {

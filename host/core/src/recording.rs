@@ -73,8 +73,11 @@ pub struct Resumption {
 pub struct RecordedCall {
     /// Its number, counted from 1.
     pub number: u32,
-    /// What was asked.
+    /// What was asked; of a long request that was refused the beginning.
     pub request: Request,
+    /// Identifies the whole request, if only its beginning is on record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
     /// What the name in the request turned out to be; known of effects alone.
     pub on: Option<Resource>,
     /// How many looks at the clock are on record before it.
@@ -302,9 +305,13 @@ impl Recording {
                 run,
                 call,
                 request,
+                digest,
                 error,
             } if *run == self.run => {
                 self.call(*call, request, None, RecordedOutcome::Denied(error.clone()))?;
+                if let Some(recorded) = self.calls.last_mut() {
+                    recorded.digest = *digest;
+                }
             }
             EventBody::Planned {
                 run,
@@ -367,6 +374,7 @@ impl Recording {
         self.calls.push(RecordedCall {
             number,
             request: request.clone(),
+            digest: None,
             on: on.cloned(),
             looks: self.readings.len(),
             outcome,
@@ -403,7 +411,13 @@ impl RecordedCall {
     /// the way through it.
     #[must_use]
     pub fn is_for(&self, asked: &Request) -> bool {
-        is_same(&self.request, asked)
+        match self.digest {
+            None => is_same(&self.request, asked),
+            Some(digest) => {
+                let (beginning, whole) = asked.refused();
+                whole == Some(digest) && is_same(&self.request, &beginning)
+            }
+        }
     }
 
     /// What the run was told; none when the effect's end is not on record.
@@ -606,6 +620,7 @@ mod tests {
                 message: "of another".to_owned(),
             },
             EventBody::Denied {
+                digest: None,
                 run: RUN,
                 call: 2,
                 request: start(),

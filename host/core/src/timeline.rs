@@ -117,8 +117,11 @@ pub fn briefing(events: &[Event], run: RunId) -> Result<Option<Briefing>, FoldEr
     let lines: Vec<_> = entries
         .iter()
         .flat_map(|entry| {
-            let first = format!("{} {}: {}", entry.at, entry.kind, entry.text);
-            let more = entry.lines.iter().map(|line| format!("  {line}"));
+            // What others wrote may have lines of its own: none is to pass for an entry.
+            let text = entry.text.lines().collect::<Vec<_>>().join("\n  ");
+            let first = format!("{} {}: {text}", entry.at, entry.kind);
+            let more = entry.lines.iter().flat_map(|line| line.lines());
+            let more: Vec<_> = more.map(|line| format!("  {line}")).collect();
             std::iter::once(first).chain(more)
         })
         .collect();
@@ -147,23 +150,30 @@ pub fn briefing(events: &[Event], run: RunId) -> Result<Option<Briefing>, FoldEr
     }))
 }
 
-impl Briefing {
-    /// Writes it into the alert that the plugin is given, as annotations.
-    pub fn annotate(self, alert: &mut Alert) {
-        let annotations = &mut alert.annotations;
-        // Nobody but sentinel says these.
-        annotations.remove("sentinel_notice");
-        annotations.remove("sentinel_command");
+/// The annotations by which a plugin is told a briefing.
+const REASON: &str = "sentinel_reason";
+const TIMELINE: &str = "sentinel_timeline";
+const NOTICE: &str = "sentinel_notice";
+const COMMAND: &str = "sentinel_command";
+
+/// Writes the briefing into the alert that a plugin is given, as annotations. Those names are
+/// sentinel's alone: what the alert itself brought under them is taken out, of every run's.
+pub fn annotate(alert: &mut Alert, briefing: Option<Briefing>) {
+    let annotations = &mut alert.annotations;
+    for ours in [REASON, TIMELINE, NOTICE, COMMAND] {
+        annotations.remove(ours);
+    }
+    if let Some(briefing) = briefing {
         // What tells of an escalation is given what it always was.
-        if self.notice != Notice::Escalation {
-            let notice = self.notice.as_str().to_owned();
-            annotations.insert("sentinel_notice".to_owned(), notice);
+        if briefing.notice != Notice::Escalation {
+            let notice = briefing.notice.as_str().to_owned();
+            annotations.insert(NOTICE.to_owned(), notice);
         }
-        if let Some(command) = self.command {
-            annotations.insert("sentinel_command".to_owned(), command);
+        if let Some(command) = briefing.command {
+            annotations.insert(COMMAND.to_owned(), command);
         }
-        annotations.insert("sentinel_reason".to_owned(), self.reason);
-        annotations.insert("sentinel_timeline".to_owned(), self.timeline);
+        annotations.insert(REASON.to_owned(), briefing.reason);
+        annotations.insert(TIMELINE.to_owned(), briefing.timeline);
     }
 }
 

@@ -240,6 +240,8 @@ pub(crate) struct RunBounds {
     pub(crate) log_lines: u32,
     /// What it may send and be sent by `http`.
     pub(crate) http: Bytes,
+    /// What it may put on record.
+    pub(crate) record: Bytes,
 }
 
 impl Default for RunBounds {
@@ -261,6 +263,7 @@ impl Default for RunBounds {
             log: bytes(run.log_bytes),
             log_lines: run.log_lines,
             http: bytes(gate.http_bytes),
+            record: bytes(gate.record_bytes),
         }
     }
 }
@@ -298,6 +301,7 @@ impl RunBounds {
             effects: self.effects,
             http_bytes: self.http.size(),
             answer_bytes: self.call_size.size(),
+            record_bytes: self.record.size(),
             ..GateLimits::default()
         }
     }
@@ -798,6 +802,7 @@ run_sections!(
     log: Bytes,
     log_lines: u32,
     http: Bytes,
+    record: Bytes,
 );
 
 #[derive(Debug, Default, Deserialize)]
@@ -951,6 +956,7 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_LIMITS_PLUGIN_LOG" => limits.plugin.log,
         "SENTINEL_LIMITS_PLUGIN_LOG_LINES" => limits.plugin.log_lines,
         "SENTINEL_LIMITS_PLUGIN_HTTP" => limits.plugin.http,
+        "SENTINEL_LIMITS_PLUGIN_RECORD" => limits.plugin.record,
         "SENTINEL_LIMITS_GUARDS_TARGET_RATE" => limits.guards.target_rate,
         "SENTINEL_LIMITS_GUARDS_TOTAL_RATE" => limits.guards.total_rate,
         "SENTINEL_LIMITS_INCIDENTS" => limits.incidents,
@@ -1239,6 +1245,8 @@ impl Config {
                 "params must be from 1KiB to call_size"
             } else if bounds.log.0 > 16 << 20 || bounds.http.0 > 64 << 20 {
                 "log may be 16MiB and http 64MiB: all of it is on record"
+            } else if !(1 << 20..=1 << 30).contains(&bounds.record.0) {
+                "record must be from 1MiB to 1GiB"
             } else {
                 continue;
             };

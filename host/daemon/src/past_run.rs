@@ -25,9 +25,7 @@ pub(crate) fn input(
     };
     let mut alert = (*incident.alert).clone();
     let briefing = timeline::briefing(events, recording.run);
-    if let Some(briefing) = briefing.map_err(|error| error.to_string())? {
-        briefing.annotate(&mut alert);
-    }
+    timeline::annotate(&mut alert, briefing.map_err(|error| error.to_string())?);
     let input = IncidentInput {
         incident: incident.id,
         run: recording.run,

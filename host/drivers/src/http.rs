@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ use sentinel_sandbox::driver::{HttpDriver, MayFollow};
 use serde_json::Value;
 
 use crate::client::{self, chain};
+use crate::redact::{Redactor, TAKEN_OUT};
 
 /// How long a request may take that does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,11 +46,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many redirects are followed.
 const REDIRECTS: usize = 5;
 
+/// How much more of a body is read than is told, so that what is taken out of it leaves the
+/// rest whole.
+const BEYOND: usize = 4 << 10;
+
 /// How long a part of a secret URL has to be to count as a secret of its own.
 const TELLING: usize = 12;
-
-/// What stands where an answer repeated a secret.
-const TAKEN_OUT: &str = "[secret]";
 
 /// Headers that say how a message is carried or to whom: they are the client's.
 const OURS: [&str; 10] = [
@@ -217,8 +219,6 @@ impl Http {
             headers.append(name, value);
         }
         let body = self.filled_in(request, &mut secrets)?;
-        // The longest first, so that none is taken out of the middle of another.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Ok(Hop {
             method: request.method,
             url,
@@ -251,12 +251,6 @@ impl Http {
             let secret = self.secret(&field.secret)?;
             secret.clone_into(text);
             secrets.push(secret.to_owned());
-            // As the body has it, and an answer may repeat it.
-            let quoted = Value::from(secret).to_string();
-            let escaped = quoted.trim_matches('"');
-            if escaped != secret {
-                secrets.push(escaped.to_owned());
-            }
         }
         serde_json::to_vec(&body).map_err(|error| invalid(error.to_string()))
     }
@@ -358,15 +352,15 @@ impl Hop {
         asked: HttpMethod,
     ) -> Result<HttpResponse, CapabilityError> {
         let status = answer.status().as_u16();
+        let redactor = Redactor::new(self.secrets.iter().map(String::as_str));
         let headers = answer
             .headers()
             .iter()
             .map(|(name, value)| HttpHeader {
-                name: name.as_str().to_owned(),
-                value: self.without_secrets(&String::from_utf8_lossy(value.as_bytes())),
+                name: redactor.text(name.as_str()),
+                value: redactor.text(&String::from_utf8_lossy(value.as_bytes())),
             })
             .collect();
-        let longest = self.secrets.first().map_or(0, String::len);
         let mut body = Vec::new();
         let mut truncated = false;
         while let Some(chunk) = answer
@@ -375,18 +369,15 @@ impl Hop {
             .map_err(|error| explain(error, asked))?
         {
             body.extend_from_slice(&chunk);
-            if body.len() > BODY_LIMIT + longest {
+            if body.len() > BODY_LIMIT + BEYOND {
                 truncated = true;
                 break;
             }
         }
-        for secret in &self.secrets {
-            body = replaced(&body, secret.as_bytes());
-        }
-        if truncated {
-            // The beginning of a secret may be the end of what was read.
-            body.truncate(body.len().saturating_sub(longest));
-        }
+        // A large one takes a while.
+        let mut body = tokio::task::spawn_blocking(move || redactor.bytes(&body, truncated))
+            .await
+            .map_err(|error| CapabilityError::Failed(error.to_string()))?;
         truncated |= body.len() > BODY_LIMIT;
         body.truncate(BODY_LIMIT);
         Ok(HttpResponse {
@@ -394,12 +385,6 @@ impl Hop {
             headers,
             body: Blob(body),
             truncated,
-        })
-    }
-
-    fn without_secrets(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| {
-            text.replace(secret.as_str(), TAKEN_OUT)
         })
     }
 }
@@ -423,22 +408,6 @@ fn telling(secret: &str, url: &HttpUrl) -> Vec<String> {
             .map(str::to_owned),
     );
     telling
-}
-
-/// `bytes` with every `secret` taken out.
-fn replaced(bytes: &[u8], secret: &[u8]) -> Vec<u8> {
-    let mut clean = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((first, after)) = rest.split_first() {
-        if let Some(after) = rest.strip_prefix(secret) {
-            clean.extend_from_slice(TAKEN_OUT.as_bytes());
-            rest = after;
-        } else {
-            clean.push(*first);
-            rest = after;
-        }
-    }
-    clean
 }
 
 fn method(method: HttpMethod) -> Method {
@@ -572,30 +541,70 @@ pub(crate) fn may_lead_to(host: &str, address: IpAddr) -> bool {
     let is_local = host == "localhost" || host.ends_with(".localhost");
     match address.to_canonical() {
         address if address.is_loopback() => is_local,
+        address if is_own(address) => is_local,
         IpAddr::V4(v4) => {
-            !(v4.octets().first() == Some(&0)
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_broadcast())
+            let unusable = match v4.octets() {
+                // This network, what no protocol uses, and what is reserved.
+                [0 | 240..=255, ..] | [192, 0, 0, _] => true,
+                // Where clouds keep metadata beside the link's 169.254.169.254.
+                [100, 100, 100, 200] | [168, 63, 129, 16] => true,
+                _ => false,
+            };
+            !(unusable || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast())
         }
         IpAddr::V6(v6) => {
-            let within = translated(v6);
-            !(v6.is_unspecified()
+            let unusable = match v6.segments() {
+                // Metadata: AWS, and Google.
+                [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => {
+                    true
+                }
+                // A translator of the site's own turns it into any IPv4 address.
+                [0x64, 0xff9b, 1, ..] => true,
+                _ => false,
+            };
+            let mut within = embedded(v6);
+            !(unusable
+                || v6.is_unspecified()
                 || v6.is_unicast_link_local()
                 || v6.is_multicast()
-                || within.is_some_and(|v4| !may_lead_to(host, v4)))
+                || within.any(|v4| !may_lead_to(host, v4)))
         }
     }
 }
 
-/// The IPv4 address that a translator (NAT64, `64:ff9b::/96`) would turn this into.
-fn translated(v6: Ipv6Addr) -> Option<IpAddr> {
-    match v6.octets() {
-        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => {
-            Some(IpAddr::from([a, b, c, d]))
+/// The IPv4 addresses that such an address leads to: by a translator (NAT64,
+/// `64:ff9b::/96`), by 6to4, by Teredo (its server, and its client), or in the old way of
+/// writing one in the other.
+fn embedded(v6: Ipv6Addr) -> impl Iterator<Item = IpAddr> {
+    let (first, second) = match v6.octets() {
+        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+        | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+        | [0x20, 0x02, a, b, c, d, ..] => (Some([a, b, c, d]), None),
+        [0x20, 0x01, 0, 0, a, b, c, d, _, _, _, _, e, f, g, h] => {
+            (Some([a, b, c, d]), Some([!e, !f, !g, !h]))
         }
-        _ => None,
-    }
+        _ => (None, None),
+    };
+    first.into_iter().chain(second).map(IpAddr::from)
+}
+
+/// Whether an address is one of this machine's own: only to those can a socket be bound.
+/// Where the system lets sockets be bound to any address, it cannot be told in this way, and
+/// none is taken for its own.
+fn is_own(address: IpAddr) -> bool {
+    /// Is for documentation, and nobody's own.
+    const NOBODYS: [IpAddr; 2] = [
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    ];
+    let binds = |address: IpAddr| std::net::UdpSocket::bind((address, 0)).is_ok();
+    let nobodys = NOBODYS
+        .into_iter()
+        .find(|nobodys| nobodys.is_ipv4() == address.is_ipv4());
+    !address.is_unspecified()
+        && !address.is_multicast()
+        && binds(address)
+        && !nobodys.is_some_and(binds)
 }
 
 #[cfg(test)]

@@ -21,3 +21,4 @@ pub mod docker;
 pub mod http;
 pub mod mail;
 pub mod probe;
+mod redact;

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use self::message::{Outgoing, address};
 use crate::certificates::certificates;
+use crate::redact::Redactor;
 
 pub use self::message::{Sender, SenderError};
 
@@ -47,9 +48,6 @@ const WORDS: usize = 300;
 
 /// The answer after which the text is sent.
 const GO_AHEAD: u16 = 354;
-
-/// What stands where the server repeated what it must not.
-const TAKEN_OUT: &str = "[secret]";
 
 /// The ways to log in, the better one first. Both show the password to the server, so they
 /// need a connection that nobody else reads.
@@ -127,7 +125,7 @@ pub struct Mail {
     /// None where the connection is not encrypted.
     tls: Option<TlsParameters>,
     /// The password, as a server may repeat it.
-    secrets: Vec<String>,
+    secrets: Redactor,
 }
 
 impl Mail {
@@ -137,7 +135,8 @@ impl Mail {
             Security::None => None,
             Security::StartTls | Security::Tls => Some(tls(&server)?),
         };
-        let secrets = server.login.iter().flat_map(spellings).collect();
+        let secrets: Vec<String> = server.login.iter().flat_map(spellings).collect();
+        let secrets = Redactor::new(secrets.iter().map(String::as_str));
         Ok(Self {
             server,
             tls,
@@ -317,9 +316,7 @@ impl Mail {
 
     /// What others wrote, fit for one line of the record.
     fn said(&self, text: &str) -> String {
-        let clean = self.secrets.iter().fold(text.to_owned(), |text, secret| {
-            text.replace(secret.as_str(), TAKEN_OUT)
-        });
+        let clean = self.secrets.text(text);
         let line: String = clean
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })

@@ -334,14 +334,17 @@ fn accepted((seq, body, received_at, repeat): InboxRow) -> Result<Accepted, Read
 }
 
 fn events(connection: &Connection, incident: IncidentId) -> Result<Vec<Event>, ReadError> {
-    let bodies: Vec<String> = connection
-        .prepare_cached("SELECT body FROM events WHERE incident = ?1 ORDER BY seq")?
-        .query_map(params![number(incident)], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    bodies
-        .iter()
-        .map(|body| decode(body, &format!("an event of incident {incident}")))
-        .collect()
+    let mut statement =
+        connection.prepare_cached("SELECT body FROM events WHERE incident = ?1 ORDER BY seq")?;
+    let mut rows = statement.query(params![number(incident)])?;
+    let what = format!("an event of incident {incident}");
+    let mut events = Vec::new();
+    // One text at a time: together they can be large.
+    while let Some(row) = rows.next()? {
+        let body = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        events.push(decode(body, &what)?);
+    }
+    Ok(events)
 }
 
 pub(crate) fn decode<T: serde::de::DeserializeOwned>(

@@ -44,7 +44,7 @@ use sentinel_core::capability::{
 };
 use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource, RunMode, StopCause};
 use sentinel_core::grant::Grants;
-use sentinel_core::http::{HttpMethod, HttpPlace, HttpUrl};
+use sentinel_core::http::{HttpMethod, HttpPlace, HttpRequest, HttpUrl};
 use sentinel_core::id::{Digest, RunId};
 use sentinel_core::incident::OnInterrupt;
 use sentinel_core::recording::{RecordedCall, RecordedOutcome, Recording, to_hex};
@@ -90,6 +90,9 @@ pub struct GateLimits {
     pub http_bytes: usize,
     /// How many bytes the answer to an observation may have, as JSON.
     pub answer_bytes: usize,
+    /// How many bytes of requests, answers, messages and log lines one run may put on
+    /// record, as JSON.
+    pub record_bytes: usize,
 }
 
 impl Default for GateLimits {
@@ -99,6 +102,7 @@ impl Default for GateLimits {
             docker_timeout: Duration::from_secs(30),
             http_bytes: 8 << 20,
             answer_bytes: 1 << 20,
+            record_bytes: 16 << 20,
         }
     }
 }
@@ -179,6 +183,12 @@ pub enum PassError {
     /// an account does not go on.
     #[error("the journal could not record the call: {0}")]
     Unrecorded(#[from] RecordError),
+    /// It put more on record than it may.
+    #[error("the run has put on record what it may, {limit} bytes")]
+    TooMuchRecorded {
+        /// How many bytes it may put on record.
+        limit: usize,
+    },
 }
 
 /// Counts what is written.
@@ -192,6 +202,16 @@ impl std::io::Write for Size {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+/// How many bytes `value` takes as JSON.
+fn json_size(value: &impl serde::Serialize) -> usize {
+    let mut size = Size(0);
+    // What passes here has text for the keys of its maps, so this cannot fail.
+    match serde_json::to_writer(&mut size, value) {
+        Ok(()) => size.0,
+        Err(_) => usize::MAX / 4,
     }
 }
 
@@ -228,6 +248,8 @@ struct Shared {
     effects: AtomicU32,
     /// What went by `http` so far, in bytes.
     http_bytes: AtomicUsize,
+    /// What was put on record so far, in bytes.
+    recorded: AtomicUsize,
     memory: Memory,
     /// Whether the next effect is the first one.
     first: AtomicBool,
@@ -263,6 +285,7 @@ impl Gate {
                 calls: AtomicU32::new(0),
                 effects: AtomicU32::new(0),
                 http_bytes: AtomicUsize::new(0),
+                recorded: AtomicUsize::new(0),
                 memory: Memory::default(),
                 first: AtomicBool::new(!captured),
                 under_way: TaskTracker::new(),
@@ -289,7 +312,8 @@ impl Gate {
             };
         }
         if let Request::Memory(asked) = &request {
-            let result = shared.remember(asked).await;
+            let result = shared.remember(asked).await.map_err(CapabilityError::cut);
+            shared.put_on_record(&request, &result)?;
             shared.flush_clock();
             let account = &shared.context.recorder;
             account
@@ -312,9 +336,14 @@ impl Gate {
                 shared.effect(call, request, on, details).await
             }
             Err(error) => {
+                let error = error.cut();
+                let (asked, digest) = request.refused();
+                shared.put_on_record(&asked, &error)?;
                 shared.flush_clock();
                 let account = &shared.context.recorder;
-                account.denied(self.run(), call, &request, &error).await?;
+                account
+                    .denied(self.run(), call, &asked, digest, &error)
+                    .await?;
                 Ok(Err(error))
             }
         }
@@ -447,6 +476,8 @@ impl Gate {
             return;
         }
         shared.flush_clock();
+        // How much it may be is bounded by itself, and a line is no place to end a run.
+        shared.count_recorded(message.len());
         let context = &shared.context;
         context.recorder.logged(context.run, level, message);
     }
@@ -493,6 +524,7 @@ impl Shared {
             return Ok(None);
         };
         let number = recorded.number;
+        self.count_recorded(json_size(&recorded.request) + json_size(&recorded.answer()));
         if !recorded.is_for(request) {
             return Err(self.halt(nondeterministic(&format!(
                 "call {number} was {}, and the record has {}",
@@ -703,7 +735,9 @@ impl Shared {
                     .await
             }
         };
+        let result = result.map_err(CapabilityError::cut);
         self.answered(&result);
+        self.put_on_record(&request, &result)?;
         self.flush_clock();
         let context = &self.context;
         context
@@ -746,13 +780,12 @@ impl Shared {
 
     /// An answer, if it is not more than the run may be told at once.
     fn bounded(&self, response: Response) -> CallResult {
-        let mut size = Size(0);
-        let counted = serde_json::to_writer(&mut size, &response);
+        let size = json_size(&response);
         let limit = self.context.limits.answer_bytes;
-        if counted.is_ok() && size.0 > limit {
+        if size > limit {
             return Err(CapabilityError::Failed(format!(
                 "the answer has {} KiB, and this plugin may be told {} KiB at once",
-                size.0.div_ceil(1024),
+                size.div_ceil(1024),
                 limit / 1024
             )));
         }
@@ -774,6 +807,7 @@ impl Shared {
         let now = self.clock.get().map_or_else(Timestamp::now, RunClock::wall);
         let result = Ok(rehearsal.plan(&request, on.as_ref(), now));
         let effect = PlannedEffect { request, on };
+        self.put_on_record(&effect, &result)?;
         let context = &self.context;
         context
             .recorder
@@ -790,6 +824,7 @@ impl Shared {
         on: Option<Resource>,
         details: Option<Box<ContainerDetails>>,
     ) -> Result<CallResult, PassError> {
+        self.put_on_record(&request, &on)?;
         let evidence = match &request {
             // Nothing on the target is touched by it.
             Request::Http(_) | Request::Mail(_) | Request::Memory(_) => None,
@@ -867,7 +902,10 @@ impl Shared {
                 .spawn_on(driver, &context.io)
                 .await
                 .unwrap_or_else(|_| Err(driver_broke()))
+                .map_err(CapabilityError::cut)
         };
+        // It was done, so it is recorded however much there is by now.
+        self.count_recorded(json_size(&result));
         if let Some(plan) = &self.plan {
             plan.ended(&result);
         }
@@ -902,9 +940,11 @@ impl Shared {
             return None;
         }
         let docker = Arc::clone(&context.docker);
+        let grants = Arc::clone(&context.grants);
         let (request, on) = (request.clone(), on.cloned());
         let look = async move {
-            Ok(evidence::capture(docker.as_ref(), &plan, &request, on.as_ref(), details).await)
+            let docker = docker.as_ref();
+            Ok(evidence::capture(docker, &grants, &plan, &request, on.as_ref(), details).await)
         };
         let captured = self.look(look).await;
         Some(captured.unwrap_or_else(|error| Evidence::missing(error.to_string())))
@@ -1019,6 +1059,11 @@ impl Shared {
                     grants.allows_http_redirect(&asked, method, url)
                 };
                 let response = context.http.send(request, &may_follow, timeout).await?;
+                let response = if self.shows_answer(request) {
+                    response
+                } else {
+                    response.withheld()
+                };
                 Ok(Response::Http(Box::new(response)))
             }
             Request::Mail(request) => {
@@ -1035,6 +1080,15 @@ impl Shared {
         }
     }
 
+    /// Whether the run is told what is answered to a request.
+    fn shows_answer(&self, request: &HttpRequest) -> bool {
+        let url = match &request.url {
+            HttpPlace::Url(url) => Ok(url.clone()),
+            HttpPlace::Secret(name) => self.context.http.url_of(name),
+        };
+        url.is_ok_and(|url| self.context.grants.shows_http_answer(request, &url))
+    }
+
     /// Runs what only looks on the daemon's runtime; it ends with the run.
     async fn look<T: Send + 'static>(
         &self,
@@ -1043,6 +1097,25 @@ impl Shared {
         AbortOnDropHandle::new(self.context.io.spawn(task))
             .await
             .unwrap_or_else(|_| Err(driver_broke()))
+    }
+
+    /// Counts what is about to be put on record, and ends a run that puts too much there.
+    fn put_on_record(
+        &self,
+        asked: &impl serde::Serialize,
+        told: &impl serde::Serialize,
+    ) -> Result<(), PassError> {
+        let limit = self.context.limits.record_bytes;
+        if self.count_recorded(json_size(asked) + json_size(told)) > limit {
+            return Err(PassError::TooMuchRecorded { limit });
+        }
+        Ok(())
+    }
+
+    /// Counts what is put on record; returns what is there by now.
+    fn count_recorded(&self, bytes: usize) -> usize {
+        let before = self.recorded.fetch_add(bytes, Ordering::Relaxed);
+        before.saturating_add(bytes)
     }
 
     /// Counts what goes by `http`; returns what has gone by now.

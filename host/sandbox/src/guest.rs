@@ -50,6 +50,8 @@ pub(crate) enum Stop {
     Halted(#[from] Halted),
     #[error("the account could not be kept: {0}")]
     Unrecorded(#[from] RecordError),
+    #[error("the run has put on record what it may, {0} bytes")]
+    TooMuchRecorded(usize),
     #[error("the replay has come to its end")]
     Replayed,
     #[error("the script has no answer for what it asked")]
@@ -61,6 +63,7 @@ impl From<PassError> for Stop {
         match error {
             PassError::Halted(halted) => halted.into(),
             PassError::Unrecorded(problem) => problem.into(),
+            PassError::TooMuchRecorded { limit } => Self::TooMuchRecorded(limit),
         }
     }
 }

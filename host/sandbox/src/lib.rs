@@ -33,6 +33,7 @@ mod playback;
 mod plugin;
 mod plugins;
 mod rehearse;
+mod schema;
 mod wrap;
 
 pub use allocator::give_large_blocks_back;

@@ -1,5 +1,6 @@
 //! What a guest writes: lines of `sentinel:plugin/log`, and of stdout and stderr.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,6 +64,7 @@ impl RunLog {
 
     /// Writes one entry, which may have several lines.
     pub(crate) fn write(&self, level: LogLevel, message: &str) {
+        let message = &*settled(message);
         let mut state = self.lock();
         if level == LogLevel::Error {
             message.lines().for_each(|line| state.remember(line));
@@ -175,6 +177,7 @@ impl RunLog {
 
     fn line(&self, state: &mut State, stream: Stream, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
+        let line = settled(line.trim_end());
         let line = line.trim_end();
         if line.is_empty() {
             return;
@@ -217,6 +220,74 @@ pub(crate) fn clean(text: &str, max: usize) -> String {
         cleaned.push(c);
     }
     cleaned
+}
+
+/// `text` as a terminal would have left it: what is written over is gone, as progress bars
+/// do it, and so are colours. Every way to break a line is one.
+pub(crate) fn settled(text: &str) -> Cow<'_, str> {
+    const STEERS: [char; 8] = [
+        '\r', '\u{8}', '\u{b}', '\u{c}', '\u{1b}', '\u{85}', '\u{2028}', '\u{2029}',
+    ];
+    if !text.contains(STEERS) {
+        return Cow::Borrowed(text);
+    }
+    let mut settled = String::with_capacity(text.len());
+    let mut line: Vec<char> = Vec::new();
+    let mut at = 0_usize;
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\n' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
+                settled.extend(line.drain(..));
+                settled.push('\n');
+                at = 0;
+            }
+            '\r' => at = 0,
+            '\u{8}' => at = at.saturating_sub(1),
+            '\u{1b}' => match control_sequence(rest.as_str()) {
+                Some((parameters, end, behind)) => {
+                    match (end, parameters) {
+                        ('K', "" | "0") => line.truncate(at),
+                        ('K', "2") => line.clear(),
+                        ('G', parameters) => {
+                            let column = parameters.parse::<usize>().unwrap_or(1);
+                            at = column.saturating_sub(1);
+                        }
+                        _ => {}
+                    }
+                    at = at.min(line.len());
+                    rest = behind.chars();
+                }
+                None => put(&mut line, &mut at, c),
+            },
+            c => put(&mut line, &mut at, c),
+        }
+    }
+    settled.extend(line);
+    Cow::Owned(settled)
+}
+
+/// Writes `c` where the cursor is.
+fn put(line: &mut Vec<char>, at: &mut usize, c: char) {
+    match line.get_mut(*at) {
+        Some(there) => *there = c,
+        None => line.push(c),
+    }
+    *at = (*at + 1).min(line.len());
+}
+
+/// The parameters and the last character of the control sequence (`[31m`) that `text` begins
+/// with, and what is behind it.
+fn control_sequence(text: &str) -> Option<(&str, char, &str)> {
+    /// None that anybody uses is longer.
+    const LONGEST: usize = 32;
+    let inner = text.strip_prefix('[')?;
+    let (at, end) = inner
+        .char_indices()
+        .take(LONGEST)
+        .find(|(_, c)| !matches!(c, ' '..='?'))?;
+    let behind = inner.get(at + 1..)?;
+    matches!(end, '@'..='~').then_some((inner.get(..at)?, end, behind))
 }
 
 /// `text` without what would steer a terminal or reorder a line: control characters but
@@ -380,10 +451,46 @@ mod tests {
     fn control_characters_are_replaced() {
         let (log, lines) = log(1000, 100);
         log.write(LogLevel::Info, "a\u{1b}[31mred\nb\tc\r\u{202e}d\u{9b}");
-        assert_eq!(
-            texts(&lines),
-            ["a\u{fffd}[31mred\nb\tc\u{fffd}\u{fffd}d\u{fffd}"]
-        );
+        assert_eq!(texts(&lines), ["ared\n\u{fffd}d\u{fffd}"]);
+    }
+
+    #[test]
+    fn what_was_written_over_is_gone() {
+        for (written, left) in [
+            ("plain\ntext\n", "plain\ntext\n"),
+            ("a\r\nb\r\n", "a\nb\n"),
+            ("10%\r20%\r100%\ndone", "100%\ndone"),
+            ("working...\rok\n", "okrking...\n"),
+            ("working...\r\u{1b}[Kok\n", "ok\n"),
+            ("working...\u{1b}[2K\rok\n", "ok\n"),
+            ("|\u{8}/\u{8}-\u{8}\\", "\\"),
+            ("\u{1b}[1;31mred\u{1b}[0m", "red"),
+            ("abc\u{1b}[1Gx", "xbc"),
+            ("abc\u{1b}[999999999999999999999Gx", "xbc"),
+            (
+                "at A\u{2028}at B\u{85}at C\u{c}at D",
+                "at A\nat B\nat C\nat D",
+            ),
+            ("\r\r\r", ""),
+            ("\u{8}\u{8}a", "a"),
+            ("\u{1b}]0;title\u{7}x", "\u{1b}]0;title\u{7}x"),
+            ("\u{1b}[", "\u{1b}["),
+        ] {
+            assert_eq!(settled(written), left, "{written:?}");
+        }
+        // A bar that was drawn ten thousand times is one line, in proportionate time.
+        let bar: String = (0..10_000)
+            .map(|at| format!("\r[{at:>5}] {}", "#".repeat(60)))
+            .collect();
+        assert_eq!(settled(&bar).len(), 68);
+    }
+
+    #[test]
+    fn the_lines_of_an_exception_stay_lines() {
+        let (log, lines) = log(1000, 100);
+        log.write(LogLevel::Error, "Oh: no\r\n\tat A\r\n\tat B");
+        assert_eq!(texts(&lines), ["Oh: no\n\tat A\n\tat B"]);
+        assert_eq!(log.last_words().unwrap(), "at B");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use jsonschema::{Draft, PatternOptions, Validator};
 use sentinel_core::event::LogLevel;
 use sentinel_core::grant::Import;
 use sentinel_core::id::{Digest, NameError, PluginName};
@@ -23,6 +22,7 @@ use crate::engine::Sandbox;
 use crate::guest::{self, Guest, Role, Stop};
 use crate::log::{RunLog, clean};
 use crate::run::{self, RunFailure, RunLimits};
+use crate::schema::{ParamsSchema, SchemaError};
 use crate::wrap;
 
 /// How many bytes of a plugin's summary are kept.
@@ -191,6 +191,14 @@ pub enum LoadError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Holding params against the schema that it gives could cost too much.
+    #[error(
+        "`describe` gave a params-schema that is not taken, because it could take too long to hold params against it: {reason} (docs/plugins.md says what a schema may have)"
+    )]
+    SchemaTooCostly {
+        /// What is too much.
+        reason: String,
+    },
     /// It is our fault.
     #[error("the sandbox broke down: {0}")]
     Internal(String),
@@ -219,24 +227,18 @@ pub struct Plugin {
     pub params_schema: Value,
     /// What it asks for; a policy that uses it has to grant all of it.
     pub imports: BTreeSet<Import>,
-    params: Validator,
+    params: ParamsSchema,
     pre: RemediationPre<Guest>,
     /// Whether its last run computed for no longer than a tick.
     brisk: AtomicBool,
 }
 
 impl Plugin {
-    /// What is wrong with `params`; nothing, if the plugin takes them.
+    /// What is wrong with `params`; nothing, if the plugin takes them. What that may cost is
+    /// bounded: at worst some tenths of a second.
     #[must_use]
     pub fn validate_params(&self, params: &Value) -> Vec<ParamError> {
-        self.params
-            .iter_errors(params)
-            .map(|error| ParamError {
-                path: error.instance_path().to_string(),
-                keyword: error.kind().keyword().to_owned(),
-                message: error.to_string(),
-            })
-            .collect()
+        self.params.mistakes(params)
     }
 
     /// What of `params` the plugin takes, and what is still wrong after the others are left
@@ -396,7 +398,14 @@ impl Sandbox {
             let keep = move || store.put(&digest, &engine, &config, &told, &code);
             self.blocking(keep).await?;
         }
-        let plugin = Arc::new(finish(compiled, description)?);
+        // The schema is the plugin's own program.
+        let limit = self.config().compile_timeout;
+        let finished = self.blocking(move || finish(compiled, description));
+        let finished = tokio::time::timeout(limit, finished).await;
+        let plugin = Arc::new(finished.unwrap_or_else(|_| {
+            let reason = format!("compiling it took longer than {}", run::shown(limit));
+            Ok(Err(LoadError::SchemaTooCostly { reason }))
+        })??);
         tracing::debug!(%plugin, imports = ?plugin.imports, kept = told, "a plugin was loaded");
         Ok(plugin)
     }
@@ -417,6 +426,31 @@ impl Sandbox {
             Ok(Source::New(imports, component.into_owned()))
         })
         .await?
+    }
+
+    /// What is wrong with the params that a run of `plugin` is to be given. What takes longer
+    /// than a moment is done on the guests' threads, and a schema that goes past its time is
+    /// the plugin's fault.
+    pub async fn check_params(
+        &self,
+        plugin: &Arc<Plugin>,
+        params: &Value,
+    ) -> Result<Vec<ParamError>, RunFailure> {
+        if plugin.params.is_cheap(params) {
+            return Ok(plugin.validate_params(params));
+        }
+        let limit = self.config().describe.timeout;
+        let (plugin, params) = (Arc::clone(plugin), params.clone());
+        let checked = self.blocking(move || plugin.validate_params(&params));
+        match tokio::time::timeout(limit, checked).await {
+            Ok(Ok(mistakes)) => Ok(mistakes),
+            Ok(Err(error)) => Err(RunFailure::Internal {
+                message: error.to_string(),
+            }),
+            Err(_) => Err(RunFailure::SchemaTimedOut {
+                limit_ms: run::whole_millis(limit),
+            }),
+        }
     }
 
     /// Makes machine code, one plugin at a time.
@@ -554,28 +588,16 @@ fn finish(compiled: Compiled, description: Description) -> Result<Plugin, LoadEr
             version: clean(&description.version, 64),
             reason,
         })?;
-    let schema = |reason: String| LoadError::Schema { reason };
-    let params_schema: Value = serde_json::from_str(&description.params_schema)
-        .map_err(|error| schema(format!("it is no JSON: {error}")))?;
-    if !params_schema.is_object() {
-        return Err(schema("it is no JSON object".to_owned()));
-    }
-    let params = jsonschema::options()
-        .with_draft(Draft::Draft202012)
-        // A plugin's patterns run in the daemon: this engine takes linear time.
-        .with_pattern_options(PatternOptions::regex())
-        .build(&params_schema)
-        .map_err(|error| {
-            let path = error.instance_path().to_string();
-            let at = if path.is_empty() { "/" } else { &path };
-            schema(format!("at {at}: {error}"))
-        })?;
+    let params = ParamsSchema::new(&description.params_schema).map_err(|error| match error {
+        SchemaError::NotOne(reason) => LoadError::Schema { reason },
+        SchemaError::Costly(reason) => LoadError::SchemaTooCostly { reason },
+    })?;
     Ok(Plugin {
         digest: compiled.digest,
         name: PluginName::new(description.name)?,
         version,
         summary: clean(description.summary.trim(), SUMMARY_BYTES),
-        params_schema,
+        params_schema: params.value().clone(),
         imports: compiled.imports,
         params,
         pre: compiled.pre,

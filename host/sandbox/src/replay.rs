@@ -329,7 +329,8 @@ impl Player {
         played.calls.push(ReplayedCall {
             number: recorded.number,
             lines,
-            request: asked.clone(),
+            // The same, but for the rest of a long one that was refused.
+            request: recorded.request.clone(),
             on: recorded.on.clone(),
             outcome: recorded.outcome.clone(),
         });

@@ -31,6 +31,7 @@ const FRAMES: usize = 5;
 /// plugin did: of a recorded run only its message is left.
 const NOT_DONE: &str = "it was not done within";
 const USED_UP: &str = "it used up its CPU time of";
+const RECORD_FULL: &str = "it put more on record than the";
 const NO_ACCOUNT: &str = "its account could not be kept, so it was ended";
 const SANDBOX_FAILED: &str = "the sandbox failed";
 
@@ -236,6 +237,15 @@ pub enum RunFailure {
         /// How many bytes one call may pass.
         limit: usize,
     },
+    /// It put too much on record.
+    #[error(
+        "{RECORD_FULL} {} KiB that `limits.plugin.record` lets it (requests, answers, messages, log), and was cut off",
+        limit / 1024
+    )]
+    TooMuchRecorded {
+        /// How many bytes it may put there.
+        limit: usize,
+    },
     /// It held too many resources of WASI.
     #[error("it held more than {limit} resources (streams, pollables) at once")]
     TooManyResources {
@@ -267,6 +277,12 @@ pub enum RunFailure {
         size: usize,
         /// How many they may have.
         limit: usize,
+    },
+    /// Holding its params against its own schema took too long.
+    #[error("its params were not held against its schema within {}", millis(*limit_ms))]
+    SchemaTimedOut {
+        /// How long that may take, in milliseconds.
+        limit_ms: u64,
     },
     /// It made a call that is not served where it made it.
     #[error("it made a call that it may not make: {message}")]
@@ -316,10 +332,12 @@ impl RunFailure {
             | Self::OutOfMemory { .. }
             | Self::TooManyCalls { .. }
             | Self::TooMuchData { .. }
+            | Self::TooMuchRecorded { .. }
             | Self::TooManyResources { .. }
             | Self::BrokeRules { .. }
             | Self::TooLarge { .. }
-            | Self::ParamsTooLarge { .. } => FailureClass::Permanent,
+            | Self::ParamsTooLarge { .. }
+            | Self::SchemaTimedOut { .. } => FailureClass::Permanent,
             Self::Denied { .. } | Self::Forbidden { .. } => FailureClass::Denied,
         })
     }
@@ -327,7 +345,7 @@ impl RunFailure {
     /// Whether `message` tells of a failure of the moment, after which the plugin might
     /// have gone on.
     pub(crate) fn says_cut_off(message: &str) -> bool {
-        [NOT_DONE, USED_UP, NO_ACCOUNT, SANDBOX_FAILED]
+        [NOT_DONE, USED_UP, RECORD_FULL, NO_ACCOUNT, SANDBOX_FAILED]
             .iter()
             .any(|begin| message.starts_with(begin))
     }
@@ -346,8 +364,10 @@ impl RunFailure {
                 | Self::OutOfMemory { .. }
                 | Self::TooManyCalls { .. }
                 | Self::TooMuchData { .. }
+                | Self::TooMuchRecorded { .. }
                 | Self::TooManyResources { .. }
                 | Self::BrokeRules { .. }
+                | Self::SchemaTimedOut { .. }
                 | Self::Forbidden { .. }
         )
     }
@@ -361,6 +381,7 @@ impl RunFailure {
             | Self::Unrecorded { .. }
             | Self::TooLarge { .. }
             | Self::ParamsTooLarge { .. }
+            | Self::SchemaTimedOut { .. }
             | Self::Internal { .. } => false,
             Self::Retryable { .. }
             | Self::Permanent { .. }
@@ -371,6 +392,7 @@ impl RunFailure {
             | Self::OutOfMemory { .. }
             | Self::TooManyCalls { .. }
             | Self::TooMuchData { .. }
+            | Self::TooMuchRecorded { .. }
             | Self::TooManyResources { .. }
             | Self::BrokeRules { .. }
             | Self::Forbidden { .. } => true,
@@ -710,6 +732,7 @@ fn explain(error: &wasmtime::Error, guest: &Guest, limits: &RunLimits, log: &Run
             Stop::Unrecorded(problem) => RunFailure::Unrecorded {
                 message: problem.to_string(),
             },
+            Stop::TooMuchRecorded(limit) => RunFailure::TooMuchRecorded { limit: *limit },
             Stop::Replayed | Stop::OffScript => RunFailure::Internal {
                 message: stop.to_string(),
             },
@@ -835,7 +858,7 @@ pub(crate) fn one_line(error: &wasmtime::Error) -> String {
     )
 }
 
-fn whole_millis(span: Duration) -> u64 {
+pub(crate) fn whole_millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -6,12 +6,14 @@
 #[cfg(any(test, feature = "examples"))]
 pub mod examples;
 mod insist;
+mod markup;
 mod severity;
 
 use sentinel_plugin::serde_json::{Map, Value};
 use sentinel_plugin::{Incident, Label};
 
 pub use crate::insist::{Unheard, insist};
+pub use crate::markup::{Markup, one_line};
 pub use crate::severity::Severity;
 
 /// The annotations that sentinel gives to what tells a person.
@@ -72,13 +74,18 @@ impl<'a> Notice<'a> {
         severity: Option<Severity>,
         message: Option<&'a str>,
     ) -> Self {
+        // An alert can bring annotations of these names; only those of an escalation are
+        // sentinel's.
+        let ours = |name: &str| {
+            let annotation = incident.annotation(name);
+            annotation.filter(|_| incident.step == 0)
+        };
         Self {
             incident,
             severity: severity.unwrap_or_else(|| Severity::of(incident.label("severity"))),
             message,
-            reason: incident.annotation(REASON),
-            timeline: incident
-                .annotation(TIMELINE)
+            reason: ours(REASON),
+            timeline: ours(TIMELINE)
                 .map(|timeline| timeline.lines().collect())
                 .unwrap_or_default(),
         }
@@ -230,7 +237,19 @@ pub fn cut(text: &str, bytes: usize) -> String {
     format!("{}…", text.get(..end).unwrap_or_default())
 }
 
+/// Whether a text is a URL as a whole, and one that shows where it leads: what is before an
+/// `@` looks like a host and is none.
 fn is_url(text: &str) -> bool {
-    (text.starts_with("https://") || text.starts_with("http://"))
-        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+    let behind = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    behind.is_some_and(|behind| {
+        let host = behind
+            .split(['/', '?', '#', '\\'])
+            .next()
+            .unwrap_or_default();
+        !host.is_empty()
+            && !host.contains('@')
+            && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+    })
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use notice::{Notice, cut};
+use notice::{Notice, cut, one_line};
 
 /// How long a subject may be, in bytes: what lists of mails show, and some more.
 const SUBJECT: usize = 200;
@@ -76,11 +76,11 @@ pub(crate) fn text(notice: &Notice<'_>) -> String {
     out
 }
 
-/// A text of others, with its lines.
+/// A text of others, with its lines. They are set off, so that none passes for one of ours.
 fn paragraph(out: &mut String, text: &str) {
     out.push('\n');
     for each in text.lines() {
-        line(out, &one_line(each));
+        line(out, &format!("  {}", one_line(each)));
     }
 }
 
@@ -102,10 +102,4 @@ fn section<'a>(out: &mut String, title: &str, items: impl Iterator<Item = (&'a s
 fn line(out: &mut String, text: &str) {
     // Writing to a String cannot fail.
     let _ok = writeln!(out, "{text}");
-}
-
-/// A text in which nothing ends a line or moves a cursor.
-fn one_line(text: &str) -> String {
-    let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    text.chars().map(|c| if odd(c) { ' ' } else { c }).collect()
 }

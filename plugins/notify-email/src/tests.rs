@@ -33,10 +33,10 @@ fn a_mail_says_all_that_a_responder_needs() {
         "\
 NginxDown on docker://local/nginx needs a person.
 
-Ask the web team.
-They know.
+  Ask the web team.
+  They know.
 
-nginx is down <!channel> & out
+  nginx is down <!channel> & out
 
 Why: the ladder is used up; last: not verified
 Policy: nginx-down
@@ -106,7 +106,7 @@ fn what_others_wrote_cannot_leave_its_line_nor_fill_the_mail() {
     );
     assert!(mail.text.len() < 64 << 10, "{}", mail.text.len());
     assert!(!mail.text.contains(|c: char| c.is_control() && c != '\n'));
-    assert!(mail.text.contains("first \nsecond\n"));
+    assert!(mail.text.contains("  first \n  second\n"));
     assert!(mail.text.contains("earlier lines are left out)"));
     assert!(mail.text.contains("\n  4999 é"));
 }

@@ -7,16 +7,16 @@
 #![forbid(unsafe_code)]
 
 mod alertmanager;
+mod chat;
 mod pagerduty;
 mod params;
-mod slack;
 #[cfg(test)]
 mod tests;
 mod webhook;
 
 use std::time::Duration;
 
-use notice::{Unheard, cut, insist};
+use notice::{Markup, Unheard, cut, insist};
 use sentinel_plugin::http::{Request, Response};
 use sentinel_plugin::serde_json::Value;
 use sentinel_plugin::{CapabilityError, Failure, Incident, Outcome, Remediation};
@@ -28,8 +28,7 @@ struct Notify;
 impl Remediation for Notify {
     type Params = Params;
 
-    const SUMMARY: &'static str =
-        "Tells people: Slack and its like, PagerDuty, Alertmanager, or any webhook.";
+    const SUMMARY: &'static str = "Tells people: Slack, Mattermost, Rocket.Chat, Discord, PagerDuty, Alertmanager, or any webhook.";
 
     const PARAMS_SCHEMA: &'static str = include_str!("../params.schema.json");
 
@@ -39,7 +38,10 @@ impl Remediation for Notify {
             .then(|| alertmanager::fires(&notice, &params))
             .flatten();
         let body = match params.kind {
-            Kind::Slack => slack::payload(&notice),
+            Kind::Slack => chat::payload(&notice, Markup::Slack),
+            Kind::Mattermost => chat::payload(&notice, Markup::Mattermost),
+            Kind::RocketChat => chat::payload(&notice, Markup::RocketChat),
+            Kind::Discord => chat::discord(&notice),
             Kind::Pagerduty => pagerduty::payload(&notice, &params),
             Kind::Alertmanager => alertmanager::payload(&notice, &params, fires.as_ref()),
             Kind::Webhook => webhook::payload(&notice),
@@ -116,6 +118,11 @@ fn accepted(answer: &Response) -> Result<u16, CapabilityError> {
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
     let said = match said.trim() {
+        // The host keeps back what it answers to a request with a secret.
+        "" if answer.truncated && answer.body.is_empty() => {
+            "; what else it says is kept back (`answers: true` in the policy's grant of http shows it)"
+                .to_owned()
+        }
         "" => String::new(),
         said => format!(": {}", cut(said, 300)),
     };

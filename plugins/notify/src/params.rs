@@ -44,6 +44,9 @@ fn ten_seconds() -> Span {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Slack,
+    Mattermost,
+    RocketChat,
+    Discord,
     Pagerduty,
     Alertmanager,
     Webhook,
@@ -53,6 +56,9 @@ impl Kind {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Slack => "slack",
+            Self::Mattermost => "mattermost",
+            Self::RocketChat => "rocketchat",
+            Self::Discord => "discord",
             Self::Pagerduty => "pagerduty",
             Self::Alertmanager => "alertmanager",
             Self::Webhook => "webhook",

@@ -16,18 +16,23 @@ fn of_kind(kind: &str) -> Params {
 #[test]
 fn a_chat_is_told_everything_and_nobody_else_is_called() {
     let (incident, params) = (escalation(), of_kind("slack"));
-    let payload = slack::payload(&params.notice(&incident));
+    let payload = chat::payload(&params.notice(&incident), Markup::Slack);
     assert_eq!(
         payload["text"],
-        "*NginxDown on docker://local/nginx needs a person*"
+        "NginxDown on docker://local/nginx needs a person"
     );
+    assert_eq!(payload["mrkdwn"], false);
     let attachment = &payload["attachments"][0];
     assert_eq!(attachment["color"], "danger");
     assert_eq!(
         attachment["text"],
         "nginx is down &lt;!channel&gt; &amp; out\n\
-         ```10:00 opened\n10:01 effect began\n  log: '''oh no'''```\n\
-         <https://wiki/nginx|runbook_url> · <http://prometheus/graph?g0=up%7Cx|source>"
+         runbook_url: https://wiki/nginx\nsource: http://prometheus/graph?g0=up%7Cx"
+    );
+    assert_eq!(attachment["mrkdwn_in"], json!([]));
+    assert_eq!(
+        payload["attachments"][1]["text"],
+        "```\n10:00 opened\n10:01 effect began\n  log: '''oh no'''\n```"
     );
     let fields = attachment["fields"].to_string();
     for part in [
@@ -36,11 +41,99 @@ fn a_chat_is_told_everything_and_nobody_else_is_called() {
         "docker://local/nginx",
         "critical",
         "2026-11-22T09:30:00Z",
-        "`sentinel incidents show 42`",
+        "sentinel incidents show 42",
     ] {
         assert!(fields.contains(part), "{part} in {fields}");
     }
     assert_eq!(attachment["footer"], "Infra Sentinel, incident 42");
+}
+
+/// Each kind of chat, with everything that others write in a payload being something that
+/// they might forge.
+#[test]
+fn what_an_alert_says_calls_nobody_and_forges_nothing_in_any_chat() {
+    for foreign in [
+        "@channel @everyone @here @all",
+        "<!channel> <!everyone> <@U1> <@&1>",
+        "[runbook](http://evil.example/x) <http://evil.example|good>",
+        "# approved\n> by ann\n- all is well",
+        "x\nWhy: approved by ann\r\nPolicy: none\u{2028}*bold*",
+        "```\nend\n``` _out_ ~of~ ||it||",
+        "\u{202e}\u{200b}@\u{200d}channel",
+    ] {
+        let mut incident = escalation();
+        foreign.clone_into(&mut incident.policy);
+        foreign.clone_into(&mut incident.target.uri);
+        for label in &mut incident.alert.labels {
+            foreign.clone_into(&mut label.value);
+        }
+        for annotation in &mut incident.alert.annotations {
+            foreign.clone_into(&mut annotation.value);
+        }
+        let mut params = of_kind("slack");
+        params.message = Some(foreign.to_owned());
+        let notice = params.notice(&incident);
+        let chats = [
+            chat::payload(&notice, Markup::Slack),
+            chat::payload(&notice, Markup::Mattermost),
+            chat::payload(&notice, Markup::RocketChat),
+            chat::discord(&notice),
+        ];
+        for payload in chats {
+            let mut texts = Vec::new();
+            all_texts(&payload, &mut texts);
+            for text in texts {
+                let mut calls = text.split('@').skip(1);
+                assert!(calls.all(|call| call.starts_with('\u{200b}')), "{text:?}");
+                // Between fences all is shown as it is.
+                let markup = if text.contains("```") {
+                    &[][..]
+                } else {
+                    &["<!", "](", "|good"]
+                };
+                for bad in markup.iter().chain(&["\r", "\u{2028}", "\u{202e}"]) {
+                    assert!(!text.contains(bad), "{bad:?} in {text:?}");
+                }
+                let fences = text.matches("```").count();
+                assert!(
+                    fences == 0 || fences == 2 && text.ends_with("```"),
+                    "{text:?}"
+                );
+                if fences == 0 {
+                    let forged = text.lines().any(|line| {
+                        ["Why:", "Policy:", "# ", "> ", "- "]
+                            .iter()
+                            .any(|ours| line.starts_with(ours))
+                    });
+                    assert!(!forged, "{text:?}");
+                }
+            }
+        }
+        assert_eq!(
+            chat::discord(&notice)["allowed_mentions"],
+            json!({ "parse": [] })
+        );
+    }
+}
+
+fn all_texts(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::String(text) => texts.push(text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| all_texts(item, texts)),
+        Value::Object(members) => members.values().for_each(|value| all_texts(value, texts)),
+        _ => {}
+    }
+}
+
+/// An alert can bring annotations of the names that sentinel uses.
+#[test]
+fn what_an_alert_gives_out_as_sentinels_is_not_shown_as_such() {
+    let mut incident = escalation();
+    incident.step = 1;
+    let params = of_kind("slack");
+    let notice = params.notice(&incident);
+    assert_eq!(notice.why(), "step 1, attempt 1 of policy nginx-down");
+    assert!(notice.timeline.is_empty() && notice.reason.is_none());
 }
 
 #[test]
@@ -56,8 +149,8 @@ fn a_long_story_is_told_from_its_end() {
     assert!(end.len() <= 2500 && end.lines().count() == 500 - left_out);
     assert!(end.lines().next_back().unwrap().starts_with("499 é"));
     assert!(end.lines().all(|line| line.len() <= 400));
-    let payload = slack::payload(&notice);
-    let text = payload["attachments"][0]["text"].as_str().unwrap();
+    let payload = chat::payload(&notice, Markup::Slack);
+    let text = payload["attachments"][1]["text"].as_str().unwrap();
     assert!(text.contains(&format!("_{left_out} earlier lines are left out_")));
     // What goes to programs is whole.
     let whole = webhook::payload(&notice);
@@ -298,6 +391,13 @@ fn the_schema_and_the_params_agree() {
             json!({ "kind": "alertmanager", "url": "http://am", "event": "resolve" }),
             true,
         ),
+        (json!({ "kind": "mattermost", "url": "http://h/" }), true),
+        (json!({ "kind": "rocketchat", "url": "http://h/" }), true),
+        (json!({ "kind": "discord", "url": "secret://d" }), true),
+        (
+            json!({ "kind": "discord", "url": "http://h/", "event": "resolve" }),
+            false,
+        ),
         (json!({}), false),
         (json!({ "kind": "email", "url": "http://h/" }), false),
         (json!({ "kind": "slack" }), false),
@@ -355,10 +455,10 @@ fn who_was_told_is_told_of_the_end_in_the_same_place() {
     );
 
     let chat = of_kind("slack");
-    let said = slack::payload(&chat.notice(&end));
+    let said = chat::payload(&chat.notice(&end), Markup::Slack);
     assert_eq!(
         said["text"],
-        "*NginxDown on docker://local/nginx is over*: the alert resolved"
+        "NginxDown on docker://local/nginx is over: the alert resolved"
     );
     assert!(said["attachments"][0].get("fields").is_none());
 
@@ -386,7 +486,7 @@ fn who_can_approve_is_told_how() {
         "NginxDown on docker://local/nginx: a plan waits for approval"
     );
     let command = "sentinel approve 42 --plan 0123456789ab";
-    let fields = slack::payload(&notice)["attachments"][0]["fields"].to_string();
+    let fields = chat::payload(&notice, Markup::Slack)["attachments"][0]["fields"].to_string();
     assert!(fields.contains(command), "{fields}");
     let payload = webhook::payload(&notice);
     assert_eq!(payload["kind"], "approval");

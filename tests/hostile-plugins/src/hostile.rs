@@ -49,6 +49,8 @@ enum Behaviour {
     HugeLog,
     /// A million calls of `docker.inspect`.
     CallFlood,
+    /// The same, of a name of half a MiB that is not granted.
+    RefusedFlood,
     SleepForever,
     /// Says in `mib` MiB that something was changed.
     HugeResult,
@@ -84,7 +86,7 @@ impl Remediation for Hostile {
         "properties": {
             "behaviour": { "enum": [
                 "spin", "spin-after-call", "stdio-flood", "wasi-sleep", "panic", "exit", "memory-bomb", "deep-recursion", "log-flood",
-                "huge-log", "call-flood", "sleep-forever", "huge-result",
+                "huge-log", "call-flood", "refused-flood", "sleep-forever", "huge-result",
                 "terminal-escapes", "stdio", "slow-changed", "changed", "unchanged",
                 "retryable", "permanent", "denied"
             ] },
@@ -122,6 +124,7 @@ impl Remediation for Hostile {
                 Ok(Outcome::unchanged("logged a huge line"))
             }
             Behaviour::CallFlood => call_flood(incident),
+            Behaviour::RefusedFlood => refused_flood(),
             Behaviour::SleepForever => {
                 clock::sleep(Duration::MAX);
                 Ok(Outcome::unchanged("woke up"))
@@ -217,6 +220,15 @@ fn call_flood(incident: &Incident) -> Result<Outcome, Failure> {
             "{answered} calls were answered"
         ))),
     }
+}
+
+fn refused_flood() -> Result<Outcome, Failure> {
+    let container = Container::new("local", &"x".repeat(512 << 10));
+    let mut refused = 0_u32;
+    while refused < MANY {
+        refused += u32::from(container.inspect().is_err());
+    }
+    Ok(Outcome::unchanged(format!("{refused} calls were refused")))
 }
 
 #[expect(

@@ -22,6 +22,11 @@ pub struct HttpGrant {
     /// without it. A secret reaches every URL that is granted here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Glob>,
+    /// Whether a plugin is told what is answered to a request that carried a secret. Without
+    /// it, it is told the status alone: an answer may repeat the secret in a spelling that
+    /// nobody looks for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers: bool,
 }
 
 impl HttpGrant {
@@ -82,6 +87,14 @@ pub(super) fn allows(
             grants.iter().flat_map(|grant| &grant.urls),
         )),
     }
+}
+
+/// Whether a plugin is told what is answered to `request`, which goes to `url`.
+pub(super) fn shows_answer(grants: &[HttpGrant], request: &HttpRequest, url: &HttpUrl) -> bool {
+    request.secrets().next().is_none()
+        || grants
+            .iter()
+            .any(|grant| grant.answers && grant.allows(request, url).is_ok())
 }
 
 /// Whether any of `grants` has the secret that holds the URL of a request: asked before
@@ -383,7 +396,31 @@ mod tests {
             urls: vec!["https://h/a/**".parse().unwrap()],
             methods: BTreeSet::from([HttpMethod::Get, HttpMethod::Post]),
             secrets: secrets.iter().map(|name| name.parse().unwrap()).collect(),
+            answers: false,
         }
+    }
+
+    #[test]
+    fn answers_to_secrets_are_told_where_the_same_grant_says_so() {
+        let telling = HttpGrant {
+            answers: true,
+            ..grant(&["api-*"])
+        };
+        let elsewhere = HttpGrant {
+            urls: vec!["https://other/**".parse().unwrap()],
+            answers: true,
+            ..grant(&["page-key"])
+        };
+        let grants = [grant(&["page-key"]), telling, elsewhere];
+        let shows = |url: &str, value: &str| {
+            let request = request(HttpMethod::Get, url, value);
+            shows_answer(&grants, &request, &url.parse().unwrap())
+        };
+        assert!(shows("https://h/a/b", "nothing secret"));
+        assert!(shows("https://h/a/b", "secret://api-key"));
+        assert!(!shows("https://h/a/b", "secret://page-key"));
+        assert!(shows("https://other/b", "secret://page-key"));
+        assert!(!shows("https://other/b", "secret://api-key"));
     }
 
     fn request(method: HttpMethod, url: &str, value: &str) -> HttpRequest {

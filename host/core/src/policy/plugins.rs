@@ -267,6 +267,9 @@ fn http_to_write(grant: &HttpGrant) -> String {
     if !grant.secrets.is_empty() {
         keys.push(format!("secrets: {}", quoted(&grant.secrets)));
     }
+    if grant.answers {
+        keys.push("answers: true".to_owned());
+    }
     format!("{{ {} }}", keys.join(", "))
 }
 

@@ -83,7 +83,7 @@ const ANSIBLE: Keys = Keys {
 };
 
 const HTTP: Keys = Keys {
-    known: &["urls", "methods", "secrets"],
+    known: &["urls", "methods", "secrets", "answers"],
 };
 
 const MAX_STEPS: usize = 16;
@@ -849,7 +849,15 @@ impl PolicyReader<'_> {
             let secrets = this.globs(node, help)?;
             this.known_secrets(secrets, section.key_at("secrets"))
         });
+        let answers = self.optional(&section, "answers", |this, node| {
+            let Content::Bool(shown) = node.content else {
+                let help = "plugins are told what is answered to their requests with secrets with `answers: true`";
+                return this.reader.wrong_type(node, "true or false", help);
+            };
+            Some(shown)
+        });
         Some(HttpGrant {
+            answers: answers.ok()?.unwrap_or_default(),
             urls: urls?,
             methods: methods?,
             secrets: secrets.ok()?.unwrap_or_default(),

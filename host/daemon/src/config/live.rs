@@ -229,6 +229,7 @@ impl RunBounds {
             log,
             log_lines,
             http,
+            record,
         } = self;
         settings.put(&format!("{key}.memory"), memory);
         settings.put(&format!("{key}.instances"), instances);
@@ -244,6 +245,7 @@ impl RunBounds {
         settings.put(&format!("{key}.log"), log);
         settings.put(&format!("{key}.log_lines"), log_lines);
         settings.put(&format!("{key}.http"), http);
+        settings.put(&format!("{key}.record"), record);
     }
 }
 

@@ -15,7 +15,7 @@ use sentinel_core::timeline;
 use sentinel_journal::{Journal, Reader};
 use sentinel_sandbox::driver::{AnsibleDriver, DockerDriver, HttpDriver, MailDriver, MemoryDriver};
 use sentinel_sandbox::gate::{EvidencePlan, GateContext, GateMode, Halt};
-use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunLimits, Sandbox};
+use sentinel_sandbox::{Gate, IncidentInput, Plugin, RunFailure, RunLimits, Sandbox};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -167,21 +167,33 @@ impl Executor {
     ) -> RunResult {
         let run = order.run;
         // Checked when the policy was loaded, but for what its templates fill in.
-        let wrong = if order.rung.step == 0 {
+        let checked = if order.rung.step == 0 {
             let (params, wrong) = plugin.fitting_params(&order.params);
             if params.len() < order.params.len() {
                 tracing::warn!(incident = %run.incident, %run, plugin = %order.plugin, "params of `escalate` that do not fit the alert are left out");
             }
             order.params = params;
-            wrong
+            Ok(wrong)
         } else {
-            plugin.validate_params(&serde_json::Value::Object(order.params.clone()))
+            let params = serde_json::Value::Object(order.params.clone());
+            self.sandbox.check_params(&plugin, &params).await
         };
-        if let Some(wrong) = wrong.first() {
-            return RunResult::Failed {
-                class: FailureClass::Permanent,
-                message: format!("params{}: {}", wrong.path, wrong.message),
-            };
+        match checked {
+            Ok(wrong) => {
+                if let Some(wrong) = wrong.first() {
+                    return RunResult::Failed {
+                        class: FailureClass::Permanent,
+                        message: format!("params{}: {}", wrong.path, wrong.message),
+                    };
+                }
+            }
+            Err(failure) => {
+                self.judge(&plugin.digest, Some(&failure));
+                return RunResult::Failed {
+                    class: failure.class().unwrap_or(FailureClass::Permanent),
+                    message: failure.to_string(),
+                };
+            }
         }
         let bounds = *self.config.load().limits.of(&order.plugin);
         let recorder = Arc::new(RunRecorder::new(
@@ -259,15 +271,7 @@ impl Executor {
         let Some(report) = report else {
             return cut_off_by_drain();
         };
-        let fault = report.result.as_ref().err();
-        let fault = fault
-            .filter(|failure| failure.is_fault())
-            .map(ToString::to_string);
-        if let Some(failed) = self.probation.ended(&digest, fault.as_deref())
-            && self.requests.send(Request::Failed(failed)).is_err()
-        {
-            tracing::debug!("the daemon is stopping: no version is rolled back");
-        }
+        self.judge(&digest, report.result.as_ref().err());
         tracing::debug!(
             %run, cpu = ?report.cpu, wall = ?report.wall, peak_memory = report.peak_memory,
             calls = report.calls, "run measured"
@@ -277,17 +281,29 @@ impl Executor {
 }
 
 impl Executor {
+    /// Counts how a run of this version ended, while the version is watched.
+    fn judge(&self, digest: &Digest, failure: Option<&RunFailure>) {
+        let fault = failure
+            .filter(|failure| failure.is_fault())
+            .map(ToString::to_string);
+        if let Some(failed) = self.probation.ended(digest, fault.as_deref())
+            && self.requests.send(Request::Failed(failed)).is_err()
+        {
+            tracing::debug!("the daemon is stopping: no version is rolled back");
+        }
+    }
+
     /// What a run is told. One that tells a person is told what happened so far.
     fn input(&self, order: &Order) -> Result<IncidentInput, String> {
         let mut alert = (*order.alert).clone();
-        if order.rung.step == 0 {
+        let briefing = if order.rung.step == 0 {
             let events = self.reader.events(order.run.incident);
             let events = events.map_err(|error| error.to_string())?;
-            let briefing = timeline::briefing(&events, order.run);
-            if let Some(briefing) = briefing.map_err(|error| error.to_string())? {
-                briefing.annotate(&mut alert);
-            }
-        }
+            timeline::briefing(&events, order.run).map_err(|error| error.to_string())?
+        } else {
+            None
+        };
+        timeline::annotate(&mut alert, briefing);
         Ok(IncidentInput {
             incident: order.run.incident,
             run: order.run,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use sentinel_core::capability::{Blob, CapabilityError, Request};
 use sentinel_core::engine::Input;
 use sentinel_core::event::{CallResult, Event, EventBody, LogLevel, PlannedEffect, Resource};
-use sentinel_core::id::{PluginName, RunId};
+use sentinel_core::id::{Digest, PluginName, RunId};
 use sentinel_journal::{Append, Journal};
 use sentinel_sandbox::gate::{Evidence, RecordError, Recorder};
 use tokio::sync::watch;
@@ -241,6 +241,7 @@ impl Recorder for RunRecorder {
         run: RunId,
         call: u32,
         request: &Request,
+        digest: Option<Digest>,
         error: &CapabilityError,
     ) -> Result<(), RecordError> {
         self.metrics.call_stopped(run, request, error);
@@ -248,6 +249,7 @@ impl Recorder for RunRecorder {
             run,
             call,
             request: request.clone(),
+            digest,
             error: error.clone(),
         })
         .await

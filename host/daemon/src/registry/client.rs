@@ -29,6 +29,8 @@ const REDIRECTS: usize = 5;
 /// A repository at a registry.
 pub(crate) struct Registry {
     pub(super) client: Client,
+    /// For what buys tokens: follows nobody to another place.
+    pub(super) tokens: Client,
     pub(super) reference: Reference,
     /// Ends in `/v2/REPOSITORY/`.
     pub(super) base: Url,
@@ -88,12 +90,22 @@ impl Registry {
         {
             tracing::trace!("a TLS provider is installed already");
         }
-        let mut builder = Client::builder()
-            .user_agent(concat!("infra-sentinel/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
+        let client = |redirects: Policy| {
+            let mut builder = Client::builder()
+                .user_agent(concat!("infra-sentinel/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT)
+                .read_timeout(SILENCE)
+                .redirect(redirects);
+            if reference.is_loopback() {
+                builder = builder.no_proxy();
+            }
+            builder
+                .build()
+                .map_err(|error| RegistryError::of_request(host, error))
+        };
+        Ok(Self {
             // Passwords and tokens are left out by reqwest where another host follows.
-            .redirect(Policy::custom(|attempt| {
+            client: client(Policy::custom(|attempt| {
                 let from = attempt.previous().last().map(Url::scheme);
                 let weaker = from == Some("https") && attempt.url().scheme() != "https";
                 if weaker || attempt.previous().len() > REDIRECTS {
@@ -101,14 +113,17 @@ impl Registry {
                 } else {
                     attempt.follow()
                 }
-            }));
-        if reference.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        Ok(Self {
-            client: builder
-                .build()
-                .map_err(|error| RegistryError::of_request(host, error))?,
+            }))?,
+            // What is in a body goes with every redirect.
+            tokens: client(Policy::custom(|attempt| {
+                let from = attempt.previous().last().map(Url::origin);
+                let elsewhere = from != Some(attempt.url().origin());
+                if elsewhere || attempt.previous().len() > REDIRECTS {
+                    attempt.stop()
+                } else {
+                    attempt.follow()
+                }
+            }))?,
             reference: reference.clone(),
             base,
             source,

@@ -132,10 +132,15 @@ impl Loader {
     ) -> Result<Arc<Plugin>, String> {
         let loaded = self.sandbox.load_as(digest, wasm).await;
         let plugin = loaded.map_err(|error| error.to_string())?;
-        let new_version = current
-            .plugins
-            .get(&plugin.name)
-            .is_some_and(|before| before.digest != plugin.digest);
+        let before = current.plugins.get(&plugin.name);
+        if let Some(before) = before.filter(|before| before.version > plugin.version) {
+            // A signature says who made a version, and not that there is none after it.
+            tracing::warn!(
+                plugin = %plugin.name, older = %plugin.version, newer = %before.version,
+                "an older version of a plugin takes the place of a newer one: if nobody meant that, `sentinel plugin rollback` brings the newer one back"
+            );
+        }
+        let new_version = before.is_some_and(|before| before.digest != plugin.digest);
         if new_version && !accepted {
             self.rehearse(&plugin).await?;
         }

@@ -6,6 +6,7 @@
 
 pub(crate) mod events;
 pub(crate) mod exposition;
+mod lines;
 pub(crate) mod metrics;
 mod throttle;
 
@@ -72,7 +73,8 @@ pub(crate) fn init(config: &LogConfig) -> Result<(), FilterError> {
     let (set, filter) = match config.format {
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            let builder = builder.with_ansi(ansi).with_filter_reloading();
+            let builder = builder.with_ansi(ansi).fmt_fields(lines::OneLine);
+            let builder = builder.with_filter_reloading();
             let filter = refilter(builder.reload_handle());
             (
                 tracing::subscriber::set_global_default(builder.finish()),

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use sentinel_core::http::SecretField;
 
 use super::*;
+use crate::redact::tests::spellings;
 
 const SECRET: &str = "s3cr3t-key";
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -218,6 +219,37 @@ async fn a_secret_does_not_come_back() {
         let body = String::from_utf8(answer.body.0).unwrap();
         assert!(answer.truncated);
         assert!(!body.contains(&SECRET[..2]), "{before}");
+    }
+}
+
+/// A server that repeats what it was sent in every usual way: in a header, and in the body
+/// among other text.
+#[tokio::test]
+async fn a_secret_comes_back_in_no_usual_spelling() {
+    const PLANTED: &str = "Bearer pl4nted/s3cret+value==\"&<\\>";
+    for (name, spell) in spellings() {
+        let spelled = spell(PLANTED);
+        let header = spelled.replace(['\r', '\n'], "");
+        let body = format!("{{\"echo\": \"{spelled}\"}}");
+        let head = format!("401 Unauthorized\r\nX-Echo: {header}");
+        let server = Server::saying(&head, body.as_bytes()).await;
+        let secrets = BTreeMap::from([("key".to_owned(), PLANTED.to_owned())]);
+        let http = Http::new(secrets).unwrap();
+        let asked = request(
+            HttpMethod::Get,
+            &server.base,
+            &[("Authorization", "secret://key")],
+        );
+        let answer = http.send(&asked, &|_, _| false, TIMEOUT).await.unwrap();
+        assert!(server.seen()[0].contains(PLANTED));
+        let said = format!("{answer:?}") + &String::from_utf8_lossy(&answer.body.0);
+        for planted in ["pl4nted", "s3cret", "PL4NTED", "S3CRET"] {
+            assert!(!said.contains(planted), "{name}: {said}");
+        }
+        let middle = spell("nted/s3cret");
+        let middle = &middle[middle.len() / 4..middle.len() * 3 / 4];
+        assert!(!said.contains(middle), "{name}: {middle} in {said}");
+        assert!(said.contains("[secret]"), "{name}: {said}");
     }
 }
 
@@ -548,9 +580,35 @@ fn where_names_may_lead() {
         ("64:ff9b::a9fe:a9fe", false),
         ("64:ff9b::7f00:1", false),
         ("64:ff9b::5db8:d822", true),
+        ("100.64.0.1", true),
+        ("100.100.100.200", false),
+        ("168.63.129.16", false),
+        ("192.0.0.192", false),
+        ("240.0.0.1", false),
+        ("fd00:ec2::254", false),
+        ("fd20:ce::254", false),
+        ("::ffff:100.100.100.200", false),
+        ("64:ff9b::a83f:8110", false),
+        ("64:ff9b:1::a9fe:a9fe", false),
+        ("64:ff9b:1:fffe::5db8:d822", false),
+        ("2002:7f00:1::1", false),
+        ("2002:a9fe:a9fe::", false),
+        ("2002:5db8:d822::1", true),
+        ("2001:0:a9fe:a9fe::1", false),
+        ("2001::8000:0:5601:5601", false),
+        ("::169.254.169.254", false),
+        ("::93.184.216.34", true),
     ] {
         let address = address.parse().unwrap();
         assert_eq!(may_lead_to("web.example", address), allowed, "{address}");
+    }
+    // Nor to this machine by any of its own addresses: the one that it would use to reach
+    // somebody else, if it can reach anybody.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    if socket.connect("93.184.216.34:9").is_ok() {
+        let own = socket.local_addr().unwrap().ip();
+        assert!(!may_lead_to("web.example", own), "{own}");
+        assert!(may_lead_to("localhost", own), "{own}");
     }
     for (name, allowed) in [
         ("localhost", true),

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use wasmtime::Engine;
@@ -18,6 +20,9 @@ use crate::run::{self, Room};
 
 /// How much of what the compiler complains about is kept.
 const COMPLAINT_BYTES: usize = 4096;
+
+/// How many files a compiling process may have open.
+const OPEN_FILES: u64 = 64;
 
 /// How much memory a compiler of its own process may have, in bytes of address space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +147,48 @@ pub(crate) fn here(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
         })
 }
 
+/// Gives up what compiling does not take, for good: whatever a plugin makes of the compiler
+/// has no more than this. Its environment was cleared when it was started.
+fn bound(memory: u64) -> Result<(), String> {
+    let cannot = |what: &str| {
+        let what = what.to_owned();
+        move |error: rustix::io::Errno| format!("{what} cannot be bounded: {error}")
+    };
+    no_new_rights().map_err(cannot("its rights"))?;
+    for (resource, what, most) in [
+        (Resource::As, "memory", memory),
+        (Resource::Core, "what it leaves behind", 0),
+        // What it writes goes into pipes.
+        (Resource::Fsize, "files", 0),
+        (Resource::Nofile, "open files", OPEN_FILES),
+    ] {
+        let hard = getrlimit(resource).maximum;
+        let most = hard.map_or(most, |hard| hard.min(most));
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        setrlimit(resource, limit).map_err(cannot(what))?;
+    }
+    // Nobody else of the same user is to read its memory.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(cannot("its memory"))
+}
+
+/// No program that this process might start has more rights than it.
+fn no_new_rights() -> Result<(), rustix::io::Errno> {
+    #[expect(
+        unsafe_code,
+        reason = "a call of the system that takes numbers alone; rustix has it behind a feature that would have wasmtime built anew"
+    )]
+    let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    if done == 0 {
+        Ok(())
+    } else {
+        let error = std::io::Error::last_os_error();
+        Err(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::PERM))
+    }
+}
+
 /// The other side of [`Compiler::Program`]: reads a component, and writes its machine
 /// code. An error is one line for people, and the process is to end with code 1.
 pub fn serve_compiler(mut input: impl Read, mut output: impl Write) -> Result<(), String> {
@@ -153,15 +200,7 @@ pub fn serve_compiler(mut input: impl Read, mut output: impl Write) -> Result<()
     };
     let (max_memory, memory) = (number(MAX_MEMORY)?, number(MEMORY)?);
     engine::lower_priority();
-    let hard = getrlimit(Resource::As).maximum;
-    setrlimit(
-        Resource::As,
-        Rlimit {
-            current: Some(hard.map_or(memory, |hard| hard.min(memory))),
-            maximum: hard,
-        },
-    )
-    .map_err(|error| format!("memory cannot be bounded: {error}"))?;
+    bound(memory)?;
     let mut wasm = Vec::new();
     input
         .read_to_end(&mut wasm)

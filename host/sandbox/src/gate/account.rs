@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sentinel_core::capability::{CapabilityError, Request};
 use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource};
-use sentinel_core::id::RunId;
+use sentinel_core::id::{Digest, RunId};
 
 use super::evidence::Evidence;
 
@@ -72,13 +72,14 @@ pub trait Recorder: Send + Sync {
         result: &CallResult,
     ) -> Result<(), RecordError>;
 
-    /// A call was refused, or its container was not found, and nothing was done. An `Err`
-    /// ends the run.
+    /// A call was refused, or its container was not found, and nothing was done. Of a long
+    /// request the beginning is told, and the `digest` of the whole. An `Err` ends the run.
     async fn denied(
         &self,
         run: RunId,
         call: u32,
         request: &Request,
+        digest: Option<Digest>,
         error: &CapabilityError,
     ) -> Result<(), RecordError>;
 

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use sentinel_core::capability::{CapabilityError, ContainerDetails, DockerCall, Request, Response};
 use sentinel_core::event::Resource;
+use sentinel_core::grant::Grants;
 use sentinel_core::id::Target;
 
 use crate::driver::DockerDriver;
-use crate::log::plain;
+use crate::log::{plain, settled};
 
 /// How long the look may take. It must not hold up the remedy.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How many bytes of the container's output are kept: the last ones.
 const LOG_BYTES: usize = 64 * 1024;
+
+/// Why there is no log.
+const NOT_GRANTED: &str = "its log is not kept: the policy's grant of docker does not have this container (`grants: { docker: { containers: […], actions: [logs] } }`)";
 
 /// What to look at before the first effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,16 +51,18 @@ impl Evidence {
 }
 
 /// Looks at the container that `request` acts on; `details` is what is known of it by the
-/// look that found it. It is the engine that looks, so no
-/// grant is asked; nothing that goes wrong here is in the way of the effect.
+/// look that found it. It is the engine that looks, so no grant is asked for its state. Its log
+/// is kept where `grants` have the container: it may hold anything, and goes to whoever is told.
+/// Nothing that goes wrong here is in the way of the effect.
 pub(crate) async fn capture(
     docker: &dyn DockerDriver,
+    grants: &Grants,
     plan: &EvidencePlan,
     request: &Request,
     on: Option<&Resource>,
     details: Option<Box<ContainerDetails>>,
 ) -> Evidence {
-    let look = look(docker, plan, request, on, details);
+    let look = look(docker, grants, plan, request, on, details);
     tokio::time::timeout(TIMEOUT, look)
         .await
         .unwrap_or_else(|_| Evidence::missing(format!("Docker did not answer within {TIMEOUT:?}")))
@@ -64,20 +70,26 @@ pub(crate) async fn capture(
 
 async fn look(
     docker: &dyn DockerDriver,
+    grants: &Grants,
     plan: &EvidencePlan,
     request: &Request,
     on: Option<&Resource>,
     details: Option<Box<ContainerDetails>>,
 ) -> Evidence {
-    let (host, container) = if let (Request::Docker(asked), Some(on)) = (request, on) {
-        (asked.host.as_str(), on.id.clone())
+    let (host, container, covered) = if let (Request::Docker(asked), Some(on)) = (request, on) {
+        let host = asked.host.as_str();
+        let covered = grants.sees_container(host, &on.name, &on.labels);
+        (host, on.id.clone(), covered)
     } else {
         let target = &plan.target;
         if target.kind() != "docker" {
             return Evidence::missing(format!("the target {target} is no container"));
         }
         match docker.resolve(target.host(), target.name()).await {
-            Ok(found) => (target.host(), found.id),
+            Ok(found) => {
+                let covered = grants.sees_container(target.host(), &found.name, &found.labels);
+                (target.host(), found.id, covered)
+            }
             Err(error) => return Evidence::missing(error.to_string()),
         }
     };
@@ -95,7 +107,7 @@ async fn look(
         }
     };
     let (details, log) = tokio::join!(look, async {
-        if plan.lines == 0 {
+        if plan.lines == 0 || !covered {
             Ok(Response::Text(String::new()))
         } else {
             docker.call(host, &logs, TIMEOUT).await
@@ -117,6 +129,9 @@ async fn look(
         Some(Response::Text(text)) => ending(&text),
         _ => String::new(),
     };
+    if plan.lines > 0 && !covered {
+        problems.push(NOT_GRANTED.to_owned());
+    }
     Evidence {
         container,
         log,
@@ -126,6 +141,7 @@ async fn look(
 
 /// The end of `text`, from the start of a line, on at most [`LOG_BYTES`] bytes.
 fn ending(text: &str) -> String {
+    let text = &*settled(text);
     let mut from = text.len().saturating_sub(LOG_BYTES);
     while !text.is_char_boundary(from) {
         from += 1;
@@ -136,7 +152,7 @@ fn ending(text: &str) -> String {
         _ => kept,
     };
     // Replacing a control character may lengthen the text: cut once more.
-    let cleaned: String = plain(&kept.replace("\r\n", "\n")).collect();
+    let cleaned: String = plain(kept).collect();
     if cleaned.len() <= LOG_BYTES {
         cleaned
     } else {
@@ -156,13 +172,18 @@ mod tests {
         let kept = ending(&text);
         assert!(kept.len() <= LOG_BYTES && kept.len() > LOG_BYTES - 2 * line.len());
         assert!(kept.lines().all(|kept| kept == line.trim_end()));
+        // What a progress bar drew over is not kept.
+        let bar: String = (0..5_000)
+            .map(|at| format!("\r{at:>5} {}", "=".repeat(60)))
+            .collect();
+        assert_eq!(ending(&format!("begin\n{bar}\nend\n")).lines().count(), 3);
         // One endless line has no start to go back to.
         assert_eq!(ending(&"x".repeat(LOG_BYTES + 5)).len(), LOG_BYTES);
     }
 
     #[test]
     fn nothing_steers_a_terminal_and_the_bound_holds() {
-        assert_eq!(ending("a\u{1b}[2Jb\r\n"), "a\u{fffd}[2Jb\n");
+        assert_eq!(ending("a\u{1b}[2Jb\u{1b}]x\r\n"), "ab\u{fffd}]x\n");
         let kept = ending(&"\u{1b}\n".repeat(LOG_BYTES));
         assert!(kept.len() <= LOG_BYTES);
         assert!(kept.lines().all(|line| line == "\u{fffd}"));

@@ -9,6 +9,7 @@ use sentinel_core::mail::MailAddress;
 use sentinel_core::recording::is_same;
 
 use super::Halted;
+use crate::log::clean;
 
 /// What begins the part of a run's last word that tells what of the plan it left out.
 pub(crate) const LEFT_OUT: &str = " (of the approved plan it left out: ";
@@ -148,7 +149,10 @@ fn told(request: &Request, on: Option<&Resource>) -> String {
     format!("{}{on}", in_full(request))
 }
 
-/// A request in words, with everything that it asks for.
+/// How many characters of what a request asks for are told.
+const DETAILS: usize = 2_000;
+
+/// A request in words, with everything that it asks for, as far as that is short.
 pub(crate) fn in_full(request: &Request) -> String {
     let details = match request {
         Request::Docker(asked) => match &asked.call {
@@ -218,7 +222,7 @@ pub(crate) fn in_full(request: &Request) -> String {
             details.join(", ")
         }
     };
-    let details = details.trim();
+    let details = clean(details.trim(), DETAILS);
     if details.is_empty() {
         request.summary()
     } else {

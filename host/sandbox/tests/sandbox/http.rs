@@ -63,6 +63,35 @@ async fn a_look_is_an_observation_and_all_else_an_effect() {
     assert_eq!(back, recording.calls[1].request);
 }
 
+/// Where the grant says nothing of answers, what is answered to a secret is the host's alone:
+/// the plugin and the record have the status.
+#[tokio::test]
+async fn an_answer_to_a_secret_is_told_where_the_grant_says_so() {
+    let stage = Stage::new("scripted").await;
+    let quiet = |context: &mut GateContext| {
+        let mut grants = (*context.grants).clone();
+        for grant in &mut grants.http {
+            grant.answers = false;
+        }
+        context.grants = Arc::new(grants);
+    };
+    let script = [
+        "get https://api/a/b",
+        "post-secret https://api/a/b",
+        "post secret://chat-url",
+    ];
+    let world = Arc::new(World::default());
+    let report = stage.run(&world, &script, quiet).await;
+    assert_eq!(said(&report), ["200 GET https://api/a/b", "200 ", "200 "]);
+    assert!(!journal(&world).contains("POST https://"));
+    let replay = stage.replay(world.recording(), &script).await;
+    assert_eq!(replay.divergence, None);
+
+    let world = Arc::new(World::default());
+    let report = stage.run(&world, &script, |_| {}).await;
+    assert!(said(&report)[1].starts_with("200 POST https://api/a/b"));
+}
+
 #[tokio::test]
 async fn what_is_not_granted_is_not_sent() {
     let stage = Stage::new("scripted").await;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sentinel_core::capability::DockerAction;
 use sentinel_core::grant::Import;
 use sentinel_core::id::Digest;
+use sentinel_sandbox::code::CodeStore;
 use sentinel_sandbox::{
     Anatomy, Form, LoadError, Room, RunFailure, RunLimits, Sandbox, SandboxConfig,
 };
@@ -504,13 +505,67 @@ async fn what_describe_says_is_checked() {
             "good",
             "1.0.0",
             r#"{"$ref": "http://localhost/schema.json"}"#,
-            "no JSON Schema",
+            "leads out of it",
         ),
     ] {
         let core = describing("", "", name, version, schema);
         let (_, text) = refused(component("quiet", Some(&core))).await;
         assert!(text.contains(expected), "{text}");
     }
+}
+
+/// A schema in which each of so many definitions names the one below it twice: two to the
+/// power of that many parts.
+fn fan(levels: u32) -> String {
+    let mut defs = serde_json::Map::new();
+    defs.insert("d0".to_owned(), json!({"type": ["object", "string"]}));
+    for level in 1..=levels {
+        let below = json!({"$ref": format!("#/$defs/d{}", level - 1)});
+        defs.insert(format!("d{level}"), json!({"allOf": [below, below]}));
+    }
+    json!({"type": "object", "$defs": defs, "allOf": [{"$ref": format!("#/$defs/d{levels}")}]})
+        .to_string()
+}
+
+/// Twice as long a schema takes no longer, also when its machine code was kept by a version
+/// that looked at no schema.
+#[tokio::test]
+async fn no_schema_keeps_anybody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = CodeStore::open(&folder.path().join("code"), &folder.path().join("key")).unwrap();
+    let sandbox = Sandbox::new(SandboxConfig {
+        store: Some(store),
+        ..SandboxConfig::default()
+    })
+    .unwrap();
+    for levels in [34, 68, 136] {
+        let core = describing("", "", "good", "1.0.0", &fan(levels));
+        let bytes = component("quiet", Some(&core));
+        // The first time it is compiled, described and kept, the second time it is found.
+        for _ in 0..2 {
+            let loading = sandbox.load(bytes.clone());
+            let loaded = tokio::time::timeout(Duration::from_secs(60), loading).await;
+            let error = loaded.expect("it does not hang").unwrap_err();
+            assert!(
+                matches!(error, LoadError::SchemaTooCostly { .. }),
+                "{error}"
+            );
+        }
+    }
+    let core = describing("", "", "good", "1.0.0", &fan(8));
+    let plugin = sandbox.load(component("quiet", Some(&core))).await.unwrap();
+    assert_eq!(plugin.validate_params(&json!({})), []);
+    // A run's params are looked at elsewhere when that takes a while, and refused when it would
+    // take long.
+    let many: serde_json::Map<String, serde_json::Value> = (0..50_000)
+        .map(|at| (format!("p{at}"), json!(at)))
+        .collect();
+    let some: serde_json::Map<String, serde_json::Value> =
+        (0..500).map(|at| (format!("p{at}"), json!(at))).collect();
+    let (many, some) = (json!(many), json!(some));
+    let wrong = sandbox.check_params(&plugin, &many).await.unwrap();
+    assert!(wrong[0].message.contains("too large"), "{wrong:?}");
+    assert_eq!(sandbox.check_params(&plugin, &some).await.unwrap(), []);
 }
 
 #[tokio::test]

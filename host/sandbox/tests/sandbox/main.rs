@@ -8,6 +8,7 @@ mod http;
 mod load;
 mod mail;
 mod modes;
+mod record;
 mod replay;
 mod resume;
 mod run;

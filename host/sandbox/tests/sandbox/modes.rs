@@ -377,7 +377,7 @@ async fn evidence_is_captured_once_before_the_first_effect() {
         captured(&world),
         [(
             Some("db".to_owned()),
-            "\u{fffd}[31moh no\u{fffd}[0m\n".to_owned(),
+            "oh no\n".to_owned(),
             None,
             "effect-began"
         )],
@@ -403,6 +403,40 @@ async fn a_playbook_is_preceded_by_evidence_of_the_target() {
     let captured = captured(&world);
     assert_eq!(captured[0].0.as_deref(), Some("nginx"));
     assert_eq!(captured[0].1, format!("the last 20 lines of {NGINX}\n"));
+}
+
+/// What a container writes goes to whoever is told, so it takes a grant of that container.
+#[tokio::test]
+async fn the_log_of_a_container_that_is_not_granted_is_no_evidence() {
+    let stage = Stage::new("scripted").await;
+    let no_docker = |context: &mut GateContext| {
+        evidence(context);
+        let mut grants = (*context.grants).clone();
+        grants.docker = None;
+        context.grants = Arc::new(grants);
+    };
+    let other_containers = |context: &mut GateContext| {
+        evidence(context);
+        let mut grants = (*context.grants).clone();
+        if let Some(docker) = &mut grants.docker {
+            docker.containers = vec!["db".parse().unwrap()];
+            docker.labels = Vec::new();
+        }
+        context.grants = Arc::new(grants);
+    };
+    for setup in [no_docker as fn(&mut GateContext), other_containers] {
+        let world = Arc::new(World {
+            logs: Some("DB_PASSWORD=hunter2\n".to_owned()),
+            ..World::default()
+        });
+        stage.run(&world, &["playbook a.yml"], setup).await;
+        let captured = captured(&world);
+        assert_eq!(captured[0].0.as_deref(), Some("nginx"), "its state is kept");
+        assert_eq!(captured[0].1, "");
+        let problem = captured[0].2.as_deref().unwrap();
+        assert!(problem.contains("its log is not kept"), "{problem}");
+        assert!(!format!("{:?}", world.events()).contains("hunter2"));
+    }
 }
 
 #[tokio::test]

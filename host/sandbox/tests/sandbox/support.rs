@@ -21,7 +21,7 @@ use sentinel_core::event::{
 };
 use sentinel_core::grant::Grants;
 use sentinel_core::http::{Blob, HttpMethod, HttpRequest, HttpResponse, HttpUrl};
-use sentinel_core::id::{IncidentId, RunId};
+use sentinel_core::id::{Digest, IncidentId, RunId};
 use sentinel_core::incident::OnInterrupt;
 use sentinel_core::mail::{MailReceipt, MailRefusal, MailRequest};
 use sentinel_core::recording::Recording;
@@ -530,11 +530,13 @@ impl Recorder for World {
         run: RunId,
         call: u32,
         request: &Request,
+        digest: Option<Digest>,
         error: &CapabilityError,
     ) -> Result<(), RecordError> {
         self.record(
             format!("denied {call} {}: {error}", request.summary()),
             EventBody::Denied {
+                digest,
                 run,
                 call,
                 request: request.clone(),
@@ -708,8 +710,8 @@ pub(crate) fn all_grants() -> Grants {
         },
         "ansible": { "playbooks": ["*.yml"] },
         "http": [
-            { "urls": ["https://api/a/**"], "methods": ["GET", "POST"], "secrets": ["key"] },
-            { "urls": ["https://chat/hooks/**"], "methods": ["POST"], "secrets": ["*-url"] },
+            { "urls": ["https://api/a/**"], "methods": ["GET", "POST"], "secrets": ["key"], "answers": true },
+            { "urls": ["https://chat/hooks/**"], "methods": ["POST"], "secrets": ["*-url"], "answers": true },
         ],
         "mail": ["oncall@example.com", "*@ops.example.com"],
     }))

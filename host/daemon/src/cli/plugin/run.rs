@@ -12,7 +12,7 @@ use sentinel_core::capability::{CapabilityError, Request};
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource};
 use sentinel_core::grant::{AnsibleGrant, DockerGrant, Grants, Import};
-use sentinel_core::id::{PolicyName, RunId, Target};
+use sentinel_core::id::{Digest, PolicyName, RunId, Target};
 use sentinel_core::incident::OnInterrupt;
 use sentinel_core::policy::{Environment, PolicySet};
 use sentinel_core::timeline;
@@ -548,6 +548,7 @@ impl Recorder for Account {
         _: RunId,
         call: u32,
         request: &Request,
+        _: Option<Digest>,
         error: &CapabilityError,
     ) -> Result<(), RecordError> {
         self.note(call, What::Denied, request, None, &Err(error.clone()));
