@@ -294,3 +294,118 @@ async fn a_spinning_plugin_does_not_delay_an_alert() {
         assert_eq!(daemon.wait_end(id).await, "escalated");
     }
 }
+
+/// A policy of this name, which runs the hostile plugin.
+fn named(name: &str, mode: &str) -> String {
+    says("changed", name)
+        .replace("name: says", &format!("name: {name}"))
+        .replace("Says", &format!("Says-{name}"))
+        .replace("mode: auto", &format!("mode: {mode}"))
+}
+
+/// Waits until the last that the daemon said of its policies is this.
+async fn wait_policies(daemon: &Daemon, policies: &str) {
+    let said = || {
+        let log = daemon.log();
+        let line = log
+            .lines()
+            .rfind(|line| line.contains(r#"what="policies""#))
+            .unwrap_or_default();
+        line.contains(&format!("\"{policies}\""))
+    };
+    let what = format!("{policies} serve");
+    eventually(&what, Duration::from_secs(20), || async {
+        said().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_policy_file_keeps_no_other_from_changing() {
+    let mut daemon = Daemon::start(&["hostile"], &named("first", "auto")).await;
+    let write = |file: &str, text: &str| {
+        std::fs::write(daemon.path("policies").join(file), text).unwrap();
+    };
+    // The bad one is seen first, alone, and lies there while others change.
+    write("bad.yaml", "policies: [");
+    daemon.wait_log("bad.yaml").await;
+    write("second.yaml", &named("second", "auto"));
+    wait_policies(&daemon, "second (auto), first (auto)").await;
+    write("second.yaml", &named("second", "off"));
+    wait_policies(&daemon, "second (off), first (auto)").await;
+    // One that serves and turns bad serves on as it was; so does one whose name is taken.
+    write("second.yaml", &named("first", "off"));
+    daemon.wait_log("there are two policies").await;
+    write("third.yaml", &named("third", "approve"));
+    wait_policies(&daemon, "second (off), first (auto), third (approve)").await;
+    std::fs::remove_file(daemon.path("policies").join("third.yaml")).unwrap();
+    wait_policies(&daemon, "second (off), first (auto)").await;
+    // So it is over a restart, also for what changed meanwhile.
+    daemon.terminate();
+    daemon.wait();
+    std::fs::write(
+        daemon.path("policies").join("test.yaml"),
+        named("first", "shadow"),
+    )
+    .unwrap();
+    daemon.serve().await;
+    wait_policies(&daemon, "second (off), first (shadow)").await;
+    // The commands read what serves, and say what does not.
+    let report = daemon.command(&["policy", "report"]).output().unwrap();
+    let said = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(said.contains("second  (mode off)"), "{said}");
+    let remarks = String::from_utf8_lossy(&report.stderr).into_owned();
+    assert!(remarks.contains("bad.yaml"), "{remarks}");
+    // What is mended is said, and serves.
+    std::fs::write(
+        daemon.path("policies").join("bad.yaml"),
+        named("mended", "off"),
+    )
+    .unwrap();
+    daemon
+        .wait_log("mended; nothing is wrong with it any more")
+        .await;
+    wait_policies(&daemon, "mended (off), second (off), first (shadow)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_good_serves_at_a_first_start_too() {
+    let mut daemon = Daemon::prepare(&["hostile"], &named("good", "auto"));
+    std::fs::write(
+        daemon.path("policies").join("bad.yaml"),
+        "policies: nothing",
+    )
+    .unwrap();
+    daemon.install_bytes("broken.wasm", b"no");
+    daemon.serve().await;
+    wait_policies(&daemon, "good (auto)").await;
+    let log = daemon.log();
+    assert!(
+        log.contains("bad.yaml") && log.contains("broken.wasm"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_playbook_that_is_gone_keeps_no_policy_from_changing() {
+    let plays = r#"
+policies:
+  - name: plays
+    match: ['alertname="Plays"']
+    target: 'docker://local/infra-sentinel-test-plays'
+    mode: shadow
+    steps: [{ plugin: ansible-playbook, params: { playbook: gone.yml } }]
+    verify: { alert: resolved, within: 1s }
+    grants: { ansible: { playbooks: [gone.yml] } }
+"#;
+    let mut daemon = Daemon::prepare(&["hostile", "ansible-playbook"], &named("first", "auto"));
+    let playbook = daemon.path("playbooks").join("gone.yml");
+    std::fs::create_dir_all(playbook.parent().unwrap()).unwrap();
+    std::fs::write(&playbook, "- {hosts: localhost, tasks: []}\n").unwrap();
+    std::fs::write(daemon.path("policies").join("plays.yaml"), plays).unwrap();
+    daemon.serve().await;
+    wait_policies(&daemon, "plays (shadow), first (auto)").await;
+    std::fs::remove_file(&playbook).unwrap();
+    daemon.write_policies(&named("first", "off"));
+    wait_policies(&daemon, "plays (shadow), first (off)").await;
+}

@@ -124,6 +124,10 @@ impl Reconfigurer {
             let file = file.display().to_string();
             self.metrics.reload_refused("configuration", &file, problem);
         }
+        if before.problem.is_some() && standing.problem.is_none() {
+            let file = file.display().to_string();
+            self.metrics.reload_mended("configuration", &file);
+        }
         if !standing.restart.is_empty() && before.restart != standing.restart {
             let keys = standing.restart.join(", ");
             tracing::warn!(

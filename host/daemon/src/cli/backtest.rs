@@ -123,8 +123,8 @@ impl Tally {
 
 pub(super) fn run(config_file: &Path, args: &BacktestArgs) -> Result<(), Failure> {
     let config = Config::read(config_file, &super::variable)?;
-    let candidates = policies(&config, &args.policies)?;
     let reader = reader(config_file)?;
+    let candidates = policies(&config, &args.policies, Some(&reader))?;
     let now = Timestamp::now();
     let failed = |error: ReadError| Failure::software(error.to_string());
     let Some((first, last)) = reader.heard_between().map_err(failed)? else {

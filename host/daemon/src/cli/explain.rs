@@ -21,10 +21,11 @@ use sentinel_core::rehearsal::{Found, Heard, Look, Past, look};
 use sentinel_core::timeline::{Entry, timeline};
 use sentinel_journal::{IncidentFilter, OpenError, ReadError, Reader};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Output;
 use super::incidents::{reader, second, seconds};
-use super::output::{Failure, harmless, print_as};
+use super::output::{Failure, harmless, harmless_lines, pad, print_as};
 use super::past::{Asked, counted, distance, policies};
 use crate::app;
 use crate::config::Config;
@@ -39,7 +40,7 @@ enum Asks {
     /// A fingerprint or a name.
     Named(String),
     Matching(Matchers),
-    File(Alert),
+    File(FileAlerts),
 }
 
 #[derive(Debug, Serialize)]
@@ -97,16 +98,47 @@ struct Told {
     others: Vec<String>,
 }
 
-/// An alert in a file, as Alertmanager's webhook has them.
+/// What a file holds: the alert that is meant, and others beside it.
+#[derive(Debug)]
+struct FileAlerts {
+    alert: Alert,
+    others: Vec<String>,
+}
+
+/// An alert in a file, as Alertmanager's webhook and its API have them.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct FileAlert {
     labels: Labels,
     #[serde(default)]
-    annotations: Labels,
+    annotations: Option<Labels>,
     starts_at: Option<Timestamp>,
     fingerprint: Option<Fingerprint>,
     source: Option<String>,
+    /// A word in a webhook's body, and an object in the API's answers.
+    #[serde(default)]
+    status: Value,
+}
+
+impl FileAlert {
+    fn is_resolved(&self) -> bool {
+        self.status == "resolved"
+    }
+
+    fn into_alert(self, now: Timestamp) -> Alert {
+        Alert {
+            source: self.source.unwrap_or_else(|| "alertmanager".to_owned()),
+            fingerprint: self
+                .fingerprint
+                .unwrap_or_else(|| Fingerprint::of(&self.labels)),
+            status: AlertStatus::Firing,
+            labels: self.labels,
+            annotations: self.annotations.unwrap_or_default(),
+            starts_at: self.starts_at.unwrap_or(now),
+            ends_at: None,
+            generator_url: None,
+        }
+    }
 }
 
 /// What is remembered: a journal, or nothing.
@@ -135,7 +167,6 @@ pub(super) fn run(config_file: &Path, what: &str, output: Output) -> Result<(), 
     let config = Config::read(config_file, &super::variable)?;
     let now = Timestamp::now();
     let asks = asks(what, now)?;
-    let policies = policies(&config, &config.policies_dir)?;
     let memory = match (&asks, Reader::open(&config.data_dir)) {
         (_, Ok(reader)) => Memory::Journal(Box::new(reader)),
         // An alert in a file can be held against policies before there ever was a daemon.
@@ -143,19 +174,24 @@ pub(super) fn run(config_file: &Path, what: &str, output: Output) -> Result<(), 
         // Says it the way all commands do.
         (_, Err(_)) => Memory::Journal(Box::new(reader(config_file)?)),
     };
+    let policies = policies(&config, &config.policies_dir, memory.reader())?;
     let failed = |error: ReadError| Failure::software(error.to_string());
     let (told, story) = match asks {
         Asks::File(alert) => (from_file(alert, &memory).map_err(failed)?, None),
-        Asks::Incident(id) => {
-            let (told, story) = from_incident(id, &memory, &policies)?;
-            (told, Some(story))
-        }
+        Asks::Incident(id) => match from_incident(id, &memory, &policies) {
+            Ok((told, story)) => (told, Some(story)),
+            // The name of an alert may be a number.
+            Err(missing) => {
+                let named = from_journal(what, &memory, |alert| alert.name() == what);
+                (named.map_err(|_| missing)?, None)
+            }
+        },
         Asks::Named(name) => {
             let meant = |alert: &Alert| alert.fingerprint.0 == name || alert.name() == name;
             (from_journal(what, &memory, meant)?, None)
         }
         Asks::Matching(matchers) => {
-            let meant = |alert: &Alert| matchers.matches(&alert.labels);
+            let meant = |alert: &Alert| matchers.matches(&alert.labels) || alert.name() == what;
             (from_journal(what, &memory, meant)?, None)
         }
     };
@@ -209,37 +245,52 @@ fn asks(what: &str, now: Timestamp) -> Result<Asks, Failure> {
     {
         return file(what, now).map(Asks::File);
     }
-    if what.contains(['=', '{', '~']) {
-        return Matchers::parse_list(what)
-            .map(Asks::Matching)
-            .map_err(|error| {
-                Failure::given(format!("the matchers `{what}` are not valid: {error}")).hint(
-                    "write them as Alertmanager does, such as 'alertname=\"NginxDown\", severity=~\"critical|page\"'",
-                )
-            });
+    // Alerts are named by people, and Grafana takes any text: `CPU >= 90% on web` is a name.
+    if what.contains(['=', '{', '~'])
+        && let Ok(matchers) = Matchers::parse_list(what)
+    {
+        return Ok(Asks::Matching(matchers));
     }
     Ok(Asks::Named(what.to_owned()))
 }
 
-fn file(path: &str, now: Timestamp) -> Result<Alert, Failure> {
-    let given = |error: &dyn std::fmt::Display| Failure::given(format!("{path}: {error}"));
-    let text = std::fs::read_to_string(path).map_err(|error| given(&error))?;
-    let alert: FileAlert = serde_json::from_str(&text).map_err(|error| {
-        given(&error).hint(
-            "expected an alert such as {\"labels\": {\"alertname\": \"NginxDown\"}, \"annotations\": {}}",
+/// The alert of a file: one by itself, the first that fires of a webhook's body, or the first
+/// of a list as Alertmanager's API and `amtool --output json` give one.
+fn file(path: &str, now: Timestamp) -> Result<FileAlerts, Failure> {
+    let given = |error: &dyn std::fmt::Display| {
+        Failure::given(format!("{path}: {error}")).hint(
+            "expected an alert such as {\"labels\": {\"alertname\": \"NginxDown\"}}, a list of them, or the body of a webhook",
         )
-    })?;
-    Ok(Alert {
-        source: alert.source.unwrap_or_else(|| "alertmanager".to_owned()),
-        fingerprint: alert
-            .fingerprint
-            .unwrap_or_else(|| Fingerprint::of(&alert.labels)),
-        status: AlertStatus::Firing,
-        labels: alert.labels,
-        annotations: alert.annotations,
-        starts_at: alert.starts_at.unwrap_or(now),
-        ends_at: None,
-        generator_url: None,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| given(&error))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| given(&error))?;
+    let alerts = match value {
+        Value::Array(alerts) => alerts,
+        Value::Object(mut body) => match body.remove("alerts") {
+            Some(Value::Array(alerts)) => alerts,
+            Some(_) => return Err(given(&"`alerts` is no list")),
+            None => vec![Value::Object(body)],
+        },
+        _ => return Err(given(&"it holds no alert")),
+    };
+    let alerts: Vec<FileAlert> = alerts
+        .into_iter()
+        .map(serde_json::from_value)
+        .collect::<Result<_, _>>()
+        .map_err(|error| given(&error))?;
+    let fires = alerts.iter().position(|alert| !alert.is_resolved());
+    let first = fires.unwrap_or(0);
+    let others = alerts
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| *at != first)
+        .map(|(_, alert)| labels(&alert.labels))
+        .collect();
+    let alert = alerts.into_iter().nth(first);
+    let alert = alert.ok_or_else(|| given(&"it holds no alert"))?;
+    Ok(FileAlerts {
+        alert: alert.into_alert(now),
+        others,
     })
 }
 
@@ -265,7 +316,8 @@ fn told(
     })
 }
 
-fn from_file(alert: Alert, memory: &Memory) -> Result<Told, ReadError> {
+fn from_file(file: FileAlerts, memory: &Memory) -> Result<Told, ReadError> {
+    let FileAlerts { alert, others } = file;
     let episode = alert.episode();
     let mut known = None;
     if let Some(reader) = memory.reader() {
@@ -277,7 +329,7 @@ fn from_file(alert: Alert, memory: &Memory) -> Result<Told, ReadError> {
             ControlFlow::Continue(())
         })?;
     }
-    told(alert, known.as_ref(), memory, Vec::new())
+    told(alert, known.as_ref(), memory, others)
 }
 
 /// The alert of the journal that is meant: the one that was told of last.
@@ -517,7 +569,7 @@ fn story_text(out: &mut String, story: &Story, explanation: &Explanation) {
             out,
             "  {at:>12}  {:<20}  {}",
             entry.kind,
-            harmless(&entry.text)
+            harmless_lines(&entry.text, 38)
         );
     }
     out.push('\n');
@@ -604,12 +656,12 @@ fn policies_text(out: &mut String, explanation: &Explanation) {
     for look in &explanation.policies {
         let _ok = writeln!(
             out,
-            "  {:<width$}  {}",
-            look.policy.as_str(),
+            "  {}  {}",
+            pad(look.policy.as_str(), width),
             harmless(&look.found.to_string())
         );
         if look.found.is_match() || matches!(look.found, Found::Off) {
-            let _ok = writeln!(out, "  {:<width$}  {}", "", harmless(&look.place));
+            let _ok = writeln!(out, "  {}  {}", pad("", width), harmless(&look.place));
         }
     }
     if !explanation

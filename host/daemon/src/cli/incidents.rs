@@ -11,7 +11,7 @@ use url::Url;
 
 use super::Output;
 use super::client;
-use super::output::{Failure, harmless, print_as, table};
+use super::output::{Failure, harmless, harmless_lines, print_as, table};
 use crate::api::{IncidentList, IncidentView};
 use crate::config::Config;
 
@@ -109,7 +109,7 @@ fn show_text(view: &IncidentView) -> String {
     let row = &view.row;
     let mut out = String::new();
     let state = match &row.reason {
-        Some(reason) => format!("{}: {}", row.state, harmless(reason)),
+        Some(reason) => format!("{}: {}", row.state, harmless_lines(reason, 9)),
         None => row.state.clone(),
     };
     // Writing to a String cannot fail.
@@ -148,10 +148,15 @@ fn show_text(view: &IncidentView) -> String {
         let at = text("at")
             .parse::<Timestamp>()
             .map_or_else(|_| String::new(), |at| seconds(row.opened_at, at));
-        let _ok = writeln!(out, "{at:>12}  {:<20}  {}", text("kind"), text("text"));
+        let said = event
+            .get("text")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let said = harmless_lines(said, 36);
+        let _ok = writeln!(out, "{at:>12}  {:<20}  {said}", text("kind"));
         let lines = event.get("lines").and_then(Value::as_array);
         for line in lines.into_iter().flatten().filter_map(Value::as_str) {
-            let _ok = writeln!(out, "{:36}{}", "", harmless(line));
+            let _ok = writeln!(out, "{:36}{}", "", harmless_lines(line, 36));
         }
     }
     out

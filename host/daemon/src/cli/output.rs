@@ -118,6 +118,12 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Says something beside the data, on stderr.
+pub(super) fn remark(text: &str) {
+    // Nobody is left to tell when stderr is closed.
+    let _told = io::stderr().write_all(text.as_bytes());
+}
+
 /// Prints `value` as JSON, or `text` for people.
 pub(super) fn print_as<T: Serialize>(
     output: Output,
@@ -133,26 +139,71 @@ pub(super) fn print_as<T: Serialize>(
     }
 }
 
-/// Columns of text, each as wide as its widest cell.
+/// The widest cell of a table, in characters: what others wrote can be of any length.
+const CELL: usize = 60;
+
+/// Columns of text, each as wide as its widest cell. Of a longer cell than [`CELL`] the
+/// beginning is shown.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    let header = header.iter().map(|cell| (*cell).to_owned()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(header)
+        .chain(
+            rows.iter()
+                .map(|row| row.iter().map(|cell| cut(cell, CELL)).collect()),
+        )
+        .collect();
+    let mut widths: Vec<usize> = Vec::new();
+    for row in &rows {
+        widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
     let mut out = String::new();
-    for row in std::iter::once(&header).chain(rows) {
+    for row in &rows {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
+            .map(|(cell, width)| pad(cell, *width))
             .collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }
     out
+}
+
+/// The text, filled up with spaces to `width` characters. (The formatter takes no width
+/// above 65,535.)
+pub(super) fn pad(text: &str, width: usize) -> String {
+    let mut padded = text.to_owned();
+    padded.extend(std::iter::repeat_n(
+        ' ',
+        width.saturating_sub(text.chars().count()),
+    ));
+    padded
+}
+
+/// The first `most` characters; that there were more is seen.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    if text.chars().nth(most).is_none() {
+        return text.to_owned();
+    }
+    let kept = text.chars().take(most.saturating_sub(1));
+    kept.chain(std::iter::once('…')).collect()
+}
+
+/// Text of somebody else's of several lines, harmless, with each line after the first moved
+/// in by `indent`. Of a line that overwrites itself, what a terminal would have left is shown.
+pub(super) fn harmless_lines(text: &str, indent: usize) -> String {
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let line = line.trim_end_matches('\r');
+            let left = line.rsplit('\r').next().unwrap_or(line);
+            harmless(&left.replace('\t', "    "))
+        })
+        .collect();
+    lines.join(&format!("\n{}", pad("", indent)))
 }
 
 /// Text of somebody else's, without what could move the cursor or colour the screen.
@@ -173,4 +224,28 @@ fn moves(c: char) -> bool {
                 | '\u{2060}'..='\u{206f}'
                 | '\u{feff}'
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_shows_the_beginning_of_what_is_long() {
+        let long = "a".repeat(70_000);
+        let shown = table(&["ID", "TARGET"], &[vec!["1".to_owned(), long]]);
+        let widest = shown.lines().map(|line| line.chars().count()).max();
+        assert_eq!(widest, Some(2 + 2 + CELL), "{shown}");
+        assert!(shown.ends_with("a…\n"), "{shown}");
+        assert_eq!(pad("é", 70_000).chars().count(), 70_000);
+    }
+
+    #[test]
+    fn lines_stay_lines_and_do_nothing_else() {
+        let said = "fatal: \u{1b}[31mno\u{202e}\r\nPLAY RECAP\n 10%\r 50%\r100%\tdone\n";
+        assert_eq!(
+            harmless_lines(said, 4),
+            "fatal: \u{fffd}[31mno\u{fffd}\n    PLAY RECAP\n    100%    done"
+        );
+    }
 }

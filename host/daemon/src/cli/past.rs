@@ -12,11 +12,12 @@ use sentinel_core::engine::{PluginVersion, World};
 use sentinel_core::id::{Digest, PluginRef};
 use sentinel_core::policy::PolicySet;
 use sentinel_core::record::{History, earlier};
+use sentinel_journal::Reader;
 
-use super::output::Failure;
+use super::output::{Failure, remark};
 use crate::app;
 use crate::config::Config;
-use crate::serving;
+use crate::serving::{self, Problem};
 
 /// A moment as people write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,18 +65,33 @@ impl FromStr for Moment {
     }
 }
 
-/// The policies of a folder or of a file.
-pub(super) fn policies(config: &Config, path: &Path) -> Result<PolicySet, Failure> {
-    serving::policies_in(path, &app::environment(config)).map_err(|problems| {
-        let rendered: Vec<_> = problems
-            .iter()
-            .map(|problem| problem.rendered.trim_end().to_owned())
-            .collect();
+/// The policies of a folder or of a file. In a folder, what cannot be used is told on stderr,
+/// and counts as it does in a daemon: what served of that file before is used.
+pub(super) fn policies(
+    config: &Config,
+    path: &Path,
+    journal: Option<&Reader>,
+) -> Result<PolicySet, Failure> {
+    let served = journal.and_then(|journal| journal.serving().ok().flatten());
+    let served = served.map(|served| served.policies).unwrap_or_default();
+    let rendered = |problems: &[Problem]| {
+        let each = problems.iter().map(|problem| problem.rendered.trim_end());
+        each.collect::<Vec<_>>().join("\n")
+    };
+    let read = serving::policies_in(path, &app::environment(config), &served);
+    let (set, problems) = read.map_err(|problems| {
         Failure::given(format!(
             "the policies cannot be used\n\n{}",
-            rendered.join("\n")
+            rendered(&problems)
         ))
-    })
+    })?;
+    if !problems.is_empty() {
+        remark(&format!(
+            "{}\nnote: of what cannot be used, what served before counts\n",
+            rendered(&problems)
+        ));
+    }
+    Ok(set)
 }
 
 /// What the engine looks at when it is only asked.

@@ -57,7 +57,7 @@ pub(super) fn run(
     let reader = reader(config_file)?;
     let failed = |error: ReadError| Failure::software(error.to_string());
     // A folder with a mistake in it is no reason to say nothing of what was.
-    let current = policies(&config, &config.policies_dir).unwrap_or_default();
+    let current = policies(&config, &config.policies_dir, Some(&reader)).unwrap_or_default();
     let modes: BTreeMap<&PolicyName, &'static str> = current
         .policies()
         .iter()

@@ -12,7 +12,7 @@ use sentinel_sandbox::{Plugin, ReplayOutcome, ReplayReport, Sandbox};
 use serde::Serialize;
 
 use super::incidents::reader;
-use super::output::{Failure, harmless, print_as};
+use super::output::{Failure, harmless, harmless_lines, print_as};
 use crate::app;
 use crate::config::{Config, Limits};
 use crate::past_run;
@@ -287,7 +287,7 @@ fn one(replayed: &Replayed, report: &ReplayReport) -> String {
         ReplayOutcome::RecordEnds { asked: None } => "the record ends here".to_owned(),
         ReplayOutcome::Diverged => "it did something else than the record has".to_owned(),
     };
-    let _ok = writeln!(out, "      {}", harmless(&ended));
+    let _ok = writeln!(out, "      {}", harmless_lines(&ended, 6));
     let _ok = match &report.divergence {
         Some(divergence) => writeln!(
             out,

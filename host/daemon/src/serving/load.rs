@@ -66,7 +66,8 @@ pub(super) struct NewlyRefused {
 pub(super) enum Change {
     Plugin(String, Arc<Plugin>),
     PluginGone(String),
-    Policies(BTreeMap<String, String>),
+    Policy(String, String),
+    PolicyGone(String),
 }
 
 /// What a file of the plugins folder is.
@@ -200,44 +201,71 @@ impl Loader {
         mut changes: Vec<Change>,
         problems: &mut Vec<Problem>,
     ) -> Option<Serving> {
-        if changes.is_empty() {
-            return None;
-        }
-        // All at once, as they were most likely meant.
-        let mut files = current.files.clone();
-        for change in &changes {
-            apply(&mut files, change.clone());
-        }
-        let refused = match self.assemble_new(&files, older) {
-            Ok(serving) => return Some(serving),
-            Err(refused) => refused,
-        };
-        // One by one, as long as one more fits: what is wrong with one file must not
-        // hold the others up.
+        // All at once, as they were most likely meant; without those that are found at fault
+        // as long as there are any.
         let mut files = current.files.clone();
         let mut serving = None;
-        loop {
-            let before = changes.len();
-            changes.retain(|change| {
+        let mut held = Vec::new();
+        while !changes.is_empty() {
+            let mut attempt = current.files.clone();
+            for change in &changes {
+                apply(&mut attempt, change.clone());
+            }
+            match self.assemble_new(&attempt, older, &current.files) {
+                Ok(assembled) => {
+                    files = attempt;
+                    serving = Some(assembled);
+                    changes.clear();
+                }
+                Err(refused) => {
+                    let at_fault = |change: &Change| self.is_blamed(change, &refused);
+                    let (blamed, rest): (Vec<_>, Vec<_>) = changes.into_iter().partition(at_fault);
+                    if blamed.is_empty() {
+                        held.extend(rest);
+                        break;
+                    }
+                    held.extend(blamed);
+                    changes = rest;
+                }
+            }
+        }
+        // One by one, as long as one more fits: what is wrong with one file must not
+        // hold the others up.
+        while !held.is_empty() {
+            let before = held.len();
+            let mut refused = Vec::new();
+            held.retain(|change| {
                 let mut attempt = files.clone();
                 apply(&mut attempt, change.clone());
-                match self.assemble_new(&attempt, older) {
+                match self.assemble_new(&attempt, older, &current.files) {
                     Ok(assembled) => {
                         files = attempt;
                         serving = Some(assembled);
                         false
                     }
-                    Err(_) => true,
+                    Err(why) => {
+                        refused.extend(why);
+                        true
+                    }
                 }
             });
-            if changes.is_empty() || changes.len() == before {
+            if held.len() == before {
+                problems.extend(refused);
                 break;
             }
         }
-        if !changes.is_empty() {
-            problems.extend(refused);
-        }
         serving
+    }
+
+    /// Whether a problem is one of the file that changed.
+    fn is_blamed(&self, change: &Change, problems: &[Problem]) -> bool {
+        let path = match change {
+            Change::Plugin(file, _) => self.folders.plugins.join(file),
+            Change::Policy(file, _) => self.folders.policies.join(file),
+            Change::PluginGone(_) | Change::PolicyGone(_) => return false,
+        };
+        let path = path.display().to_string();
+        problems.iter().any(|problem| problem.file == path)
     }
 
     /// The set that served last, from the journal, whatever the folders hold now.
@@ -283,11 +311,11 @@ impl Loader {
         versions: &Versions,
     ) -> Older {
         let mut pinned = pins(&current.policies);
-        for change in changes {
-            if let Change::Policies(texts) = change {
-                pinned.extend(self.pinned(texts));
-            }
-        }
+        let texts = changes.iter().filter_map(|change| match change {
+            Change::Policy(file, text) => Some((file.clone(), text.clone())),
+            _ => None,
+        });
+        pinned.extend(self.pinned(&texts.collect()));
         let reader = self.past.as_deref();
         Older::known(current.plugins.older(), versions)
             .find(&self.sandbox, reader, &current.files, versions, pinned)
@@ -296,8 +324,18 @@ impl Loader {
 
     /// What the policies of these texts are pinned to, as far as they can be read.
     fn pinned(&self, texts: &BTreeMap<String, String>) -> BTreeSet<PluginRef> {
-        let set = self.parse(texts);
-        set.map(|set| pins(&set)).unwrap_or_default()
+        if let Ok(set) = self.parse(texts) {
+            return pins(&set);
+        }
+        let alone = |(file, text): (&String, &String)| {
+            let text = BTreeMap::from([(file.clone(), text.clone())]);
+            parse(&self.folders.policies, &text, &self.environment).ok()
+        };
+        texts
+            .iter()
+            .filter_map(alone)
+            .flat_map(|set| pins(&set))
+            .collect()
     }
 
     async fn plugin_changes(
@@ -405,27 +443,38 @@ impl Loader {
         }
     }
 
+    /// One change for each file, so that what is wrong with one is wrong with no other.
     fn policy_changes(
         &self,
         current: &Serving,
         changes: &mut Vec<Change>,
         problems: &mut Vec<Problem>,
     ) {
-        match policy_texts(&self.folders.policies) {
-            Ok(texts) if texts == current.files.policies => {}
-            Ok(texts) => match self.parse(&texts) {
-                Ok(_) => {
-                    // Before plugins go: a policy that gives a plugin up comes first.
-                    let gone = changes
-                        .iter()
-                        .position(|change| matches!(change, Change::PluginGone(_)))
-                        .unwrap_or(changes.len());
-                    changes.insert(gone, Change::Policies(texts));
-                }
+        let serving = &current.files.policies;
+        let folder = match PolicyFolder::read(&self.folders.policies) {
+            Ok(folder) => folder,
+            Err(problem) => return problems.push(*problem),
+        };
+        problems.extend(folder.unreadable.into_values());
+        let mut found = Vec::new();
+        for (file, text) in &folder.texts {
+            if serving.get(file) == Some(text) {
+                continue;
+            }
+            let alone = BTreeMap::from([(file.clone(), text.clone())]);
+            match parse(&self.folders.policies, &alone, &self.environment) {
+                Ok(_) => found.push(Change::Policy(file.clone(), text.clone())),
                 Err(refused) => problems.extend(refused),
-            },
-            Err(problem) => problems.push(*problem),
+            }
         }
+        let gone = serving.keys().filter(|file| !folder.names.contains(*file));
+        found.extend(gone.cloned().map(Change::PolicyGone));
+        // Before plugins go: a policy that gives a plugin up comes first.
+        let at = changes
+            .iter()
+            .position(|change| matches!(change, Change::PluginGone(_)))
+            .unwrap_or(changes.len());
+        changes.splice(at..at, found);
     }
 
     /// The policies of these texts. One look asks for the same ones several times.
@@ -441,14 +490,26 @@ impl Loader {
         Ok(set)
     }
 
-    /// Puts files together, if they fit, and if what they name is there. A set that served
-    /// once goes on serving when a playbook of it is gone, so it is not asked that.
-    fn assemble_new(&self, files: &Files, older: &Older) -> Result<Serving, Vec<Problem>> {
+    /// Puts files together, if they fit, and if what they name is there. A policy that serves
+    /// goes on serving when a playbook of it is gone, so `before` is not asked that.
+    fn assemble_new(
+        &self,
+        files: &Files,
+        older: &Older,
+        before: &Files,
+    ) -> Result<Serving, Vec<Problem>> {
         let serving = self.assemble(files, older)?;
+        let changed: BTreeSet<String> = files
+            .policies
+            .iter()
+            .filter(|(file, text)| before.policies.get(*file) != Some(text))
+            .map(|(file, _)| self.folders.policies.join(file).display().to_string())
+            .collect();
         let problems: Vec<Problem> = serving
             .policies
             .policies()
             .iter()
+            .filter(|policy| changed.contains(&policy.location.file))
             .flat_map(|policy| self.playbook_problems(policy, &serving.plugins))
             .collect();
         if problems.is_empty() {
@@ -534,18 +595,59 @@ impl Loader {
 
 /// The policies of a folder, or of one file, held against nothing but themselves: what
 /// their plugins are does not matter.
+///
+/// Of a file of a folder that cannot be used, the text counts that `served` of it before, as
+/// it does in a daemon; what is wrong with it is told beside the policies. One file is used or
+/// not.
 pub(crate) fn policies_in(
     path: &Path,
     environment: &Environment,
-) -> Result<PolicySet, Vec<Problem>> {
-    if path.is_dir() {
-        let texts = policy_texts(path).map_err(|problem| vec![*problem])?;
-        return parse(path, &texts, environment);
+    served: &BTreeMap<String, String>,
+) -> Result<(PolicySet, Vec<Problem>), Vec<Problem>> {
+    if !path.is_dir() {
+        let text = read_text(path).map_err(|problem| vec![*problem])?;
+        let set = PolicySet::parse(&[(path.display().to_string(), text)], environment);
+        return set
+            .map(|set| (set, Vec::new()))
+            .map_err(|errors| errors.iter().map(policy_problem).collect());
     }
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| vec![problem("policy", path, format!("cannot be read: {error}"))])?;
-    PolicySet::parse(&[(path.display().to_string(), text)], environment)
-        .map_err(|errors| errors.iter().map(policy_problem).collect())
+    let folder = PolicyFolder::read(path).map_err(|problem| vec![*problem])?;
+    let mut problems: Vec<Problem> = folder.unreadable.into_values().collect();
+    if problems.is_empty()
+        && let Ok(set) = parse(path, &folder.texts, environment)
+    {
+        return Ok((set, problems));
+    }
+    let mut used = BTreeMap::new();
+    // Files that served fit together; each other one is used if it fits too.
+    let mut candidates = Vec::new();
+    for file in &folder.names {
+        match (folder.texts.get(file), served.get(file)) {
+            (Some(text), Some(before)) if text == before => {
+                used.insert(file.clone(), text.clone());
+            }
+            (Some(text), before) => candidates.push((file, text, before)),
+            (None, Some(before)) => {
+                used.insert(file.clone(), before.clone());
+            }
+            (None, None) => {}
+        }
+    }
+    for (file, text, before) in candidates {
+        used.insert(file.clone(), text.clone());
+        let Err(wrong) = parse(path, &used, environment) else {
+            continue;
+        };
+        problems.extend(wrong);
+        match before {
+            Some(before) => used.insert(file.clone(), before.clone()),
+            None => used.remove(file),
+        };
+    }
+    match parse(path, &used, environment) {
+        Ok(set) => Ok((set, problems)),
+        Err(wrong) => Err(wrong),
+    }
 }
 
 fn parse(
@@ -569,7 +671,12 @@ fn apply(files: &mut Files, change: Change) {
         Change::PluginGone(file) => {
             files.plugins.remove(&file);
         }
-        Change::Policies(texts) => files.policies = texts,
+        Change::Policy(file, text) => {
+            files.policies.insert(file, text);
+        }
+        Change::PolicyGone(file) => {
+            files.policies.remove(&file);
+        }
     }
 }
 
@@ -608,19 +715,60 @@ async fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
     tokio::fs::read(path).await.map_err(unreadable)
 }
 
-fn policy_texts(folder: &Path) -> Result<BTreeMap<String, String>, Box<Problem>> {
-    let files = files_in(folder, &["yaml", "yml"])
-        .map_err(|error| Box::new(problem("policy", folder, error)))?;
-    files
-        .into_iter()
-        .map(|(name, path)| {
-            std::fs::read_to_string(&path)
-                .map(|text| (name, text))
-                .map_err(|error| {
-                    Box::new(problem("policy", &path, format!("cannot be read: {error}")))
-                })
-        })
-        .collect()
+/// What the policies folder holds.
+struct PolicyFolder {
+    /// All its files.
+    names: BTreeSet<String>,
+    /// What they say.
+    texts: BTreeMap<String, String>,
+    /// What is wrong with those that cannot be read.
+    unreadable: BTreeMap<String, Problem>,
+}
+
+/// The largest policy file, in bytes: far more than people write.
+const POLICY_FILE: u64 = 4 << 20;
+
+impl PolicyFolder {
+    fn read(folder: &Path) -> Result<Self, Box<Problem>> {
+        let files = files_in(folder, &["yaml", "yml"])
+            .map_err(|error| Box::new(problem("policy", folder, error)))?;
+        let mut read = Self {
+            names: files.keys().cloned().collect(),
+            texts: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+        };
+        for (name, path) in files {
+            match read_text(&path) {
+                Ok(text) => {
+                    read.texts.insert(name, text);
+                }
+                Err(problem) => {
+                    read.unreadable.insert(name, *problem);
+                }
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// What a policy file says.
+fn read_text(path: &Path) -> Result<String, Box<Problem>> {
+    let unreadable = |error: std::io::Error| {
+        Box::new(problem("policy", path, format!("cannot be read: {error}")))
+    };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    // A pipe would be waited for.
+    if !metadata.is_file() {
+        return Err(Box::new(problem("policy", path, "is no file".to_owned())));
+    }
+    if metadata.len() > POLICY_FILE {
+        return Err(Box::new(problem(
+            "policy",
+            path,
+            format!("is larger than {} MiB", POLICY_FILE >> 20),
+        )));
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 fn problem(what: &'static str, path: &Path, message: String) -> Problem {

@@ -10,7 +10,7 @@ mod probation;
 pub(crate) mod signature;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sentinel_core::policy::PolicySet;
@@ -106,6 +106,9 @@ impl std::fmt::Display for Problem {
     }
 }
 
+/// What a file is, and where it is.
+type Mended = (&'static str, String);
+
 /// What was found wrong at the last look, for the API.
 #[derive(Debug, Default)]
 pub(crate) struct Problems(Mutex<Vec<Problem>>);
@@ -118,16 +121,24 @@ impl Problems {
             .clone()
     }
 
-    /// Replaces them, and returns those that were not there before.
-    fn set(&self, mut problems: Vec<Problem>) -> Vec<Problem> {
+    /// Replaces them, and returns those that were not there before, and the files with
+    /// which nothing is wrong any more.
+    fn set(&self, mut problems: Vec<Problem>) -> (Vec<Problem>, Vec<Mended>) {
         problems.sort();
+        problems.dedup();
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = problems
             .iter()
             .filter(|problem| !current.contains(problem))
             .cloned()
             .collect();
+        let bad: BTreeSet<_> = problems.iter().map(|problem| &problem.file).collect();
+        let mended: BTreeSet<Mended> = current
+            .iter()
+            .filter(|before| !bad.contains(&before.file))
+            .map(|before| (before.what, before.file.clone()))
+            .collect();
         *current = problems;
-        fresh
+        (fresh, mended.into_iter().collect())
     }
 }

@@ -70,8 +70,9 @@ impl Why<'_> {
 }
 
 impl Reloader {
-    /// The first look. When the folders hold something bad, or what they hold cannot be
-    /// kept, the set that served last serves on; without one the daemon cannot start.
+    /// The first look. Of a file that is bad what served last serves on, and all of the set
+    /// that served last when what the folders hold cannot be kept. Where nothing served
+    /// before, what is good serves; without a policy that is, the daemon cannot start.
     pub(crate) async fn start(&self, reader: &Reader) -> Result<(), NothingServes> {
         let empty = Serving::default();
         let versions = self.versions().clone();
@@ -97,13 +98,23 @@ impl Reloader {
             );
             return Ok(());
         }
-        let Some(stored) = self.stored(reader) else {
-            return Err(NothingServes::Bad(looked.problems));
+        let restored = match self.stored(reader) {
+            Some(stored) => self.restore(reader, &stored).await,
+            None => Err(NothingServes::Bad(looked.problems)),
         };
-        self.restore(reader, &stored).await?;
-        tracing::error!(
-            "the folders hold something bad: the plugins and policies that served last serve on"
-        );
+        match (restored, looked.serving) {
+            (Ok(()), _) => {
+                tracing::error!("the folders hold something bad: what served last of it serves on")
+            }
+            (Err(_), Some(good)) if !good.policies.policies().is_empty() => {
+                let swapped = self.swap(&empty, good, &looked.fresh, Why::Folder).await;
+                swapped.map_err(NothingServes::Unkept)?;
+                tracing::error!(
+                    "the folders hold something bad: it does not serve, and what is good does"
+                );
+            }
+            (Err(nothing), _) => return Err(nothing),
+        }
         // What is good of the folders is taken over, what is bad is told.
         self.reload().await;
         Ok(())
@@ -133,7 +144,11 @@ impl Reloader {
         let versions = self.versions().clone();
         let looked = self.loader.look(&current, &versions).await;
         self.note_refused(looked.refused).await;
-        for problem in self.problems.set(looked.problems) {
+        let (fresh, mended) = self.problems.set(looked.problems);
+        for (what, file) in mended {
+            self.metrics.reload_mended(what, &file);
+        }
+        for problem in fresh {
             let whole = problem.to_string();
             let said = whole
                 .strip_prefix(&problem.file)

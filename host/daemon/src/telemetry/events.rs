@@ -523,6 +523,12 @@ impl Metrics {
         );
     }
 
+    /// Nothing is wrong any more with what was refused before.
+    pub(crate) fn reload_mended(&self, what: &str, file: &str) {
+        self.reload(what, "mended");
+        tracing::info!(what, file, "mended; nothing is wrong with it any more");
+    }
+
     /// A new version of a plugin broke down too often, and the one before it serves again.
     pub(crate) fn plugin_rolled_back(&self, plugin: &PluginName, reason: &str, now: &str) {
         self.reload("plugin", "rolled-back");
