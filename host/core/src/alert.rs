@@ -110,13 +110,19 @@ pub struct Alert {
 /// Values of the label `severity` that say that somebody should be woken.
 const URGENT: [&str; 3] = ["critical", "page", "emergency"];
 
+/// Whether a label `severity` of this value says that somebody should be woken.
+#[must_use]
+pub fn is_urgent(severity: &str) -> bool {
+    URGENT.contains(&severity)
+}
+
 impl Alert {
     /// Whether its label `severity` says that somebody should be woken: then it goes before
     /// others that wait.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
         let severity = self.labels.get("severity");
-        severity.is_some_and(|severity| URGENT.contains(&severity.as_str()))
+        severity.is_some_and(|severity| is_urgent(severity))
     }
 
     /// The label `alertname`, or the fingerprint where there is none.

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alert;
+pub mod bounds;
 pub mod capability;
 pub mod control;
 pub mod duration;
@@ -19,6 +20,7 @@ pub mod guard;
 pub mod http;
 pub mod id;
 pub mod incident;
+pub mod lease;
 pub mod mail;
 pub mod matcher;
 pub mod mutation;

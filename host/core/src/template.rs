@@ -19,6 +19,7 @@ use serde::{Serialize, Serializer};
 
 use crate::alert::{Alert, Labels};
 use crate::http::HttpUrl;
+use crate::bounds;
 use crate::id::{IdError, PolicyName, Target};
 
 /// How much one rendering may do, in instructions of the template engine and blocks of
@@ -222,6 +223,15 @@ impl TargetTemplate {
     /// The target for one alert.
     pub fn render(&self, context: &Context) -> Result<Target, RenderError> {
         let text = render(&TARGET, self.source(), context)?;
+        if text.len() > bounds::TARGET {
+            let message = format!(
+                "the target has {} bytes, and may have {}: {}",
+                text.len(),
+                bounds::TARGET,
+                bounds::quoted(&text)
+            );
+            return Err(RenderError::new(self.source(), message));
+        }
         text.parse()
             .map_err(|error: IdError| RenderError::new(self.source(), error.to_string()))
     }
@@ -861,6 +871,18 @@ mod tests {
             target(source, &[("host", "local"), ("container", "..")]).unwrap(),
             "docker://local/.."
         );
+    }
+
+    #[test]
+    fn a_target_is_bounded_and_so_is_what_is_said_of_it() {
+        let source = "docker://local/{{ labels.container }}";
+        let long = "x".repeat(256 - "docker://local/".len());
+        assert!(target(source, &[("container", &long)]).is_ok());
+        for length in [257, 70_000] {
+            let error = target(source, &[("container", &"x".repeat(length))]).unwrap_err();
+            assert!(error.contains("may have 256"), "{error}");
+            assert!(error.len() < 500, "{} bytes", error.len());
+        }
     }
 
     #[test]
