@@ -14,9 +14,11 @@ mod checkpoint;
 mod heard;
 mod history;
 mod integrity;
+mod lease;
 mod lock;
 mod query;
 mod queue;
+mod retention;
 mod schema;
 mod writer;
 

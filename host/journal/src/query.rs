@@ -161,21 +161,7 @@ impl Reader {
 
     /// The firing notification of an episode as it was accepted last, if one was.
     pub fn alert(&self, episode: &Episode) -> Result<Option<Alert>, ReadError> {
-        let body: Option<String> = self
-            .connection()
-            .prepare_cached(
-                "SELECT body FROM alerts WHERE source = ?1 AND fingerprint = ?2
-                     AND starts_at = ?3 AND status = 'firing'",
-            )?
-            .query_row(
-                params![
-                    episode.source,
-                    episode.fingerprint.0,
-                    episode.starts_at.to_string(),
-                ],
-                |row| row.get(0),
-            )
-            .optional()?;
+        let body = firing_body(&self.connection(), episode)?;
         body.map(|body| decode(&body, "an accepted alert"))
             .transpose()
     }
@@ -258,6 +244,41 @@ impl Reader {
             )
             .optional()?)
     }
+}
+
+fn firing_body(connection: &Connection, episode: &Episode) -> rusqlite::Result<Option<String>> {
+    connection
+        .prepare_cached(
+            "SELECT body FROM alerts WHERE source = ?1 AND fingerprint = ?2
+                 AND starts_at = ?3 AND status = 'firing'",
+        )?
+        .query_row(
+            params![
+                episode.source,
+                episode.fingerprint.0,
+                episode.starts_at.to_string(),
+            ],
+            |row| row.get(0),
+        )
+        .optional()
+}
+
+/// The firing notification of an episode as it was accepted last; also one that was only now.
+pub(crate) fn firing(
+    connection: &Connection,
+    episode: &Episode,
+) -> rusqlite::Result<Option<Alert>> {
+    firing_body(connection, episode)?
+        .map(|body| {
+            serde_json::from_str(&body).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(
+                    0,
+                    rusqlite::types::Type::Text,
+                    error.into(),
+                )
+            })
+        })
+        .transpose()
 }
 
 fn controls(connection: &Connection) -> Result<Vec<ControlEvent>, ReadError> {

@@ -158,6 +158,19 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE incidents ADD COLUMN owes INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX incidents_owing ON incidents (id) WHERE owes = 1;
     ",
+    "
+    -- Alerts that live by lease: until when each holds if nobody repeats it, by all that
+    -- was said of it.
+    CREATE TABLE leases (
+        source       TEXT NOT NULL,
+        fingerprint  TEXT NOT NULL,
+        until        INTEGER NOT NULL,
+        over         INTEGER NOT NULL,
+        body         TEXT NOT NULL,
+        PRIMARY KEY (source, fingerprint)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX leases_by_end ON leases (until) WHERE over = 0;
+    ",
 ];
 
 /// The newest schema that this program knows.

@@ -13,10 +13,12 @@ use jiff::Timestamp;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, Transaction, params};
 use sentinel_core::alert::Alert;
+use sentinel_core::bounds;
 use sentinel_core::capability::Blob;
 use sentinel_core::control::ControlEvent;
 use sentinel_core::event::EventBody;
 use sentinel_core::id::{Digest, PluginName};
+use sentinel_core::lease::Span;
 use sentinel_core::record::{Accepted, Append, Recovered};
 use tokio::sync::oneshot;
 
@@ -24,7 +26,7 @@ use crate::checkpoint::Checkpointer;
 use crate::lock::{FolderLock, open_own};
 use crate::query::{self, StoredServing};
 use crate::queue::{Lane, Queue, Refused};
-use crate::{OpenError, WriteError, integrity, schema};
+use crate::{OpenError, WriteError, integrity, lease, retention, schema};
 
 /// The file's name inside the data folder.
 pub(crate) const FILE: &str = "journal.sqlite";
@@ -46,6 +48,15 @@ const DEAD_LETTERS: i64 = 1000;
 /// How much is kept of a delivery that could not be understood.
 pub const DEAD_LETTER_BYTES: usize = 64 << 10;
 
+/// How much is kept of what is wrong with it, in bytes.
+const DEAD_LETTER_ERROR: usize = 4 << 10;
+
+/// How many alerts one operation ends whose leases have run out.
+const LAPSES: u32 = 500;
+
+/// How many alerts one operation looks at to forget them.
+const FORGOTTEN: u32 = 1000;
+
 /// A delivery that could not be understood.
 #[derive(Debug)]
 pub struct DeadLetter {
@@ -53,7 +64,7 @@ pub struct DeadLetter {
     pub at: Timestamp,
     /// Which door it came through.
     pub source: String,
-    /// What is wrong with it.
+    /// What is wrong with it; the first 4 KiB are kept.
     pub error: String,
     /// Its body; the first 64 KiB are kept.
     pub body: Vec<u8>,
@@ -81,6 +92,15 @@ type CommitObserver = Box<dyn Fn(Duration, usize) + Send>;
 
 /// Where an accepted alert stands in the inbox, and whether it had been accepted before.
 type Place = (u64, bool);
+
+/// What became of alerts that were handed in.
+#[derive(Default)]
+struct Places {
+    // Each with the alert that it turned out to be, if that is another.
+    places: Vec<(Place, Option<Alert>)>,
+    // What had run out when it was told of again.
+    lapsed: Vec<Accepted>,
+}
 
 /// Alerts as the journal writes them. Made by whoever hands them in: the one thread that
 /// writes is what limits intake, and putting things into words is most of the work.
@@ -124,8 +144,23 @@ enum Op {
     Accept {
         alerts: Arc<Vec<Alert>>,
         texts: Texts,
+        // From when until when those hold that live by lease.
+        spans: Vec<Option<Span>>,
         at: Timestamp,
-        reply: Reply<Vec<Place>>,
+        reply: Reply<Places>,
+    },
+    Lapse {
+        at: Timestamp,
+        reply: Reply<Vec<Accepted>>,
+    },
+    FoundLeases {
+        at: Timestamp,
+        reply: Reply<()>,
+    },
+    Forget {
+        before: Timestamp,
+        from: i64,
+        reply: Reply<(Option<i64>, usize)>,
     },
     Append {
         append: Arc<Append>,
@@ -152,7 +187,9 @@ enum Op {
 
 /// The outcome of one operation, kept until the commit decides whether it holds.
 enum Outcome {
-    Accepted(Vec<Place>),
+    Accepted(Places),
+    Lapsed(Vec<Accepted>),
+    Forgotten((Option<i64>, usize)),
     Written,
 }
 
@@ -163,7 +200,11 @@ impl Op {
             Self::Append { append, .. } => {
                 append.events.len() + append.incidents.len() + append.done.len()
             }
+            // What they take is bounded, and they are to hold up nobody.
+            Self::Lapse { .. } => LAPSES as usize,
+            Self::Forget { .. } => FORGOTTEN as usize,
             Self::DeadLetter { .. }
+            | Self::FoundLeases { .. }
             | Self::Plugin { .. }
             | Self::Serving { .. }
             | Self::Probe { .. } => 1,
@@ -173,8 +214,20 @@ impl Op {
     fn run(&self, transaction: &Transaction<'_>) -> rusqlite::Result<Outcome> {
         match self {
             Self::Accept {
-                alerts, texts, at, ..
-            } => accept(transaction, alerts, texts, *at).map(Outcome::Accepted),
+                alerts,
+                texts,
+                spans,
+                at,
+                ..
+            } => accept(transaction, alerts, texts, spans, *at).map(Outcome::Accepted),
+            Self::Lapse { at, .. } => lease::expire(transaction, *at, LAPSES).map(Outcome::Lapsed),
+            Self::FoundLeases { at, .. } => {
+                lease::found(transaction, *at).map(|()| Outcome::Written)
+            }
+            Self::Forget { before, from, .. } => {
+                retention::forget(transaction, *before, *from, FORGOTTEN.into())
+                    .map(Outcome::Forgotten)
+            }
             Self::Append { append: batch, .. } => {
                 append(transaction, batch).map(|()| Outcome::Written)
             }
@@ -207,12 +260,25 @@ impl Op {
                 reply
                     .send(result.map(|outcome| match outcome {
                         Outcome::Accepted(places) => places,
-                        Outcome::Written => Vec::new(),
+                        _ => Places::default(),
                     }))
                     .is_err()
             }
+            Self::Lapse { reply, .. } => reply
+                .send(result.map(|outcome| match outcome {
+                    Outcome::Lapsed(ended) => ended,
+                    _ => Vec::new(),
+                }))
+                .is_err(),
+            Self::Forget { reply, .. } => reply
+                .send(result.map(|outcome| match outcome {
+                    Outcome::Forgotten(forgotten) => forgotten,
+                    _ => (None, 0),
+                }))
+                .is_err(),
             Self::Append { reply, .. }
             | Self::DeadLetter { reply, .. }
+            | Self::FoundLeases { reply, .. }
             | Self::Plugin { reply, .. }
             | Self::Serving { reply, .. }
             | Self::Probe { reply } => reply.send(result.map(|_| ())).is_err(),
@@ -321,29 +387,70 @@ impl Journal {
         alerts: Vec<Alert>,
         at: Timestamp,
     ) -> Result<Vec<Accepted>, WriteError> {
+        self.accept_leased(alerts, Vec::new(), at).await
+    }
+
+    /// As [`Self::accept`]; of alerts that live by lease `spans` says from when until when
+    /// they hold. Each is accepted as the alert that it is by [`sentinel_core::lease`], behind
+    /// the ends of those that had run out when they were told of again.
+    pub async fn accept_leased(
+        &self,
+        alerts: Vec<Alert>,
+        spans: Vec<Option<Span>>,
+        at: Timestamp,
+    ) -> Result<Vec<Accepted>, WriteError> {
         let (reply, answer) = oneshot::channel();
         let alerts = Arc::new(alerts);
         let op = Op::Accept {
             texts: Texts::new(&alerts)?,
             alerts: alerts.clone(),
+            spans,
             at,
             reply,
         };
         self.queue
             .push(lane(&alerts), QUEUE, op)
             .map_err(WriteError::from)?;
-        let places = answer.await.unwrap_or(Err(WriteError::Closed))?;
-        let accepted =
-            Arc::unwrap_or_clone(alerts)
-                .into_iter()
-                .zip(places)
-                .map(|(alert, (seq, repeat))| Accepted {
-                    seq,
-                    alert: Arc::new(alert),
-                    received_at: at,
-                    repeat,
-                });
-        Ok(accepted.collect())
+        let Places { places, lapsed } = answer.await.unwrap_or(Err(WriteError::Closed))?;
+        let accepted = Arc::unwrap_or_clone(alerts).into_iter().zip(places).map(
+            |(alert, ((seq, repeat), known))| Accepted {
+                seq,
+                alert: Arc::new(known.unwrap_or(alert)),
+                received_at: at,
+                repeat,
+            },
+        );
+        Ok(lapsed.into_iter().chain(accepted).collect())
+    }
+
+    /// Ends alerts whose leases have run out at `at`: some hundreds at the most, so ask again
+    /// until there are none.
+    pub async fn lapse(&self, at: Timestamp) -> Result<Vec<Accepted>, WriteError> {
+        self.write(Lane::Urgent, |reply| Op::Lapse { at, reply })
+            .await
+    }
+
+    /// Gives senders the time to renew leases that they could not renew while no daemon
+    /// listened; before anything is accepted.
+    pub async fn found_leases(&self, at: Timestamp) -> Result<(), WriteError> {
+        self.write(Lane::Urgent, |reply| Op::FoundLeases { at, reply })
+            .await
+    }
+
+    /// Looks at some alerts from the number `from` on, and forgets those of them that led to
+    /// no incident and were last told of before `before`: the number to go on from, and how
+    /// many were forgotten.
+    pub async fn forget(
+        &self,
+        before: Timestamp,
+        from: i64,
+    ) -> Result<(Option<i64>, usize), WriteError> {
+        self.write(Lane::Bulk, |reply| Op::Forget {
+            before,
+            from,
+            reply,
+        })
+        .await
     }
 
     /// Commits what the engine made of something. Shared, so that a caller that must
@@ -433,7 +540,7 @@ impl Journal {
     }
 
     /// Never refused for want of room: there are no more of these than runs and people.
-    async fn write(&self, lane: Lane, op: impl FnOnce(Reply<()>) -> Op) -> Result<(), WriteError> {
+    async fn write<T>(&self, lane: Lane, op: impl FnOnce(Reply<T>) -> Op) -> Result<T, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.queue.push(lane, usize::MAX, op(reply))?;
         answer.await.unwrap_or(Err(WriteError::Closed))
@@ -656,7 +763,7 @@ impl Group {
     }
 }
 
-fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
     serde_json::to_string(value)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
@@ -665,8 +772,46 @@ fn accept(
     transaction: &Transaction<'_>,
     alerts: &[Alert],
     texts: &Texts,
+    spans: &[Option<Span>],
     at: Timestamp,
-) -> rusqlite::Result<Vec<Place>> {
+) -> rusqlite::Result<Places> {
+    let mut accepted = Places::default();
+    let spans = spans.iter().copied().chain(std::iter::repeat(None));
+    for ((alert, (body, starts_at)), span) in alerts.iter().zip(texts.iter()).zip(spans) {
+        let known = match span {
+            Some(span) => {
+                let (known, lapsed) = lease::heard(transaction, alert, span, at)?;
+                accepted.lapsed.extend(lapsed);
+                known
+            }
+            None => None,
+        };
+        let place = match &known {
+            Some(known) => enqueue(transaction, known, &json(known)?, at)?,
+            None => row(transaction, alert, body, starts_at, at)?,
+        };
+        accepted.places.push((place, known));
+    }
+    Ok(accepted)
+}
+
+/// Notes an alert, and puts it into the inbox.
+pub(crate) fn enqueue(
+    transaction: &Transaction<'_>,
+    alert: &Alert,
+    body: &str,
+    at: Timestamp,
+) -> rusqlite::Result<Place> {
+    row(transaction, alert, body, &alert.starts_at.to_string(), at)
+}
+
+fn row(
+    transaction: &Transaction<'_>,
+    alert: &Alert,
+    body: &str,
+    starts_at: &str,
+    at: Timestamp,
+) -> rusqlite::Result<Place> {
     let mut upsert = transaction.prepare_cached(
         "INSERT INTO alerts
              (source, fingerprint, starts_at, status, body, received_at, last_seen_at, deliveries)
@@ -678,26 +823,20 @@ fn accept(
     )?;
     let mut enqueue = transaction
         .prepare_cached("INSERT INTO inbox (alert_id, received_at, repeat) VALUES (?1, ?2, ?3)")?;
-    alerts
-        .iter()
-        .zip(texts.iter())
-        .map(|(alert, (body, starts_at))| {
-            let (id, deliveries): (i64, i64) = upsert.query_row(
-                params![
-                    alert.source,
-                    alert.fingerprint.0,
-                    starts_at,
-                    alert.status.as_str(),
-                    body,
-                    at.as_microsecond(),
-                ],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
-            let repeat = deliveries > 1;
-            let seq = enqueue.insert(params![id, at.as_microsecond(), repeat])?;
-            Ok((u64::try_from(seq).unwrap_or_default(), repeat))
-        })
-        .collect()
+    let (id, deliveries): (i64, i64) = upsert.query_row(
+        params![
+            alert.source,
+            alert.fingerprint.0,
+            starts_at,
+            alert.status.as_str(),
+            body,
+            at.as_microsecond(),
+        ],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let repeat = deliveries > 1;
+    let seq = enqueue.insert(params![id, at.as_microsecond(), repeat])?;
+    Ok((u64::try_from(seq).unwrap_or_default(), repeat))
 }
 
 /// Numbers as ranges of those that follow one another: what comes in one delivery is most
@@ -841,14 +980,12 @@ fn controls(transaction: &Transaction<'_>, events: &[ControlEvent]) -> rusqlite:
 
 fn dead_letter(transaction: &Transaction<'_>, letter: &DeadLetter) -> rusqlite::Result<()> {
     let head = letter.body.get(..DEAD_LETTER_BYTES).unwrap_or(&letter.body);
+    // However much there is to say of it.
+    let mut error = letter.error.clone();
+    bounds::cut(&mut error, DEAD_LETTER_ERROR);
     transaction.execute(
         "INSERT INTO dead_letters (at, source, error, body) VALUES (?1, ?2, ?3, ?4)",
-        params![
-            letter.at.as_microsecond(),
-            letter.source,
-            letter.error,
-            head
-        ],
+        params![letter.at.as_microsecond(), letter.source, error, head],
     )?;
     let newest = transaction.last_insert_rowid();
     transaction.execute(

@@ -16,6 +16,7 @@ use sentinel_core::grant::Grants;
 use sentinel_core::guard::settings::Guards;
 use sentinel_core::id::{Digest, IncidentId};
 use sentinel_core::incident::{Approval, Incident, Plan, PlannedVerify, VerifyCheck};
+use sentinel_core::lease::Span;
 use sentinel_core::policy::Mode;
 use sentinel_core::record::History as _;
 use sentinel_journal::{
@@ -552,4 +553,231 @@ fn a_lock_file_that_is_removed_lets_nobody_in() {
     }
     drop(first);
     drop(open(folder.path()));
+}
+
+/// A moment, in seconds since some other.
+fn second(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+/// A post of an alert as to an Alertmanager, at a second, without any time in it.
+async fn post(journal: &Journal, name: &str, at: i64) -> Vec<(AlertStatus, i64, bool)> {
+    post_until(journal, name, at, None).await
+}
+
+async fn post_until(
+    journal: &Journal,
+    name: &str,
+    at: i64,
+    ends: Option<i64>,
+) -> Vec<(AlertStatus, i64, bool)> {
+    let now = second(at);
+    let span = Span::posted(None, ends.map(second), now, Duration::from_mins(5)).unwrap();
+    let resolved = span.resolved(now);
+    let alert = Alert {
+        source: "prometheus".to_owned(),
+        starts_at: span.starts_at,
+        ends_at: resolved.then_some(span.ends_at),
+        status: if resolved {
+            AlertStatus::Resolved
+        } else {
+            AlertStatus::Firing
+        },
+        ..alert(name)
+    };
+    let accepted = journal
+        .accept_leased(vec![alert], vec![Some(span)], now)
+        .await
+        .unwrap();
+    told(&accepted)
+}
+
+/// The status, the start in seconds, and whether it repeats.
+fn told(accepted: &[sentinel_journal::Accepted]) -> Vec<(AlertStatus, i64, bool)> {
+    accepted
+        .iter()
+        .map(|accepted| {
+            let start = accepted.alert.starts_at.as_second() - 1_800_000_000;
+            (accepted.alert.status, start, accepted.repeat)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_posted_again_and_again_is_one_alert_until_its_lease_is_over() {
+    use AlertStatus::{Firing, Resolved};
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let reader = Reader::open(folder.path()).unwrap();
+    assert_eq!(reader.next_lapse().unwrap(), None);
+    assert_eq!(post(&journal, "A", 0).await, [(Firing, 0, false)]);
+    assert_eq!(post(&journal, "A", 2).await, [(Firing, 0, true)]);
+    assert_eq!(reader.next_lapse().unwrap(), Some(second(302)));
+    assert_eq!(told(&journal.lapse(second(301)).await.unwrap()), []);
+    // It resolves by itself, once.
+    let lapsed = journal.lapse(second(302)).await.unwrap();
+    assert_eq!(told(&lapsed), [(Resolved, 0, false)]);
+    assert_eq!(lapsed[0].alert.ends_at, Some(second(302)));
+    assert_eq!(told(&journal.lapse(second(400)).await.unwrap()), []);
+    assert_eq!(reader.next_lapse().unwrap(), None);
+    // What comes after that is another episode.
+    assert_eq!(post(&journal, "A", 410).await, [(Firing, 410, false)]);
+    // Told of again before anybody saw that it had run out.
+    assert_eq!(
+        post(&journal, "A", 800).await,
+        [(Resolved, 410, false), (Firing, 800, false)]
+    );
+    // Somebody says that it has resolved, and says it again.
+    assert_eq!(
+        post_until(&journal, "A", 810, Some(809)).await,
+        [(Resolved, 800, false)]
+    );
+    assert_eq!(
+        post_until(&journal, "A", 840, Some(809)).await,
+        [(Resolved, 800, true)]
+    );
+    assert_eq!(reader.next_lapse().unwrap(), None);
+    let ended = reader.resolved_at(&lapsed[0].alert.episode()).unwrap();
+    assert_eq!(ended, Some(second(302)));
+}
+
+#[tokio::test]
+async fn leases_survive_a_restart_and_wait_for_who_could_not_renew_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    post(&journal, "Old", 0).await;
+    post(&journal, "New", 1000).await;
+    drop(journal);
+
+    let (journal, recovered) = open(folder.path());
+    assert_eq!(recovered.inbox.len(), 2);
+    journal.found_leases(second(1010)).await.unwrap();
+    let lapse = async |at| {
+        let lapsed = journal.lapse(second(at)).await.unwrap();
+        let names: Vec<_> = lapsed.iter().map(|it| it.alert.name().to_owned()).collect();
+        names
+    };
+    // Two minutes for what had run out while nobody listened, and no more than it had for
+    // what had not.
+    assert_eq!(lapse(1129).await, [""; 0]);
+    assert_eq!(lapse(1130).await, ["Old"]);
+    assert_eq!(lapse(1299).await, [""; 0]);
+    assert_eq!(lapse(1300).await, ["New"]);
+}
+
+#[tokio::test]
+async fn many_leases_run_out_some_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let span = Span::posted(None, None, second(0), Duration::from_secs(1)).unwrap();
+    let alerts: Vec<_> = (0..1200).map(|n| alert(&n.to_string())).collect();
+    let spans = vec![Some(span); alerts.len()];
+    journal
+        .accept_leased(alerts, spans, second(0))
+        .await
+        .unwrap();
+    let mut lapsed = Vec::new();
+    loop {
+        let some = journal.lapse(second(1)).await.unwrap();
+        if some.is_empty() {
+            break;
+        }
+        assert!(some.len() <= 500);
+        lapsed.extend(some.into_iter().map(|it| it.alert.fingerprint.clone()));
+    }
+    lapsed.sort();
+    lapsed.dedup();
+    assert_eq!(lapsed.len(), 1200);
+}
+
+/// Forgets what was last told of before a second; how many that were.
+async fn forget(journal: &Journal, before: i64) -> usize {
+    let (mut from, mut forgotten) = (0, 0);
+    loop {
+        let (next, some) = journal.forget(second(before), from).await.unwrap();
+        forgotten += some;
+        match next {
+            Some(next) => from = next,
+            None => return forgotten,
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_led_to_no_incident_is_forgotten_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let reader = Reader::open(folder.path()).unwrap();
+    let names = ["Nothing", "Incident", "Waiting", "Young"];
+    let of = |name: &str| Alert {
+        starts_at: second(0),
+        ..alert(name)
+    };
+    for (name, at) in names.iter().zip([0, 0, 0, 900]) {
+        let accepted = journal.accept(vec![of(name)], second(at)).await.unwrap();
+        let append = Append {
+            done: (*name != "Waiting")
+                .then_some(accepted[0].seq)
+                .into_iter()
+                .collect(),
+            episodes: (*name == "Incident")
+                .then(|| (of(name).episode(), IncidentId(1)))
+                .into_iter()
+                .collect(),
+            ..Append::default()
+        };
+        journal.append(Arc::new(append)).await.unwrap();
+    }
+    // One that holds by lease, though nobody has told of it for long.
+    let span = Span::posted(None, Some(second(5000)), second(0), Duration::from_mins(5)).unwrap();
+    let held = of("Held");
+    let accepted = journal
+        .accept_leased(vec![held.clone()], vec![Some(span)], second(0))
+        .await
+        .unwrap();
+    let done = Append {
+        done: vec![accepted[0].seq],
+        ..Append::default()
+    };
+    journal.append(Arc::new(done)).await.unwrap();
+
+    assert_eq!(forget(&journal, 500).await, 1);
+    let known = |alert: &Alert| reader.alert(&alert.episode()).unwrap().is_some();
+    assert!(!known(&of("Nothing")));
+    for name in ["Incident", "Waiting", "Young"] {
+        assert!(known(&of(name)), "{name}");
+    }
+    assert!(known(&accepted[0].alert));
+    // More than one operation looks at.
+    let many: Vec<_> = (0..2500).map(|n| of(&n.to_string())).collect();
+    let accepted = journal.accept(many, second(10)).await.unwrap();
+    let done = Append {
+        done: accepted.iter().map(|it| it.seq).collect(),
+        ..Append::default()
+    };
+    journal.append(Arc::new(done)).await.unwrap();
+    assert_eq!(forget(&journal, 500).await, 2500);
+}
+
+#[tokio::test]
+async fn of_what_is_wrong_with_a_delivery_little_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let letter = DeadLetter {
+        at: second(0),
+        source: "prometheus".to_owned(),
+        error: "x".repeat(1 << 20),
+        body: vec![b'x'; 1 << 20],
+    };
+    journal.dead_letter(letter).await.unwrap();
+    drop(journal);
+    let file = rusqlite::Connection::open(folder.path().join("journal.sqlite")).unwrap();
+    let (error, body): (i64, i64) = file
+        .query_row(
+            "SELECT length(error), length(body) FROM dead_letters",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    assert!(error <= 4096 && body == 64 << 10, "{error} {body}");
 }
