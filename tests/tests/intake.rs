@@ -382,9 +382,17 @@ async fn a_full_disk_is_a_503_and_what_was_accepted_is_there_afterwards() {
     daemon.wait_end(1).await;
     // Somebody else fills the disk.
     disk.fill();
-    let padding = "x".repeat(200_000);
+    let padding = "x".repeat(30_000);
     let more = |n: &str| {
-        webhook(&[Alert::firing("Watched", &[("n", n), ("padding", &padding)])]).to_string()
+        // More than is left of the disk.
+        let alerts: Vec<_> = (0..100)
+            .map(|of| Alert::firing("Watched", &[("n", n), ("of", &of.to_string())]))
+            .collect();
+        let mut body = webhook(&alerts);
+        for alert in body["alerts"].as_array_mut().expect("alerts") {
+            alert["annotations"]["padding"] = json!(padding);
+        }
+        body.to_string()
     };
     let (status, body) = daemon.post(DOOR, more("2")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
@@ -418,6 +426,171 @@ async fn a_bad_alert_does_not_take_the_others_with_it() {
     );
     daemon.wait_end(1).await;
     daemon.wait_log("alerts[0]").await;
+    // Its sender can see it, and that nobody was to be woken.
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["refused"], 1, "{answer}");
+    assert!(
+        answer["reasons"][0].as_str().unwrap().contains("alerts[0]"),
+        "{answer}"
+    );
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_urgent_alert_that_is_lost_is_an_error_of_the_operators() {
+    let daemon = watching().await;
+    let mut notification = webhook(&[
+        Alert::firing("Watched", &[("severity", "critical")]),
+        Alert::firing("Watched", &[("n", "2")]),
+    ]);
+    notification["alerts"][0]["labels"]["nested"] = json!({});
+    let (status, answer) = daemon.post(DOOR, notification.to_string()).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    daemon.wait_log("an urgent alert of it is lost").await;
+    let line = daemon.log();
+    let line = line.lines().find(|line| line.contains("is lost")).unwrap();
+    assert!(
+        line.contains("ERROR") && line.contains("alerts[0]: label `nested`"),
+        "{line}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_values_lose_no_alert() {
+    let daemon = watching().await;
+    // As converters and odd clients write them; by hand, for no library writes half a pair.
+    let alert = |n: u32| {
+        format!(
+            r#"{{"status":"firing","labels":{{"alertname":"Watched","n":{n},"prod":true,"port":8080,"gone":null}},
+                 "annotations":{{"summary":"queue is stuck \ud83d","runbook_url":null,"value":93.5}},
+                 "startsAt":"2026-01-01T00:00:00Z","endsAt":null,"generatorURL":7,"fingerprint":null,"values":null}}"#
+        )
+    };
+    let (status, answer) = daemon
+        .post(DOOR, format!(r#"{{"alerts":[{}]}}"#, alert(1)))
+        .await;
+    assert_eq!(
+        (status, answer.as_str()),
+        (StatusCode::ACCEPTED, r#"{"accepted":1}"#)
+    );
+    let (status, answer) = daemon
+        .post("/api/v2/alerts", format!("[{}]", alert(2)))
+        .await;
+    assert_eq!(
+        (status, answer.as_str()),
+        (StatusCode::ACCEPTED, r#"{"accepted":1}"#)
+    );
+    for id in 1..=2 {
+        let incident = daemon
+            .wait_state(id, Duration::from_secs(10), |it| Some(it.clone()))
+            .await;
+        let alert = &incident["events"][0]["alert"];
+        assert_eq!(alert["annotations"]["summary"], "queue is stuck \u{fffd}");
+        assert_eq!(alert["annotations"]["value"], "93.5");
+        assert_eq!(alert["labels"]["port"], "8080");
+        assert!(alert["labels"].get("gone").is_none());
+    }
+}
+
+/// What is said of a delivery, and how long others wait meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_body_keeps_others_waiting_or_fills_log_and_journal() {
+    let mut daemon = Daemon::start(&["docker-restart"], WATCH).await;
+    let elements = 4_000_000;
+    let junk = format!(
+        r#"[{{"labels":{{"alertname":"X"}}}}{}]"#,
+        ",1".repeat(elements)
+    );
+    let posts = (0..4).map(|_| {
+        let (client, url, junk) = (
+            sentinel_tests::daemon::client(),
+            daemon.url("/api/v2/alerts"),
+            junk.clone(),
+        );
+        tokio::spawn(async move {
+            let answer = client.post(url).body(junk).send().await.unwrap();
+            let status = answer.status();
+            (status, answer.text().await.unwrap())
+        })
+    });
+    let posts: Vec<_> = posts.collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Meanwhile somebody else's alert comes through.
+    daemon.deliver(&[Alert::firing("Watched", &[])]).await;
+    let (status, _) = daemon.get("/healthz").await.unwrap();
+    assert_eq!(status, StatusCode::OK);
+    for post in posts {
+        let (status, answer) = post.await.unwrap();
+        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+        assert!(answer.len() < 8192, "{} bytes", answer.len());
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["refused"], elements);
+        assert_eq!(answer["reasons"].as_array().unwrap().len(), 20);
+    }
+    let longest = daemon.log().lines().map(str::len).max().unwrap();
+    assert!(longest < 8192, "a line of {longest} bytes");
+    // And it stops in the midst of it.
+    let again = sentinel_tests::daemon::client()
+        .post(daemon.url("/api/v2/alerts"))
+        .body(junk);
+    let post = tokio::spawn(again.send());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    daemon.terminate();
+    assert!(daemon.wait().success());
+    // It was told the truth, or nothing.
+    drop(post.await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_long_is_refused_or_cut_and_says_so() {
+    let daemon = watching().await;
+    let long = "a".repeat(70_000);
+    let (status, answer) = daemon
+        .post(
+            "/api/v2/alerts",
+            json!([{"labels": {"alertname": "Watched", "n": long}}]).to_string(),
+        )
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(
+        answer.contains("label `n` has") && answer.len() < 1024,
+        "{answer}"
+    );
+    let mut notification = webhook(&[Alert::firing("Watched", &[("n", "1")])]);
+    notification["alerts"][0]["annotations"]["summary"] = json!("x".repeat(5_000_000));
+    let (status, answer) = daemon.post(DOOR, notification.to_string()).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    daemon.wait_end(1).await;
+    let incident = daemon.incident(1).await;
+    let summary = incident["events"][0]["alert"]["annotations"]["summary"]
+        .as_str()
+        .unwrap();
+    assert!(
+        summary.len() <= 32 << 10 && summary.ends_with("[…cut]"),
+        "{}",
+        summary.len()
+    );
+    assert!(daemon.metric("sentinel_alerts_cut_total").await >= 1.0);
+    sentinel_tests::eventually(
+        "the journal has a size",
+        Duration::from_secs(20),
+        || async { (daemon.metric("sentinel_journal_bytes").await > 1000.0).then_some(()) },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_of_truncated_alerts_does_not_fall() {
+    let daemon = Daemon::start(&[], "").await;
+    let mut last = 0.0;
+    for _ in 0..2 {
+        let body = r#"{"truncatedAlerts":18446744073709551615,"alerts":[]}"#;
+        let (status, answer) = daemon.post(DOOR, body).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+        let now = daemon.metric("sentinel_alerts_truncated_total").await;
+        assert!(now > last, "{now} after {last}");
+        last = now;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,8 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Va
 use serde::{Serialize, Serializer};
 
 use crate::alert::{Alert, Labels};
-use crate::http::HttpUrl;
 use crate::bounds;
+use crate::http::HttpUrl;
 use crate::id::{IdError, PolicyName, Target};
 
 /// How much one rendering may do, in instructions of the template engine and blocks of

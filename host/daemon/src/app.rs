@@ -35,7 +35,9 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Api, Places};
 use crate::cli::compile;
 use crate::clock::Clock;
-use crate::config::{Access, Config, MailConfig, Pool, difference, is_loopback};
+use crate::config::{
+    Access, AlertmanagerConfig, Config, MailConfig, Pool, difference, is_loopback,
+};
 use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
 use crate::intake::Intake;
 use crate::reconcile::Reconciler;
@@ -46,6 +48,7 @@ use crate::serving::{
     Serving,
 };
 use crate::telemetry::metrics::Metrics;
+use crate::upkeep::{Housekeeping, Leases};
 
 /// The daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -163,12 +166,16 @@ fn reconciler(
     let Some(alertmanager) = &config.alertmanager else {
         return Ok(None);
     };
-    let client = AlertmanagerClient::new(alertmanager.url.clone())
-        .map_err(|error| StartError::Alertmanager(error.to_string()))?;
+    let login = alertmanager.login(base.alertmanager_secret.clone());
+    let client =
+        AlertmanagerClient::with(alertmanager.url.clone(), login, alertmanager.tls.as_ref())
+            .map_err(|error| StartError::Alertmanager(error.to_string()))?;
     Ok(Some(Reconciler {
         client,
         every: alertmanager.every,
         receiver: alertmanager.receiver.clone(),
+        missed_after: alertmanager.missed_after,
+        unmuted: alertmanager.unmuted,
         journal: base.journal.clone(),
         // A connection of its own: the engine must not wait for it.
         reader: Arc::new(Reader::open(&config.data_dir)?),
@@ -220,6 +227,8 @@ pub(crate) fn ansible(config: &Config) -> Ansible {
 struct Clients {
     http: Http,
     mail: Arc<dyn MailDriver>,
+    // What Alertmanager is shown; for it alone.
+    alertmanager_secret: Option<String>,
 }
 
 /// The clients that need secrets. Reads those, and connects to nobody.
@@ -231,11 +240,21 @@ fn clients(config: &Config) -> Result<Clients, StartError> {
     if let Some(error) = errors.into_iter().next() {
         return Err(error.into());
     }
+    // Before the mail server's is taken out: it may be the same.
+    let of_alertmanager = config
+        .alertmanager
+        .as_ref()
+        .and_then(AlertmanagerConfig::secret);
+    let alertmanager_secret = of_alertmanager.and_then(|name| secrets.values.get(name).cloned());
     let mail: Arc<dyn MailDriver> = match &config.mail {
         Some(mail) => Arc::new(mail_server(mail, &mut secrets.values)?),
         None => Arc::new(NoMail),
     };
+    if let Some(name) = of_alertmanager {
+        secrets.values.remove(name);
+    }
     Ok(Clients {
+        alertmanager_secret,
         http: Http::new(secrets.values)?,
         mail,
     })
@@ -254,6 +273,10 @@ pub(crate) fn mail_server(
 /// What policies are read against.
 pub(crate) fn environment(config: &Config) -> Environment {
     let password = config.mail.as_ref().and_then(MailConfig::secret);
+    let of_alertmanager = config
+        .alertmanager
+        .as_ref()
+        .and_then(AlertmanagerConfig::secret);
     Environment {
         docker_hosts: config.docker_hosts.keys().cloned().collect(),
         secrets: Some(
@@ -261,6 +284,7 @@ pub(crate) fn environment(config: &Config) -> Environment {
                 .secrets
                 .keys()
                 .filter(|name| Some(name.as_str()) != password)
+                .filter(|name| Some(name.as_str()) != of_alertmanager)
                 .cloned()
                 .collect(),
         ),
@@ -336,6 +360,7 @@ struct Base {
     ansible: Arc<Ansible>,
     http: Arc<Http>,
     mail: Arc<dyn MailDriver>,
+    alertmanager_secret: Option<String>,
     sandbox: Arc<Sandbox>,
 }
 
@@ -394,6 +419,7 @@ impl Base {
             ansible: Arc::new(ansible),
             http: Arc::new(clients.http),
             mail: clients.mail,
+            alertmanager_secret: clients.alertmanager_secret,
             sandbox: sandbox.await.map_err(broke)??,
         })
     }
@@ -495,14 +521,20 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
         &running, &base, &reloader, &switch, &handle, &effects, &requests,
     )?;
     let engine_gone = CancellationToken::new();
+    // Before anything is accepted, and so before anything runs out.
+    base.journal
+        .found_leases(base.clock.now())
+        .await
+        .map_err(|error| StartError::History(error.to_string()))?;
+    let posted = Arc::new(Notify::new());
     let intake = Arc::new(Intake::new(
         base.journal.clone(),
         base.clock.clone(),
         handle.clone(),
         base.metrics.clone(),
         running.clone(),
-        stopping.clone(),
-        engine_gone.clone(),
+        (stopping.clone(), engine_gone.clone()),
+        posted.clone(),
     ));
     // A connection of its own: a long list must not keep the engine waiting.
     let reader = Arc::new(Reader::open(&config.data_dir)?);
@@ -522,6 +554,24 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
     if let Some(reconciler) = reconciler {
         tasks.spawn(reconciler.serve(stopping.clone()));
     }
+    let leases = Leases {
+        journal: base.journal.clone(),
+        // A connection of its own: the engine must not wait for it.
+        reader: Arc::new(Reader::open(&config.data_dir)?),
+        engine: handle.clone(),
+        clock: base.clock.clone(),
+        metrics: base.metrics.clone(),
+        posted,
+    };
+    tasks.spawn(leases.serve(stopping.clone()));
+    let housekeeping = Housekeeping {
+        folder: config.data_dir.clone(),
+        journal: base.journal.clone(),
+        config: running.clone(),
+        clock: base.clock.clone(),
+        metrics: base.metrics.clone(),
+    };
+    tasks.spawn(housekeeping.serve(stopping.clone()));
     let runs_playbooks = reloader.serving.load().runs_playbooks();
     let ansible = runs_playbooks.then(|| base.ansible.clone());
     tasks.spawn(look_around(base.docker.clone(), ansible));

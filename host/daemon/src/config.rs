@@ -1,6 +1,7 @@
 //! The daemon's configuration: one YAML file, and `SENTINEL_…` in the environment on
 //! top of it. Read once, into types that hold only what is valid.
 
+mod alertmanager;
 mod edge;
 mod live;
 mod mail;
@@ -18,14 +19,16 @@ use sentinel_core::capability::DockerAction;
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowError};
 use sentinel_core::id::PluginName;
+use sentinel_core::lease::RESOLVE_TIMEOUT;
 use sentinel_drivers::docker::{DockerHost, SshFiles, TlsFiles};
 use sentinel_sandbox::gate::GateLimits;
 use sentinel_sandbox::{Room, RunLimits};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
-use url::Url;
 
+pub(crate) use self::alertmanager::AlertmanagerConfig;
+use self::alertmanager::AlertmanagerSection;
 use self::edge::Authorities;
 pub(crate) use self::edge::{Access, Authority, is_loopback};
 pub(crate) use self::live::{Pool, difference};
@@ -65,6 +68,10 @@ pub(crate) struct Config {
     pub(crate) maintenance: Vec<Maintenance>,
     /// Which Alertmanager is asked what still fires; none is asked where it is not set.
     pub(crate) alertmanager: Option<AlertmanagerConfig>,
+    /// How long an alert holds that was posted as to an Alertmanager, without an end.
+    pub(crate) resolve_timeout: Duration,
+    /// How long alerts are kept that led to no incident.
+    pub(crate) retention: Duration,
     /// What goes to stderr.
     pub(crate) log: LogConfig,
     /// How long a stop waits for runs that have begun.
@@ -170,17 +177,6 @@ pub(crate) struct GuardLimits {
     /// On all targets, by the name of the effect, such as `docker.restart`; one that is
     /// not in here has no bound of its own.
     pub(crate) actions: BTreeMap<String, Window>,
-}
-
-/// Which Alertmanager is asked what still fires.
-#[derive(Debug, Clone)]
-pub(crate) struct AlertmanagerConfig {
-    /// Where it is; ends in a slash, so that a path can be joined to it.
-    pub(crate) url: Url,
-    /// The time between two looks.
-    pub(crate) every: Duration,
-    /// Only the alerts of this receiver; of all of them where none is named.
-    pub(crate) receiver: Option<String>,
 }
 
 /// What one delivery and all deliveries together may take.
@@ -546,6 +542,8 @@ struct File {
     limits: LimitsSection,
     maintenance: Vec<MaintenanceTime>,
     alertmanager: AlertmanagerSection,
+    resolve_timeout: Option<HumanDuration>,
+    retention: RetentionSection,
     log: LogSection,
     shutdown_grace: Option<HumanDuration>,
 }
@@ -735,10 +733,8 @@ struct GuardsSection {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct AlertmanagerSection {
-    url: Option<String>,
-    every: Option<HumanDuration>,
-    receiver: Option<String>,
+struct RetentionSection {
+    alerts: Option<HumanDuration>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -964,6 +960,16 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_ALERTMANAGER_URL" => alertmanager.url,
         "SENTINEL_ALERTMANAGER_EVERY" => alertmanager.every,
         "SENTINEL_ALERTMANAGER_RECEIVER" => alertmanager.receiver,
+        "SENTINEL_ALERTMANAGER_MISSED_AFTER" => alertmanager.missed_after,
+        "SENTINEL_ALERTMANAGER_UNMUTED" => alertmanager.unmuted,
+        "SENTINEL_ALERTMANAGER_BASIC_AUTH_USERNAME" => alertmanager.basic_auth.username,
+        "SENTINEL_ALERTMANAGER_BASIC_AUTH_PASSWORD" => alertmanager.basic_auth.password,
+        "SENTINEL_ALERTMANAGER_BEARER" => alertmanager.bearer,
+        "SENTINEL_ALERTMANAGER_TLS_CA" => alertmanager.tls.ca,
+        "SENTINEL_ALERTMANAGER_TLS_CERT" => alertmanager.tls.cert,
+        "SENTINEL_ALERTMANAGER_TLS_KEY" => alertmanager.tls.key,
+        "SENTINEL_RESOLVE_TIMEOUT" => resolve_timeout,
+        "SENTINEL_RETENTION_ALERTS" => retention.alerts,
         "SENTINEL_LOG_LEVEL" => log.level,
         "SENTINEL_LOG_FORMAT" => log.format,
         "SENTINEL_SHUTDOWN_GRACE" => shutdown_grace,
@@ -1052,6 +1058,11 @@ impl File {
             |address| address.0,
         );
         edge::check(listen, self.access)?;
+        let alertmanager = {
+            let secrets = &self.http.secrets;
+            let is_secret = |name: &str| secrets.contains_key(name);
+            self.alertmanager.resolve(folder, is_secret)?
+        };
         let config = Config {
             listen,
             access: self.access,
@@ -1111,7 +1122,9 @@ impl File {
                 .into_iter()
                 .map(|MaintenanceTime(maintenance)| maintenance)
                 .collect(),
-            alertmanager: self.alertmanager.resolve()?,
+            alertmanager,
+            resolve_timeout: self.resolve_timeout.map_or(RESOLVE_TIMEOUT, Duration::from),
+            retention: time(self.retention.alerts, 30 * 24 * 60 * 60),
             log: LogConfig {
                 level: self.log.level.unwrap_or_else(|| "info".to_owned()),
                 format: self.log.format.unwrap_or(LogFormat::Text),
@@ -1158,47 +1171,6 @@ impl GuardsSection {
     }
 }
 
-impl AlertmanagerSection {
-    fn resolve(self) -> Result<Option<AlertmanagerConfig>, ConfigError> {
-        let wrong = |what: String| Err(ConfigError::Value(format!("alertmanager.{what}")));
-        let Some(url) = self.url else {
-            return if self.every.is_some() || self.receiver.is_some() {
-                wrong("url is missing, and the others need it".to_owned())
-            } else {
-                Ok(None)
-            };
-        };
-        // What is refused is not shown: it may hold a secret.
-        let expected = "expected one such as http://localhost:9093";
-        let mut url = match Url::parse(&url) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") => url,
-            _ => return wrong(format!("url is no http or https URL: {expected}")),
-        };
-        if !url.username().is_empty() || url.password().is_some() {
-            return wrong("url holds a user or a password, where logs would show it".to_owned());
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return wrong(format!("url has more than a path: {expected}"));
-        }
-        if !url.path().ends_with('/') {
-            let path = format!("{}/", url.path());
-            url.set_path(&path);
-        }
-        let every = self.every.map_or(Duration::from_secs(60), Duration::from);
-        if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&every) {
-            return wrong("every must be from 1s to 1d".to_owned());
-        }
-        if self.receiver.as_ref().is_some_and(String::is_empty) {
-            return wrong("receiver is empty: leave it out for all receivers".to_owned());
-        }
-        Ok(Some(AlertmanagerConfig {
-            url,
-            every,
-            receiver: self.receiver,
-        }))
-    }
-}
-
 impl Config {
     fn in_range(self) -> Result<Self, ConfigError> {
         let limits = &self.limits;
@@ -1218,6 +1190,12 @@ impl Config {
             Some("limits.incidents must not be zero")
         } else if !(16..=65_536).contains(&limits.connections) {
             Some("limits.connections must be from 16 to 65536")
+        } else if !(Duration::from_secs(1)..=Duration::from_hours(7 * 24))
+            .contains(&self.resolve_timeout)
+        {
+            Some("resolve_timeout must be from 1s to 7d")
+        } else if self.retention < Duration::from_hours(1) {
+            Some("retention.alerts must be at least 1h")
         } else {
             None
         };
@@ -1291,6 +1269,8 @@ pub(crate) mod tests {
         assert_eq!(config.limits.incidents, 10_000);
         assert!(config.maintenance.is_empty());
         assert!(config.alertmanager.is_none());
+        assert_eq!(config.resolve_timeout, Duration::from_mins(5));
+        assert_eq!(config.retention, Duration::from_hours(30 * 24));
         // What follows from another limit follows it down.
         let few = read("limits: { plugin: { runs: 4 } }", &[]).unwrap();
         assert_eq!(few.limits.plugin.runs_per_plugin, 4);
@@ -1306,7 +1286,10 @@ limits:
 maintenance:
   - { days: [sun, sat], from: '22:00', to: '06:00', zone: Europe/Berlin }
   - { from: 2026-12-24T00:00:00Z, to: 2026-12-27T00:00:00Z }
-alertmanager: { url: 'http://alertmanager:9093/prefix', every: 30s, receiver: sentinel }
+alertmanager: { url: 'http://alertmanager:9093/prefix', every: 30s, receiver: sentinel, missed_after: 1m, unmuted: true, bearer: am }
+http: { secrets: { am: { env: AM } } }
+resolve_timeout: 2m
+retention: { alerts: 7d }
 ";
         let variables = [
             ("SENTINEL_LIMITS_GUARDS_TARGET_RATE", "5/30m"),
@@ -1327,6 +1310,12 @@ alertmanager: { url: 'http://alertmanager:9093/prefix', every: 30s, receiver: se
             ),
             ("SENTINEL_ALERTMANAGER_EVERY", "30s"),
             ("SENTINEL_ALERTMANAGER_RECEIVER", "sentinel"),
+            ("SENTINEL_ALERTMANAGER_MISSED_AFTER", "1m"),
+            ("SENTINEL_ALERTMANAGER_UNMUTED", "true"),
+            ("SENTINEL_ALERTMANAGER_BEARER", "am"),
+            ("SENTINEL_HTTP_SECRETS", "am=am"),
+            ("SENTINEL_RESOLVE_TIMEOUT", "2m"),
+            ("SENTINEL_RETENTION_ALERTS", "7d"),
         ];
         // The second file says otherwise: the environment has the last word.
         let other = "
@@ -1363,6 +1352,11 @@ alertmanager: { url: 'http://elsewhere', every: 5s }
             );
             assert_eq!(alertmanager.every, Duration::from_secs(30));
             assert_eq!(alertmanager.receiver.as_deref(), Some("sentinel"));
+            assert_eq!(alertmanager.missed_after, Duration::from_mins(1));
+            assert!(alertmanager.unmuted);
+            assert_eq!(alertmanager.secret(), Some("am"));
+            assert_eq!(config.resolve_timeout, Duration::from_mins(2));
+            assert_eq!(config.retention, Duration::from_hours(7 * 24));
         }
     }
 
@@ -1411,6 +1405,8 @@ alertmanager: { url: 'http://elsewhere', every: 5s }
                 "maintenance: [{ from: '22:00', to: '06:00', until: x }]",
                 "until",
             ),
+            ("resolve_timeout: 0s", "resolve_timeout must be"),
+            ("retention: { alerts: 1m }", "retention.alerts must be"),
             ("alertmanager: { every: 1m }", "alertmanager.url"),
             (
                 "alertmanager: { url: localhost:9093 }",

@@ -16,6 +16,7 @@ mod registry;
 mod secrets;
 mod serving;
 mod telemetry;
+mod upkeep;
 mod watch;
 
 use std::process::ExitCode;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Episode};
+use sentinel_core::bounds;
 use sentinel_core::incident::later;
-use sentinel_drivers::alertmanager::{ActiveAlert, AlertmanagerClient};
+use sentinel_drivers::alertmanager::{AlertmanagerClient, GroupedAlert};
 use sentinel_journal::{Journal, Reader};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,10 @@ pub(crate) struct Reconciler {
     pub(crate) client: AlertmanagerClient,
     pub(crate) every: Duration,
     pub(crate) receiver: Option<String>,
+    // How old an alert is before its notification counts as lost.
+    pub(crate) missed_after: Duration,
+    // Whether it does where Alertmanager cannot tell what it mutes.
+    pub(crate) unmuted: bool,
     pub(crate) journal: Arc<Journal>,
     pub(crate) reader: Arc<Reader>,
     pub(crate) engine: EngineHandle,
@@ -42,8 +47,9 @@ impl Reconciler {
     pub(crate) async fn serve(self, stopping: CancellationToken) {
         let mut missing = HashMap::new();
         let mut reachable = true;
+        let mut told = false;
         loop {
-            match self.look(&mut missing).await {
+            match self.look(&mut missing, &mut told).await {
                 Ok(()) => reachable = true,
                 // Once, and not every minute.
                 Err(error) if reachable => {
@@ -60,15 +66,25 @@ impl Reconciler {
     }
 
     /// One look. `missing` is since when alerts of open incidents have not been among
-    /// those that fire.
-    async fn look(&self, missing: &mut HashMap<Episode, Timestamp>) -> Result<(), String> {
+    /// those that fire; `told` whether it was told that some may be muted.
+    async fn look(
+        &self,
+        missing: &mut HashMap<Episode, Timestamp>,
+        told: &mut bool,
+    ) -> Result<(), String> {
         let asked_at = self.clock.now();
-        let active = self
-            .client
-            .alerts()
-            .await
-            .map_err(|error| error.to_string())?;
-        let firing: HashSet<Episode> = active.iter().map(|found| found.alert.episode()).collect();
+        let groups = self.client.groups().await;
+        let groups = groups.map_err(|error| error.to_string())?;
+        let active = self.client.alerts().await;
+        let active = active.map_err(|error| error.to_string())?;
+        // One that was started anew owes again what it had not told before.
+        let owes_from = self.client.started_at().await;
+        let of_groups = groups.iter().map(|grouped| &grouped.found);
+        let firing: HashSet<Episode> = active
+            .iter()
+            .chain(of_groups)
+            .map(|found| found.alert.episode())
+            .collect();
         let open = self.engine.firing().await;
         missing.retain(|episode, _| !firing.contains(episode));
         let mut gone = Vec::new();
@@ -82,12 +98,16 @@ impl Reconciler {
                 gone.push(episode);
             }
         }
-        let mut alerts = Vec::new();
-        for found in active {
-            if self.is_news(&found)? {
-                alerts.push(found.alert);
+        let mut missed = HashMap::new();
+        for grouped in groups {
+            let since = owes_from.map_or(grouped.found.alert.starts_at, |started| {
+                started.max(grouped.found.alert.starts_at)
+            });
+            if later(since, self.missed_after) <= asked_at && self.is_news(&grouped, told)? {
+                missed.insert(grouped.found.alert.episode(), grouped.found.alert);
             }
         }
+        let mut alerts: Vec<_> = missed.into_values().collect();
         let missed = alerts.len();
         for episode in gone {
             alerts.extend(self.end_of(&episode, asked_at)?);
@@ -109,20 +129,39 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Whether a notification of it should have come, and never did.
-    fn is_news(&self, found: &ActiveAlert) -> Result<bool, String> {
-        let routed = self
-            .receiver
-            .as_ref()
-            .is_none_or(|receiver| found.receivers.contains(receiver));
-        if found.suppressed || !routed {
+    /// Whether a notification of it should have come, and never did: what Alertmanager holds
+    /// back on purpose, or may, is not lost.
+    fn is_news(&self, grouped: &GroupedAlert, told: &mut bool) -> Result<bool, String> {
+        let found = &grouped.found;
+        let routed = self.receiver.as_ref().is_none_or(|ours| {
+            // The group's own, where it is a group's.
+            grouped.receiver.as_ref().map_or_else(
+                || found.receivers.contains(ours),
+                |receiver| receiver == ours,
+            )
+        });
+        if found.suppressed || grouped.muted == Some(true) || !routed {
+            return Ok(false);
+        }
+        // Intake has refused it.
+        if bounds::check_labels(&found.alert.labels).is_err() {
             return Ok(false);
         }
         let known = self
             .reader
             .alert(&found.alert.episode())
             .map_err(|error| error.to_string())?;
-        Ok(known.is_none())
+        if known.is_some() {
+            return Ok(false);
+        }
+        if grouped.muted.is_none() && !self.unmuted {
+            if !*told {
+                *told = true;
+                self.metrics.cannot_tell_muted(found.alert.name());
+            }
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// The resolved notification that never came.

@@ -45,6 +45,8 @@ impl Config {
             },
             limits: self.limits.take_over(file.limits, pool),
             maintenance: file.maintenance,
+            resolve_timeout: file.resolve_timeout,
+            retention: file.retention,
             log: LogConfig {
                 level: file.log.level,
                 format: self.log.format,
@@ -72,6 +74,8 @@ impl Config {
             limits,
             maintenance,
             alertmanager,
+            resolve_timeout,
+            retention,
             log,
             grace,
         } = self;
@@ -101,9 +105,11 @@ impl Config {
         plugins.put(&mut settings);
         limits.put(&mut settings);
         settings.list("maintenance", maintenance);
-        if let Some(alertmanager) = alertmanager {
-            alertmanager.put(&mut settings);
+        for (name, value) in alertmanager.iter().flat_map(AlertmanagerConfig::settings) {
+            settings.put(&format!("alertmanager.{name}"), &value);
         }
+        settings.put("resolve_timeout", &HumanDuration(*resolve_timeout));
+        settings.put("retention.alerts", &HumanDuration(*retention));
         let LogConfig { level, format } = log;
         settings.put("log.level", level);
         settings.put("log.format", &format!("{format:?}").to_lowercase());
@@ -294,21 +300,6 @@ impl AnsibleConfig {
     }
 }
 
-impl AlertmanagerConfig {
-    fn put(&self, settings: &mut Settings) {
-        let Self {
-            url,
-            every,
-            receiver,
-        } = self;
-        settings.put("alertmanager.url", url);
-        settings.put("alertmanager.every", &HumanDuration(*every));
-        if let Some(receiver) = receiver {
-            settings.put("alertmanager.receiver", receiver);
-        }
-    }
-}
-
 fn docker_host(key: &str, host: &DockerHost, settings: &mut Settings) {
     let DockerHost {
         url,
@@ -404,6 +395,7 @@ mod tests {
         let (live, waits) = split(
             "limits: { incidents: 5 }",
             "{ listen: '127.0.0.1:1', log: { level: debug, format: json }, shutdown_grace: 1s,
+               resolve_timeout: 1m, retention: { alerts: 2d },
                maintenance: [{ from: '01:00', to: '02:00' }],
                docker: { hosts: { web: 'ssh://ops@web' } }, alertmanager: { url: 'http://am:9093' },
                mail: { server: a, from: s@example.com, hello: b },
@@ -424,6 +416,8 @@ mod tests {
                 "plugins.drain",
                 "plugins.probation.faults",
                 "plugins.replay",
+                "resolve_timeout",
+                "retention.alerts",
                 "shutdown_grace",
             ]
         );
@@ -431,6 +425,8 @@ mod tests {
             waits,
             [
                 "alertmanager.every",
+                "alertmanager.missed_after",
+                "alertmanager.unmuted",
                 "alertmanager.url",
                 "docker.hosts.local",
                 "docker.hosts.web",

@@ -1,94 +1,149 @@
 //! Alertmanager's webhook (version "4") and what resembles it: Grafana's, vmalert's,
 //! Mimir's. Unknown fields are ignored, because new ones came under the same version.
 
-use jiff::Timestamp;
-use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels, identifying_start};
-use serde::Deserialize;
-use serde::de::Error as _;
-use serde_json::value::RawValue;
+use sentinel_core::alert::{Alert, AlertStatus, identifying_start};
+use sentinel_core::bounds::quoted;
 
-use super::malformed::{Malformed, sift};
-use super::{Delivery, Truncated};
+use super::alert::Fields;
+use super::lax::{self, Kind, Scalar, Time};
+use super::malformed::{Malformed, Places, Wrong};
+use super::{Delivery, One, Truncated};
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Webhook<'a> {
-    #[serde(default)]
-    receiver: Option<String>,
-    #[serde(default)]
-    group_key: Option<String>,
-    #[serde(default)]
-    truncated_alerts: Option<u64>,
-    #[serde(borrow)]
-    alerts: Vec<&'a RawValue>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireAlert {
-    status: AlertStatus,
-    labels: Labels,
-    #[serde(default)]
-    annotations: Option<Labels>,
-    starts_at: Timestamp,
-    #[serde(default)]
-    ends_at: Option<Timestamp>,
-    #[serde(default, rename = "generatorURL")]
-    generator_url: Option<String>,
-    #[serde(default)]
-    fingerprint: Option<String>,
-}
-
-pub(super) fn parse(body: &[u8], _now: Timestamp) -> Result<Delivery<'_>, Malformed> {
-    let webhook: Webhook<'_> = serde_json::from_slice(body)?;
+/// Looks what a body holds.
+pub(super) fn open(text: &str) -> Result<Delivery, Malformed> {
+    let body = lax::whole(text)?;
+    let wrong = |part: &str, message: String| {
+        Err(Places::default().locate(text, Wrong::with(text, part, message)))
+    };
+    if Kind::of(body) != Kind::Object {
+        let kind = Kind::of(body);
+        return wrong(
+            body,
+            format!("expected an object with the field `alerts`, and found {kind}"),
+        );
+    }
+    let (mut alerts, mut truncated, mut receiver, mut group) = (None, None, None, None);
+    lax::pairs(body, |key, value| {
+        let field = match key {
+            "\"alerts\"" => &mut alerts,
+            "\"truncatedAlerts\"" => &mut truncated,
+            "\"receiver\"" => &mut receiver,
+            "\"groupKey\"" => &mut group,
+            _ => return true,
+        };
+        *field = Some(value);
+        true
+    });
+    let Some(alerts) = alerts else {
+        return wrong(body, "the field `alerts` is missing".to_owned());
+    };
     // The group's own status says nothing of each alert: resolved alerts ride inside
     // a firing group.
-    let alerts = sift(body, webhook.alerts, WireAlert::normalise);
-    let truncated = webhook
-        .truncated_alerts
-        .filter(|count| *count > 0)
-        .map(|count| Truncated {
-            receiver: unquote(webhook.receiver.as_deref().unwrap_or_default()),
-            group: webhook.group_key.unwrap_or_default(),
+    let mut delivery = match Kind::of(alerts) {
+        Kind::Array => Delivery::at(lax::inside(
+            text,
+            Wrong::with(text, alerts, String::new()).at,
+        )),
+        // Go's programs write it for an empty list.
+        Kind::Null => Delivery::empty(),
+        kind => {
+            let message = format!("`alerts`: expected an array, and found {kind}");
+            return wrong(alerts, message);
+        }
+    };
+    let count = truncated
+        .filter(|raw| Kind::of(raw) == Kind::Number)
+        .map_or(0, count);
+    if count > 0 {
+        delivery.truncated = Some(Truncated {
+            receiver: unquote(&shown(receiver)),
+            group: shown(group),
             count,
         });
-    Ok(Delivery { alerts, truncated })
+    }
+    Ok(delivery)
 }
 
-impl WireAlert {
-    fn normalise(self) -> Result<Alert, serde_json::Error> {
-        let labels = without_empty(self.labels);
-        if labels.is_empty() {
-            return Err(serde_json::Error::custom("an alert has no labels"));
-        }
-        let fingerprint = self
-            .fingerprint
-            .filter(|fingerprint| !fingerprint.is_empty())
-            .map_or_else(|| Fingerprint::of(&labels), Fingerprint);
-        Ok(Alert {
-            source: "alertmanager".to_owned(),
-            fingerprint,
-            status: self.status,
-            labels,
-            annotations: self.annotations.unwrap_or_default(),
-            starts_at: identifying_start(self.starts_at),
-            // Alertmanager writes the zero time while the alert fires.
-            ends_at: self.ends_at.filter(|at| !is_zero(*at)),
-            generator_url: self.generator_url.filter(|url| !url.is_empty()),
-        })
+/// A number as a count: whole, and as large as one delivery can have left out.
+fn count(raw: &str) -> u32 {
+    match raw.parse::<u64>() {
+        Ok(count) => u32::try_from(count).unwrap_or(u32::MAX),
+        // A fraction, or more than fits: what is of interest is that there are some.
+        Err(_) if raw.starts_with('-') => 0,
+        Err(_) => raw.parse::<f64>().map_or(0, |count| {
+            if count >= f64::from(u32::MAX) {
+                u32::MAX
+            } else {
+                u32::from(count >= 1.0)
+            }
+        }),
     }
 }
 
-/// Go's zero `time.Time`, year 1.
-pub(super) fn is_zero(at: Timestamp) -> bool {
-    const YEAR_ONE: i64 = -62_135_596_800;
-    at.as_second() <= YEAR_ONE
+/// The beginning of a text that is shown and decides nothing.
+fn shown(raw: Option<&str>) -> String {
+    match raw.map(|raw| lax::scalar(raw, 4 * sentinel_core::bounds::QUOTED)) {
+        Some(Scalar::Text(text) | Scalar::Long(text)) => quoted(&text),
+        Some(Scalar::Absent | Scalar::Compound) | None => String::new(),
+    }
 }
 
-/// Labels with an empty value count as absent, as everywhere in Prometheus.
-pub(super) fn without_empty(mut labels: Labels) -> Labels {
-    labels.retain(|_, value| !value.is_empty());
-    labels
+/// Reads one alert.
+pub(super) fn read(text: &str, alert: &str) -> Result<One, Wrong> {
+    let fields = Fields::of(text, alert)?;
+    let labels = fields.labels(text, alert)?;
+    let status = status(text, alert, &fields)?;
+    let starts_at = match fields.starts_at.map_or(Time::Absent, lax::time) {
+        Time::At(at) => at,
+        // What Go's programs read where there is none: it is one episode then, until it is
+        // told to have resolved.
+        Time::Absent => lax::zero(),
+        Time::Odd => {
+            let raw = fields.starts_at.unwrap_or(alert);
+            let message = "`startsAt`: expected a time such as 2026-01-01T00:00:00Z, which tells one episode of the alert from the next";
+            return Err(Wrong::with(text, raw, message.to_owned()));
+        }
+    };
+    let (annotations, cut) = fields.annotations();
+    let alert = Alert {
+        source: "alertmanager".to_owned(),
+        fingerprint: fields.fingerprint(&labels),
+        status,
+        labels,
+        annotations,
+        starts_at: identifying_start(starts_at),
+        // Alertmanager writes the zero time while the alert fires.
+        ends_at: fields.ends_at.and_then(|raw| lax::time(raw).at()),
+        generator_url: fields.link(),
+    };
+    Ok(One {
+        alert,
+        span: None,
+        cut,
+    })
+}
+
+/// Whether it fires; nothing else decides that here.
+fn status(text: &str, alert: &str, fields: &Fields<'_>) -> Result<AlertStatus, Wrong> {
+    let Some(raw) = fields.status else {
+        return Err(Wrong::with(
+            text,
+            alert,
+            "the field `status` is missing: expected firing or resolved".to_owned(),
+        ));
+    };
+    let found = match lax::scalar(raw, 40) {
+        Scalar::Text(status) if status.eq_ignore_ascii_case("firing") => {
+            return Ok(AlertStatus::Firing);
+        }
+        Scalar::Text(status) if status.eq_ignore_ascii_case("resolved") => {
+            return Ok(AlertStatus::Resolved);
+        }
+        Scalar::Text(status) | Scalar::Long(status) => format!("`{}`", quoted(&status)),
+        Scalar::Absent | Scalar::Compound => Kind::of(raw).to_string(),
+    };
+    let message = format!("`status`: expected firing or resolved, and found {found}");
+    Err(Wrong::with(text, raw, message))
 }
 
 /// Alertmanager sends the receiver's name through `regexp.QuoteMeta`
@@ -104,101 +159,4 @@ fn unquote(receiver: &str) -> String {
         }
     }
     name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse_one(alert: &str) -> Alert {
-        let body = format!(r#"{{"version":"4","alerts":[{alert}]}}"#);
-        let mut delivery = parse(body.as_bytes(), Timestamp::UNIX_EPOCH).unwrap();
-        delivery.alerts.next().unwrap().unwrap()
-    }
-
-    #[test]
-    fn a_missing_fingerprint_is_computed_from_the_labels() {
-        let alert = parse_one(
-            r#"{"status":"firing","labels":{"b":"2","a":"1"},"startsAt":"2026-01-01T00:00:00Z"}"#,
-        );
-        assert_eq!(alert.fingerprint, Fingerprint::of(&alert.labels));
-        let empty = parse_one(
-            r#"{"status":"firing","labels":{"a":"1","b":"2"},"fingerprint":"","startsAt":"2026-01-01T00:00:00Z"}"#,
-        );
-        assert_eq!(alert.fingerprint, empty.fingerprint);
-    }
-
-    #[test]
-    fn the_zero_end_is_none_and_a_real_one_is_kept() {
-        let firing = parse_one(
-            r#"{"status":"firing","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00Z","endsAt":"0001-01-01T00:00:00Z"}"#,
-        );
-        assert_eq!(firing.ends_at, None);
-        let resolved = parse_one(
-            r#"{"status":"resolved","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00-06:00","endsAt":"2026-01-01T07:00:00.5Z"}"#,
-        );
-        assert_eq!(resolved.starts_at.to_string(), "2026-01-01T06:00:00Z");
-        assert_eq!(
-            resolved.ends_at.unwrap().to_string(),
-            "2026-01-01T07:00:00.5Z"
-        );
-    }
-
-    #[test]
-    fn a_start_is_as_precise_as_alertmanagers_api_tells_it() {
-        let alert = parse_one(
-            r#"{"status":"firing","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00.123987654Z"}"#,
-        );
-        assert_eq!(alert.starts_at.to_string(), "2026-01-01T00:00:00.123Z");
-    }
-
-    #[test]
-    fn each_alert_has_its_own_status_whatever_the_group_says() {
-        let body = br#"{"status":"firing","alerts":[
-            {"status":"resolved","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00Z"},
-            {"status":"firing","labels":{"a":"2"},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
-        let delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
-        let statuses: Vec<_> = delivery.alerts.map(|alert| alert.unwrap().status).collect();
-        assert_eq!(statuses, [AlertStatus::Resolved, AlertStatus::Firing]);
-    }
-
-    #[test]
-    fn the_receiver_is_unquoted_and_truncation_is_told() {
-        let body = br#"{"receiver":"lab\\.recv \\(prod\\)\\+1","truncatedAlerts":3,"groupKey":"{}:{}","alerts":[]}"#;
-        let truncated = parse(body, Timestamp::UNIX_EPOCH)
-            .unwrap()
-            .truncated
-            .unwrap();
-        assert_eq!(truncated.receiver, "lab.recv (prod)+1");
-        assert_eq!(truncated.count, 3);
-    }
-
-    #[test]
-    fn unknown_fields_of_later_versions_and_of_grafana_are_ignored() {
-        let alert = parse_one(
-            r#"{"status":"firing","labels":{"alertname":"X"},"annotations":{},"startsAt":"2026-01-01T00:00:00Z",
-                "endsAt":"0001-01-01T00:00:00Z","generatorURL":"?orgId=1","fingerprint":"57c6d9296de2ad39",
-                "silenceURL":"https://g/s","dashboardURL":"","values":{"A":1.5},"valueString":"[]","orgId":1}"#,
-        );
-        assert_eq!(alert.fingerprint.0, "57c6d9296de2ad39");
-        assert_eq!(alert.generator_url.as_deref(), Some("?orgId=1"));
-    }
-
-    #[test]
-    fn a_bad_alert_does_not_take_the_good_ones_with_it() {
-        let body = br#"{"alerts":[
-            {"status":"firing","labels":{},"startsAt":"2026-01-01T00:00:00Z"},
-            {"status":"firing","labels":{"a":"1"},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
-        let delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
-        let alerts: Vec<_> = delivery.alerts.collect();
-        assert_eq!(alerts[0].as_ref().unwrap_err().line, 2);
-        assert!(alerts[1].is_ok());
-    }
-
-    #[test]
-    fn an_alert_without_labels_is_refused() {
-        let body = br#"{"alerts":[{"status":"firing","labels":{"a":""},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
-        let mut delivery = parse(body, Timestamp::UNIX_EPOCH).unwrap();
-        assert!(delivery.alerts.next().unwrap().is_err());
-    }
 }

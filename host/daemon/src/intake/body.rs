@@ -73,7 +73,11 @@ fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX)
 }
 
-fn take(memory: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Rejection> {
+/// A place for so many bytes in what bodies may take together.
+pub(super) fn take(
+    memory: &Arc<Semaphore>,
+    bytes: usize,
+) -> Result<OwnedSemaphorePermit, Rejection> {
     memory
         .clone()
         .try_acquire_many_owned(kib(bytes))

@@ -1,10 +1,14 @@
-//! What is wrong with a body, and where; and how one bad alert is told from the others.
+//! What is wrong with a body, and where. However much that is, little is kept of it.
 
-use sentinel_core::alert::Alert;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use sentinel_core::bounds::quoted;
 
-/// A body, or an alert in it, is not what a door takes.
+/// How many alerts of a delivery that are refused are told of one by one.
+const TOLD: usize = 20;
+
+/// How long all that is said of a delivery may be, in bytes.
+const SAID: usize = 4 << 10;
+
+/// A body, or an alert in it, is not what an endpoint takes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {message}")]
 pub(super) struct Malformed {
@@ -30,86 +34,162 @@ impl From<serde_json::Error> for Malformed {
 fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+    quoted(text.strip_suffix(&place).unwrap_or(&text))
 }
 
-/// Alerts, or what is wrong with each that is none.
-pub(super) type Sifted<'a> = Box<dyn Iterator<Item = Result<Alert, Malformed>> + Send + 'a>;
-
-/// Reads the alerts of `body` one by one, as they are asked for: one that is bad does not
-/// take the others with it, and a body of many thousands takes no more memory than those
-/// that are being dealt with.
-pub(super) fn sift<'a, T: DeserializeOwned>(
-    body: &'a [u8],
-    raw: Vec<&'a RawValue>,
-    normalise: impl Fn(T) -> Result<Alert, serde_json::Error> + Send + 'a,
-) -> Sifted<'a> {
-    Box::new(raw.into_iter().enumerate().map(move |(index, raw)| {
-        serde_json::from_str(raw.get())
-            .and_then(&normalise)
-            .map_err(|error| locate(body, raw, index, &error))
-    }))
+/// What is wrong with something that stands at a place of the text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// The place, in bytes from the beginning.
+    pub(super) at: usize,
+    /// What.
+    pub(super) message: String,
 }
 
-/// An error inside one alert, with its place in the whole body.
-fn locate(body: &[u8], raw: &RawValue, index: usize, error: &serde_json::Error) -> Malformed {
-    // The alert is a part of the body, so the distance is its offset.
-    let offset = (raw.get().as_ptr() as usize).saturating_sub(body.as_ptr() as usize);
-    let before = body.get(..offset).unwrap_or_default();
-    let line = before
-        .split(|byte| *byte == b'\n')
-        .count()
-        .saturating_sub(1);
-    let column = before
-        .rsplit(|byte| *byte == b'\n')
-        .next()
-        .map_or(0, <[u8]>::len);
-    let (line, column) = match (error.line(), error.column()) {
-        // An error of our own making speaks of the alert as a whole.
-        (0, _) => (line + 1, column + 1),
-        (1, inside) => (line + 1, column + inside),
-        (lines, inside) => (line + lines, inside),
-    };
-    Malformed {
-        message: format!("alerts[{index}]: {}", message(error)),
-        line,
-        column,
+impl Wrong {
+    /// Something is wrong with `part`, which is a part of `text`.
+    pub(super) fn with(text: &str, part: &str, message: String) -> Self {
+        let at = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        Self { at, message }
+    }
+}
+
+/// Finds the lines of places that come one behind the other, in one way through the text.
+#[derive(Debug)]
+pub(super) struct Places {
+    at: usize,
+    line: usize,
+    line_begins: usize,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            at: 0,
+            line: 1,
+            line_begins: 0,
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn locate(&mut self, text: &str, wrong: Wrong) -> Malformed {
+        let passed = text.get(self.at..wrong.at).unwrap_or_default();
+        for (offset, _) in passed.match_indices('\n') {
+            self.line += 1;
+            self.line_begins = self.at + offset + 1;
+        }
+        self.at = self.at.max(wrong.at);
+        Malformed {
+            message: wrong.message,
+            line: self.line,
+            column: wrong.at.saturating_sub(self.line_begins) + 1,
+        }
+    }
+}
+
+/// The alerts of a delivery that are refused: some of them, and how many.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    first: Vec<Malformed>,
+    count: usize,
+    urgent: bool,
+}
+
+impl Refused {
+    /// Whether what is wrong with one more would be told.
+    pub(super) fn tells(&self) -> bool {
+        self.first.len() < TOLD
+    }
+
+    /// One more; `wrong` says what is wrong with it, if that is to be told.
+    pub(super) fn push(&mut self, wrong: Option<Malformed>, urgent: bool) {
+        self.count += 1;
+        self.urgent |= urgent;
+        self.first.extend(wrong);
+    }
+
+    /// How many.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether somebody should have been woken for one of them.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// What is wrong with the first of them.
+    pub(super) fn first(&self) -> Option<&Malformed> {
+        self.first.first()
+    }
+
+    /// What is wrong with each of which that is told, as far as there is room.
+    pub(super) fn reasons(&self) -> Vec<String> {
+        let mut room = SAID;
+        let mut reasons = Vec::new();
+        for one in &self.first {
+            let reason = one.to_string();
+            room = room.saturating_sub(reason.len());
+            if room == 0 {
+                break;
+            }
+            reasons.push(reason);
+        }
+        reasons
+    }
+
+    /// All of that in one line, and how many more there are.
+    pub(super) fn summary(&self) -> String {
+        let reasons = self.reasons();
+        let summary = reasons.join("; ");
+        match self.count - reasons.len() {
+            0 => summary,
+            more => format!("{summary}; and {more} more"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
-    use serde::de::Error as _;
-
-    #[derive(Deserialize)]
-    struct Wire {
-        n: u32,
-    }
-
-    fn first(body: &str) -> Malformed {
-        let raw: Vec<&RawValue> = serde_json::from_str(body).unwrap();
-        let mut alerts = sift(body.as_bytes(), raw, |wire: Wire| {
-            Err(serde_json::Error::custom(format!(
-                "{} is too small",
-                wire.n
-            )))
-        });
-        alerts.next().unwrap().unwrap_err()
-    }
 
     #[test]
     fn places_are_those_of_the_whole_body() {
-        let error = first("[\n  {\"n\": true}]");
-        assert_eq!((error.line, error.column), (2, 12), "{error}");
+        let text = "[\n  {\"n\": true},\n\n{}]";
+        let mut places = Places::default();
+        for (part, line, column) in [("{\"n\"", 2, 3), ("true", 2, 9), ("{}", 4, 1)] {
+            let at = text.find(part).unwrap();
+            let wrong = Wrong::with(text, &text[at..], "bad".to_owned());
+            assert_eq!(wrong.at, at);
+            let found = places.locate(text, wrong);
+            assert_eq!((found.line, found.column), (line, column), "{part}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_refused_alerts_is_little() {
+        let mut refused = Refused::default();
+        for n in 0..100_000 {
+            let wrong = refused.tells().then(|| Malformed {
+                message: format!("alerts[{n}]: {}", "x".repeat(300)),
+                line: 1,
+                column: n + 1,
+            });
+            refused.push(wrong, false);
+        }
+        assert_eq!(refused.count(), 100_000);
+        let summary = refused.summary();
+        assert!(summary.len() < SAID + 100, "{}", summary.len());
         assert!(
-            error.message.starts_with("alerts[0]: invalid type"),
-            "{error}"
+            summary.starts_with("line 1, column 1: alerts[0]"),
+            "{summary}"
         );
-        let error = first("[{\n\"n\":\n  true}]");
-        assert_eq!((error.line, error.column), (3, 6), "{error}");
-        let error = first("[\n  {\"n\": 1}]");
-        assert_eq!((error.line, error.column), (2, 3), "{error}");
+        assert!(summary.ends_with("more"), "{summary}");
+        let told = refused.reasons().len();
+        assert!(
+            summary.ends_with(&format!("and {} more", 100_000 - told)),
+            "{summary}"
+        );
     }
 }

@@ -3,10 +3,13 @@
 //! A delivery is answered 202 only after its alerts are committed, and nothing is ever
 //! done in the request: an Alertmanager that waits too long sends again.
 
+mod alert;
 mod alertmanager;
 mod body;
+mod lax;
 mod malformed;
 mod prometheus;
+mod reading;
 mod rejection;
 
 use std::sync::Arc;
@@ -17,24 +20,23 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use jiff::Timestamp;
 use sentinel_core::alert::Alert;
+use sentinel_core::lease::Span;
 use sentinel_journal::{DEAD_LETTER_BYTES, DeadLetter, Journal, WriteError};
 use serde::Serialize;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::malformed::{Malformed, Sifted};
+use self::malformed::{Malformed, Refused, Wrong};
+use self::reading::Reading;
 use self::rejection::Rejection;
 use crate::clock::Clock;
 use crate::engine::EngineHandle;
 use crate::reconfigure::Running;
 use crate::telemetry::metrics::Metrics;
-
-/// How many alerts of a delivery are committed as one. A group of Alertmanager's can hold
-/// twenty thousand: then others are served in between.
-const CHUNK: usize = 500;
 
 /// How many accepted alerts may wait for the engine before the answers to others slow
 /// down. What waits is on the disk, but it is in memory too, and stands before whatever
@@ -44,8 +46,48 @@ const BUSY: u64 = 4_000;
 /// How long an answer is held back for that at the most: far less than a sender waits.
 const HOLD: Duration = Duration::from_secs(2);
 
-/// How a door reads a body.
-type Parse = fn(&[u8], Timestamp) -> Result<Delivery<'_>, Malformed>;
+/// The largest body that is read where it arrives. A larger one is read elsewhere, and in
+/// slices, so that it keeps nobody waiting.
+const AT_ONCE: usize = 64 << 10;
+
+/// Where alerts come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    /// Alertmanager's webhook, and Grafana's.
+    Alertmanager,
+    /// What senders post to an Alertmanager.
+    Prometheus,
+}
+
+impl Endpoint {
+    /// What its alerts have for their source.
+    fn source(self) -> &'static str {
+        match self {
+            Self::Alertmanager => "alertmanager",
+            Self::Prometheus => "prometheus",
+        }
+    }
+
+    fn open(self, text: &str) -> Result<Delivery, Malformed> {
+        match self {
+            Self::Alertmanager => alertmanager::open(text),
+            Self::Prometheus => prometheus::open(text),
+        }
+    }
+
+    fn read(
+        self,
+        text: &str,
+        alert: &str,
+        now: Timestamp,
+        resolve_timeout: Duration,
+    ) -> Result<One, Wrong> {
+        match self {
+            Self::Alertmanager => alertmanager::read(text, alert),
+            Self::Prometheus => prometheus::read(text, alert, now, resolve_timeout),
+        }
+    }
+}
 
 /// What every door needs.
 #[derive(Debug)]
@@ -58,6 +100,8 @@ pub(crate) struct Intake {
     // Bodies that are being read or parsed, in KiB: 1,500 connections with a large
     // body each must not take all memory.
     memory: Arc<Semaphore>,
+    // Who reads a slice of a large body: one at a time, in turns.
+    slices: Semaphore,
     // Deliveries that are held back go on in the order in which they came.
     turn: Mutex<()>,
     // Commits go on when their client has hung up.
@@ -65,26 +109,66 @@ pub(crate) struct Intake {
     stopping: CancellationToken,
     // Without an engine nothing that is taken in would be dealt with.
     engine_gone: CancellationToken,
+    // Told when alerts come that live by lease.
+    posted: Arc<Notify>,
 }
 
 /// What a delivery turned out to hold.
-struct Delivery<'a> {
-    /// Its alerts, or what is wrong with them.
-    alerts: Sifted<'a>,
+struct Delivery {
+    /// Where in the text the next of its alerts is looked for; none where it has no more.
+    at: Option<usize>,
     /// Set when Alertmanager says that it left alerts out.
     truncated: Option<Truncated>,
+}
+
+impl Delivery {
+    fn at(at: usize) -> Self {
+        Self {
+            at: Some(at),
+            truncated: None,
+        }
+    }
+
+    fn empty() -> Self {
+        Self {
+            at: None,
+            truncated: None,
+        }
+    }
+}
+
+/// One alert of a delivery.
+#[derive(Debug)]
+struct One {
+    alert: Alert,
+    /// From when until when it holds, where a lease decides which alert it is.
+    span: Option<Span>,
+    /// Whether annotations were cut.
+    cut: bool,
 }
 
 struct Truncated {
     receiver: String,
     group: String,
-    count: u64,
+    count: u32,
 }
 
 /// The answer to a delivery that was committed.
 #[derive(Debug, Serialize)]
-struct AcceptedBody {
+struct Receipt {
+    /// How many alerts were.
     accepted: usize,
+    /// How many were not, because something is wrong with them.
+    #[serde(skip_serializing_if = "is_none")]
+    refused: usize,
+    /// What is wrong with the first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Intake {
@@ -94,8 +178,8 @@ impl Intake {
         engine: EngineHandle,
         metrics: Arc<Metrics>,
         config: Running,
-        stopping: CancellationToken,
-        engine_gone: CancellationToken,
+        (stopping, engine_gone): (CancellationToken, CancellationToken),
+        posted: Arc<Notify>,
     ) -> Self {
         let memory = config.load().limits.intake.memory;
         let kib = usize::try_from(memory.0 >> 10).unwrap_or(usize::MAX);
@@ -106,10 +190,12 @@ impl Intake {
             metrics,
             config,
             memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            slices: Semaphore::new(1),
             turn: Mutex::new(()),
             commits: TaskTracker::new(),
             stopping,
             engine_gone,
+            posted,
         }
     }
 
@@ -119,17 +205,17 @@ impl Intake {
         self.commits.wait().await;
     }
 
-    async fn deliver(
-        self: Arc<Self>,
-        source: &'static str,
-        request: Request<Body>,
-        parse: Parse,
-    ) -> Response {
-        match self.clone().take(source, request, parse).await {
-            Ok(accepted) => (StatusCode::ACCEPTED, Json(AcceptedBody { accepted })).into_response(),
+    async fn deliver(self: Arc<Self>, endpoint: Endpoint, request: Request<Body>) -> Response {
+        match self.clone().take(endpoint, request).await {
+            Ok(receipt) => (StatusCode::ACCEPTED, Json(receipt)).into_response(),
             Err(rejection) => {
-                self.metrics
-                    .delivery_rejected(source, rejection.reason(), &rejection.to_string());
+                let (reason, urgent) = (rejection.reason(), rejection.is_urgent());
+                self.metrics.delivery_rejected(
+                    endpoint.source(),
+                    reason,
+                    &rejection.to_string(),
+                    urgent,
+                );
                 rejection.into_response()
             }
         }
@@ -137,11 +223,10 @@ impl Intake {
 
     async fn take(
         self: Arc<Self>,
-        source: &'static str,
+        endpoint: Endpoint,
         request: Request<Body>,
-        parse: Parse,
-    ) -> Result<usize, Rejection> {
-        if self.stopping.is_cancelled() || self.engine_gone.is_cancelled() {
+    ) -> Result<Receipt, Rejection> {
+        if self.is_stopping() {
             return Err(Rejection::Stopping);
         }
         let limits = self.config.load().limits.intake;
@@ -151,90 +236,155 @@ impl Intake {
         let (body, permit) = body::read(request, &limits, &self.memory).await?;
         // From here on the client may hang up: what it sent is committed all the same.
         let task = self.commits.clone().spawn(async move {
-            let accepted = self.commit(source, &body, parse).await;
+            let accepted = self.commit(endpoint, body).await;
             drop(permit);
             accepted
         });
         task.await.unwrap_or(Err(Rejection::Stopping))
     }
 
+    fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled() || self.engine_gone.is_cancelled()
+    }
+
     /// Keeps what could not be understood, for a person to look at.
-    async fn keep(&self, source: &str, at: Timestamp, error: String, body: &[u8]) {
+    async fn keep(&self, endpoint: Endpoint, at: Timestamp, error: String, head: Vec<u8>) {
         let letter = DeadLetter {
             at,
-            source: source.to_owned(),
+            source: endpoint.source().to_owned(),
             error,
-            body: body.get(..DEAD_LETTER_BYTES).unwrap_or(body).to_vec(),
+            body: head,
         };
         if let Err(error) = self.journal.dead_letter(letter).await {
             self.metrics.journal_failed("dead letter", &error);
         }
     }
 
-    async fn commit(
-        &self,
-        source: &'static str,
-        body: &[u8],
-        parse: Parse,
-    ) -> Result<usize, Rejection> {
+    async fn commit(&self, endpoint: Endpoint, body: Bytes) -> Result<Receipt, Rejection> {
         let at = self.clock.now();
-        let delivery = match parse(body, at) {
-            Ok(delivery) => delivery,
+        let resolve_timeout = self.config.load().resolve_timeout;
+        let large = body.len() > AT_ONCE;
+        let head = body.get(..DEAD_LETTER_BYTES).unwrap_or(&body).to_vec();
+        let memory = self.memory.clone();
+        let opened = self
+            .in_turn(large, move || {
+                // What is no UTF-8 is longer once it is replaced.
+                let growth = body::take(&memory, lax::growth(&body))?;
+                let text = lax::text(body);
+                let reading = Reading::open(endpoint, text, at, resolve_timeout);
+                Ok::<_, Rejection>(reading.map(|reading| (reading, growth)))
+            })
+            .await??;
+        let (mut reading, _growth) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
-                self.keep(source, at, error.to_string(), body).await;
-                return Err(Rejection::Malformed(error));
+                self.keep(endpoint, at, error.to_string(), head).await;
+                return Err(Rejection::Malformed(error, false));
             }
         };
-        if let Some(truncated) = delivery.truncated {
+        if let Some(truncated) = reading.truncated() {
             self.metrics
                 .delivery_truncated(&truncated.receiver, &truncated.group, truncated.count);
         }
-        let mut alerts = delivery.alerts;
-        let mut bad = Vec::new();
         let mut accepted = 0;
         loop {
-            let chunk = next_chunk(&mut alerts, &mut bad);
-            if chunk.is_empty() {
+            let slice;
+            (reading, slice) = self
+                .in_turn(large, move || {
+                    let slice = reading.slice();
+                    (reading, slice)
+                })
+                .await?;
+            if !slice.is_empty() {
+                accepted += self.accept(endpoint, slice, at).await?;
+            }
+            if reading.is_done() {
                 break;
             }
-            accepted += self.accept(source, chunk, at).await?;
-        }
-        drop(alerts);
-        if let Some(first) = bad.first() {
-            let error = bad
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; ");
-            if accepted == 0 {
-                let first = first.clone();
-                self.keep(source, at, first.to_string(), body).await;
-                return Err(Rejection::Malformed(first));
+            // Its sender comes again with all of it, and what was accepted is known then.
+            if large && self.is_stopping() {
+                return Err(Rejection::Stopping);
             }
-            // The others are as good as alone.
-            self.metrics.delivery_rejected(source, "bad-alert", &error);
-            self.keep(source, at, error, body).await;
         }
-        Ok(accepted)
+        if reading.cut() > 0 {
+            self.metrics
+                .annotations_cut(endpoint.source(), reading.cut());
+        }
+        let refused = reading.refused();
+        if refused.count() > 0 {
+            self.refuse(endpoint, at, accepted, refused, head).await?;
+        }
+        Ok(Receipt {
+            accepted,
+            refused: refused.count(),
+            reasons: refused.reasons(),
+        })
+    }
+
+    /// Does a part of the reading: of a large body elsewhere, one after another.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        large: bool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Rejection> {
+        if !large {
+            return Ok(work());
+        }
+        let _turn = self.slices.acquire().await;
+        let done = self.commits.spawn_blocking(work).await;
+        done.map_err(|_| Rejection::Stopping)
+    }
+
+    /// Tells of alerts that are not taken, and keeps the delivery; an error where none was.
+    async fn refuse(
+        &self,
+        endpoint: Endpoint,
+        at: Timestamp,
+        accepted: usize,
+        refused: &Refused,
+        head: Vec<u8>,
+    ) -> Result<(), Rejection> {
+        let summary = refused.summary();
+        self.keep(endpoint, at, summary.clone(), head).await;
+        if accepted == 0
+            && let Some(first) = refused.first()
+        {
+            return Err(Rejection::Malformed(first.clone(), refused.is_urgent()));
+        }
+        // The others are as good as alone.
+        self.metrics.delivery_rejected(
+            endpoint.source(),
+            "bad-alert",
+            &summary,
+            refused.is_urgent(),
+        );
+        Ok(())
     }
 
     /// Commits alerts, and hands them to the engine.
     async fn accept(
         &self,
-        source: &'static str,
-        alerts: Vec<Alert>,
+        endpoint: Endpoint,
+        slice: Vec<One>,
         at: Timestamp,
     ) -> Result<usize, Rejection> {
-        let count = alerts.len();
-        if !alerts.iter().any(Alert::is_urgent) {
+        let count = slice.len();
+        if !slice.iter().any(|one| one.alert.is_urgent()) {
             self.hold_back().await;
         }
         self.metrics.backlog(count as i64);
-        match self.journal.accept(alerts, at).await {
+        let (alerts, spans): (Vec<_>, Vec<_>) =
+            slice.into_iter().map(|one| (one.alert, one.span)).unzip();
+        match self.journal.accept_leased(alerts, spans, at).await {
             Ok(accepted) => {
+                // With those that lapsed just before they were told of again.
+                self.metrics.backlog(accepted.len() as i64 - count as i64);
                 let statuses = accepted.iter().map(|accepted| accepted.alert.status);
-                self.metrics.delivery_accepted(source, statuses);
+                self.metrics.delivery_accepted(endpoint.source(), statuses);
                 self.engine.accepted(accepted);
+                if endpoint == Endpoint::Prometheus {
+                    self.posted.notify_one();
+                }
                 Ok(count)
             }
             Err(error) => {
@@ -270,29 +420,12 @@ impl Intake {
     }
 }
 
-/// The next alerts to commit as one; what is wrong with others goes to `bad`.
-fn next_chunk(alerts: &mut Sifted<'_>, bad: &mut Vec<Malformed>) -> Vec<Alert> {
-    let mut chunk = Vec::new();
-    for alert in alerts {
-        match alert {
-            Ok(alert) => chunk.push(alert),
-            Err(error) => bad.push(error),
-        }
-        if chunk.len() == CHUNK {
-            break;
-        }
-    }
-    chunk
-}
-
 /// `POST|PUT /api/v1/alerts/alertmanager`: Alertmanager's webhook, and Grafana's.
 pub(crate) async fn alertmanager(
     State(intake): State<Arc<Intake>>,
     request: Request<Body>,
 ) -> Response {
-    intake
-        .deliver("alertmanager", request, alertmanager::parse)
-        .await
+    intake.deliver(Endpoint::Alertmanager, request).await
 }
 
 /// `POST /api/v2/alerts`: the array that Prometheus sends to an Alertmanager.
@@ -300,7 +433,5 @@ pub(crate) async fn prometheus(
     State(intake): State<Arc<Intake>>,
     request: Request<Body>,
 ) -> Response {
-    intake
-        .deliver("prometheus", request, prometheus::parse)
-        .await
+    intake.deliver(Endpoint::Prometheus, request).await
 }

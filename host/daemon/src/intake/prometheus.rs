@@ -1,100 +1,75 @@
-//! What Prometheus posts to an Alertmanager: a bare array, `POST /api/v2/alerts`. There
-//! is no status: an alert has resolved when its `endsAt` has passed.
+//! What senders post to an Alertmanager: a bare array, `POST /api/v2/alerts`, from
+//! Prometheus, scripts and whatever else speaks to one. There is no status: an alert has
+//! resolved when its `endsAt` has passed. Which posts are the same alert is decided where
+//! they are committed (`sentinel_core::lease`).
+
+use std::time::Duration;
 
 use jiff::Timestamp;
-use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
-use serde::Deserialize;
-use serde::de::Error as _;
-use serde_json::value::RawValue;
+use sentinel_core::alert::{Alert, AlertStatus, Fingerprint};
+use sentinel_core::lease::Span;
 
-use super::Delivery;
-use super::alertmanager::{is_zero, without_empty};
-use super::malformed::{Malformed, sift};
+use super::alert::Fields;
+use super::lax::{self, Kind, Time};
+use super::malformed::{Malformed, Places, Wrong};
+use super::{Delivery, One};
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PostableAlert {
-    labels: Labels,
-    #[serde(default)]
-    annotations: Option<Labels>,
-    #[serde(default)]
-    starts_at: Option<Timestamp>,
-    #[serde(default)]
-    ends_at: Option<Timestamp>,
-    #[serde(default, rename = "generatorURL")]
-    generator_url: Option<String>,
-}
-
-pub(super) fn parse(body: &[u8], now: Timestamp) -> Result<Delivery<'_>, Malformed> {
-    let posted: Vec<&RawValue> = serde_json::from_slice(body)?;
-    let alerts = sift(body, posted, move |alert: PostableAlert| {
-        alert.normalise(now)
-    });
-    Ok(Delivery {
-        alerts,
-        truncated: None,
-    })
-}
-
-impl PostableAlert {
-    fn normalise(self, now: Timestamp) -> Result<Alert, serde_json::Error> {
-        let labels = without_empty(self.labels);
-        if labels.is_empty() {
-            return Err(serde_json::Error::custom("an alert has no labels"));
+/// Looks what a body holds.
+pub(super) fn open(text: &str) -> Result<Delivery, Malformed> {
+    let body = lax::whole(text)?;
+    match Kind::of(body) {
+        Kind::Array => {
+            let at = Wrong::with(text, body, String::new()).at;
+            Ok(Delivery::at(lax::inside(text, at)))
         }
-        let given = |at: Option<Timestamp>| at.filter(|at| !is_zero(*at));
-        let ends_at = given(self.ends_at);
-        let resolved = ends_at.is_some_and(|at| at <= now);
-        Ok(Alert {
-            source: "prometheus".to_owned(),
-            fingerprint: Fingerprint::of(&labels),
-            status: if resolved {
-                AlertStatus::Resolved
-            } else {
-                AlertStatus::Firing
-            },
-            labels,
-            annotations: self.annotations.unwrap_or_default(),
-            starts_at: given(self.starts_at)
-                .or(ends_at.filter(|_| resolved))
-                .unwrap_or(now),
-            // While it fires, this is only when Alertmanager would give it up.
-            ends_at: ends_at.filter(|_| resolved),
-            generator_url: self.generator_url.filter(|url| !url.is_empty()),
-        })
+        // Go's programs write it for an empty list.
+        Kind::Null => Ok(Delivery::empty()),
+        kind => {
+            let message = format!("expected an array of alerts, and found {kind}");
+            Err(Places::default().locate(text, Wrong::with(text, body, message)))
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_end_in_the_future_fires_and_one_in_the_past_has_resolved() {
-        let body = br#"[
-            {"labels":{"alertname":"A"},"startsAt":"2026-01-01T00:00:00Z","endsAt":"2026-01-01T00:04:00Z"},
-            {"labels":{"alertname":"B"},"startsAt":"2026-01-01T00:00:00Z","endsAt":"2026-01-01T00:00:30Z"}]"#;
-        let now = "2026-01-01T00:01:00Z".parse().unwrap();
-        let alerts: Vec<_> = parse(body, now)
-            .unwrap()
-            .alerts
-            .map(Result::unwrap)
-            .collect();
-        assert_eq!(alerts[0].status, AlertStatus::Firing);
-        assert_eq!(alerts[0].ends_at, None);
-        assert_eq!(alerts[1].status, AlertStatus::Resolved);
-        assert!(alerts[1].ends_at.is_some());
+/// Reads one alert.
+pub(super) fn read(
+    text: &str,
+    alert: &str,
+    now: Timestamp,
+    resolve_timeout: Duration,
+) -> Result<One, Wrong> {
+    let fields = Fields::of(text, alert)?;
+    let labels = fields.labels(text, alert)?;
+    let ends_at = fields.ends_at.map_or(Time::Absent, lax::time);
+    if ends_at == Time::Odd {
+        let raw = fields.ends_at.unwrap_or(alert);
+        let message = "`endsAt`: expected a time such as 2026-01-01T00:00:00Z, which says whether the alert has resolved";
+        return Err(Wrong::with(text, raw, message.to_owned()));
     }
-
-    #[test]
-    fn a_missing_start_is_now() {
-        let now = "2026-01-01T00:01:00Z".parse().unwrap();
-        let alerts = parse(br#"[{"labels":{"alertname":"A"}}]"#, now)
-            .unwrap()
-            .alerts
-            .map(Result::unwrap)
-            .collect::<Vec<_>>();
-        assert_eq!(alerts[0].starts_at, now);
-        assert_eq!(alerts[0].status, AlertStatus::Firing);
-    }
+    // What stands there otherwise makes no difference: which alert it is the labels say.
+    let starts_at = fields.starts_at.map_or(Time::Absent, lax::time);
+    let span = Span::posted(starts_at.at(), ends_at.at(), now, resolve_timeout)
+        .map_err(|error| Wrong::with(text, alert, error.to_string()))?;
+    let resolved = span.resolved(now);
+    let (annotations, cut) = fields.annotations();
+    let alert = Alert {
+        source: "prometheus".to_owned(),
+        fingerprint: Fingerprint::of(&labels),
+        status: if resolved {
+            AlertStatus::Resolved
+        } else {
+            AlertStatus::Firing
+        },
+        labels,
+        annotations,
+        starts_at: span.starts_at,
+        // While it fires, this is only when Alertmanager would give it up.
+        ends_at: resolved.then_some(span.ends_at),
+        generator_url: fields.link(),
+    };
+    Ok(One {
+        alert,
+        span: Some(span),
+        cut,
+    })
 }

@@ -14,9 +14,10 @@ use super::malformed::Malformed;
 /// is a 503.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Rejection {
-    /// The body is not what this door takes.
+    /// The body is not what this door takes; and whether somebody should have been woken for
+    /// something in it.
     #[error("the body is not understood: {0}")]
-    Malformed(#[from] Malformed),
+    Malformed(Malformed, bool),
     /// The body is larger than `limits.intake.body`.
     #[error("the body is larger than {limit} (limits.intake.body)")]
     TooLarge {
@@ -53,7 +54,7 @@ impl Rejection {
     /// One word, for the metric.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(..) => "malformed",
             Self::TooLarge { .. } => "too-large",
             Self::TooSlow(_) => "too-slow",
             Self::BrokenOff(_) => "broken-off",
@@ -64,17 +65,24 @@ impl Rejection {
     }
 }
 
+impl Rejection {
+    /// Whether somebody should have been woken for what is lost.
+    pub(super) fn is_urgent(&self) -> bool {
+        matches!(self, Self::Malformed(_, true))
+    }
+}
+
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let status = match self {
-            Self::Malformed(_) | Self::BrokenOff(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(..) | Self::BrokenOff(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow(_) | Self::Overloaded | Self::Stopping | Self::Disk(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         };
         let place = match &self {
-            Self::Malformed(error) => Some((error.line, error.column)),
+            Self::Malformed(error, _) => Some((error.line, error.column)),
             _ => None,
         };
         let body = ErrorBody {

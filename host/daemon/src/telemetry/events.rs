@@ -51,8 +51,10 @@ impl Metrics {
     }
 
     /// Alertmanager left alerts out of a delivery; they are never sent.
-    pub(crate) fn delivery_truncated(&self, receiver: &str, group: &str, count: u64) {
-        self.truncated.inc_by(count);
+    pub(crate) fn delivery_truncated(&self, receiver: &str, group: &str, count: u32) {
+        // At its end it stays there: a counter that falls says that the daemon was restarted.
+        let room = u64::MAX - self.truncated.get();
+        self.truncated.inc_by(u64::from(count).min(room));
         tracing::warn!(
             receiver,
             group,
@@ -61,15 +63,66 @@ impl Metrics {
         );
     }
 
-    /// A delivery was not accepted.
-    pub(crate) fn delivery_rejected(&self, source: &str, reason: &str, detail: &str) {
+    /// Annotations of alerts were longer than may be.
+    pub(crate) fn annotations_cut(&self, source: &str, alerts: usize) {
+        self.annotations_cut.inc_by(alerts as u64);
+        tracing::info!(
+            source,
+            alerts,
+            "annotations are cut: they are longer than 32 KiB, or than 64 KiB together"
+        );
+    }
+
+    /// Alerts had nobody any more who says that they fire.
+    pub(crate) fn lapsed(&self, alerts: usize) {
+        self.lapsed.inc_by(alerts as u64);
+        tracing::debug!(
+            alerts,
+            "alerts have resolved: nobody says any more that they fire"
+        );
+    }
+
+    /// Alerts that led to nothing are kept no longer.
+    pub(crate) fn forgotten(&self, alerts: usize) {
+        self.forgotten.inc_by(alerts as u64);
+        tracing::debug!(
+            alerts,
+            "alerts that led to no incident are forgotten (retention.alerts)"
+        );
+    }
+
+    /// How large the journal's files are.
+    pub(crate) fn journal_bytes(&self, bytes: u64) {
+        self.journal_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Alertmanager holds an alert that it has not told of, and may mute it.
+    pub(crate) fn cannot_tell_muted(&self, alert: &str) {
+        tracing::warn!(
+            alert,
+            "alertmanager holds alerts that it has not told of, and cannot say whether it mutes them (it can since 0.28): nothing is done about them (alertmanager.unmuted)"
+        );
+    }
+
+    /// A delivery was not accepted, or not all of it.
+    pub(crate) fn delivery_rejected(&self, source: &str, reason: &str, detail: &str, urgent: bool) {
         self.rejected
             .get_or_create(&RejectLabels {
                 source: source.to_owned(),
                 reason: reason.to_owned(),
             })
             .inc();
-        tracing::warn!(source, reason, detail, "delivery rejected");
+        if urgent {
+            tracing::error!(
+                source,
+                reason,
+                detail,
+                "delivery rejected, and an urgent alert of it is lost: look at it in the journal's table dead_letters, and mend its sender"
+            );
+        } else {
+            tracing::warn!(source, reason, detail, "delivery rejected");
+        }
     }
 
     /// How many plans wait for approval, and since when the one that waits longest does.

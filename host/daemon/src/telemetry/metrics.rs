@@ -138,6 +138,10 @@ pub(crate) struct Metrics {
     pub(super) alerts: Family<AlertLabels, Counter>,
     pub(super) rejected: Family<RejectLabels, Counter>,
     pub(super) truncated: Counter,
+    pub(super) annotations_cut: Counter,
+    pub(super) lapsed: Counter,
+    pub(super) forgotten: Counter,
+    pub(super) journal_bytes: Gauge,
     pub(super) opened: Family<PolicyLabels, Counter>,
     pub(super) ended: Family<EndLabels, Counter>,
     pub(super) untold: Family<SilenceLabels, Counter>,
@@ -209,6 +213,26 @@ impl Metrics {
             "alerts_truncated",
             "Alerts that Alertmanager says it left out of a delivery (max_alerts)",
             Counter::default()
+        );
+        let annotations_cut = register!(
+            "alerts_cut",
+            "Alerts whose annotations were longer than may be, and are cut",
+            Counter::default()
+        );
+        let lapsed = register!(
+            "alerts_lapsed",
+            "Alerts that resolved because nobody said any more that they fire",
+            Counter::default()
+        );
+        let forgotten = register!(
+            "alerts_forgotten",
+            "Alerts that led to no incident and are kept no longer",
+            Counter::default()
+        );
+        let journal_bytes = register!(
+            "journal_bytes",
+            "How large the journal's files are",
+            Gauge::default()
         );
         let opened = register!(
             "incidents_opened",
@@ -379,6 +403,10 @@ impl Metrics {
             alerts,
             rejected,
             truncated,
+            annotations_cut,
+            lapsed,
+            forgotten,
+            journal_bytes,
             opened,
             ended,
             untold,
