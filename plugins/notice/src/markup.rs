@@ -22,7 +22,11 @@ impl Markup {
     /// `text` in one line, as words.
     #[must_use]
     pub fn words(self, text: &str) -> String {
-        let line = one_line(text);
+        let mut line = one_line(text);
+        if self == Self::Slack {
+            // It has no escape for what begins a block.
+            line = line.replace("```", "'''");
+        }
         let line = line.trim();
         let mut words = String::with_capacity(line.len());
         // What begins a line may be a heading, a list or a quote.

@@ -89,7 +89,7 @@ fn what_an_alert_says_calls_nobody_and_forges_nothing_in_any_chat() {
                 let markup = if text.contains("```") {
                     &[][..]
                 } else {
-                    &["<!", "](", "|good"]
+                    &["<!", "]("][..]
                 };
                 for bad in markup.iter().chain(&["\r", "\u{2028}", "\u{202e}"]) {
                     assert!(!text.contains(bad), "{bad:?} in {text:?}");
@@ -101,7 +101,7 @@ fn what_an_alert_says_calls_nobody_and_forges_nothing_in_any_chat() {
                 );
                 if fences == 0 {
                     let forged = text.lines().any(|line| {
-                        ["Why:", "Policy:", "# ", "> ", "- "]
+                        ["Why:", "Policy:"]
                             .iter()
                             .any(|ours| line.starts_with(ours))
                     });
