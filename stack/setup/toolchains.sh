@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The toolchains of the languages that plugins are written in, for the tests and for whoever writes
 # plugins in a checkout: pinned versions, in a folder of the cache; `sentinel plugin build` looks there.
-# usage: toolchains.sh [rust] [python] [js] [c]     installs (all of them when none is named)
+# usage: toolchains.sh [rust] [python] [js] [c] [ansible]     installs (all of them when none is named)
 #        eval "$(toolchains.sh env)"                what a build in Rust needs in its environment
 set -euo pipefail
 # shellcheck source=stack/setup/lib.sh
@@ -70,7 +70,22 @@ c() {
     apt_install clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32
 }
 
-(($#)) || set -- rust python js c
+# The newest Ansible that this machine's Python can run, for the tests, beside the one that the system has:
+# what they take for a template differs.
+ansible() {
+    local pin='ansible-core>=2.19'
+    is_current ansible "$pin" && return 0
+    have python3 || on_debian || die "there is no python3 on this machine"
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then apt_install python3-venv; fi
+    say "installing $pin (once)"
+    rm -rf "$folder/ansible"
+    python3 -m venv "$folder/ansible"
+    patiently "installing $pin" "$folder/ansible/bin/pip" install --quiet --disable-pip-version-check "$pin" ||
+        die "$pin could not be installed" "its own words are above; it needs Python 3.11 or newer"
+    printf '%s\n' "$pin" >"$folder/ansible/.pin"
+}
+
+(($#)) || set -- rust python js c ansible
 if [[ "$*" == env ]]; then
     answer="$("$setup/wasm-target.sh")" || exit 1
     while IFS='=' read -r name value; do
@@ -85,6 +100,7 @@ for part in "$@"; do
     python) python ;;
     js) js ;;
     c) c ;;
-    *) die "unknown toolchain '$part'" "usage: toolchains.sh [rust] [python] [js] [c] | env" ;;
+    ansible) ansible ;;
+    *) die "unknown toolchain '$part'" "usage: toolchains.sh [rust] [python] [js] [c] [ansible] | env" ;;
     esac
 done

@@ -314,6 +314,7 @@ policies:
       - plugin: ansible-playbook
         params: { playbook: restart-container.yml }
     grants:
+      docker: { containers: [web], actions: [restart] }
       ansible: { playbooks: ['restart-*.yml'] }
 "#;
     for (from, to, says) in [
@@ -324,6 +325,16 @@ policies:
             "restart-containr.yml",
         ),
         ("['restart-*.yml']", "['other-*.yml']", "other-*.yml"),
+        (
+            "actions: [restart]",
+            "actions: [inspect]",
+            "of docker the policy grants no action that changes something",
+        ),
+        (
+            "restart-container.yml }",
+            "restart-container.yml, vars: { stop_timeout: 9, container: other }, tags: [x], limit: 'web*' }",
+            "vars: { stop_timeout: '9' }",
+        ),
     ] {
         let daemon = Daemon::prepare(&["ansible-playbook"], &policies.replace(from, to));
         let (code, said) = check(&daemon);
@@ -414,6 +425,7 @@ policies:
         params: { playbook: restart-container.yml }
     verify: { alert: resolved, within: 1s, steady: 0s }
     grants:
+      docker: { containers: [web], actions: [restart] }
       ansible: { playbooks: ['restart-container.yml'] }
 "#;
     let mut daemon = Daemon::prepare(&["ansible-playbook"], policies);

@@ -194,6 +194,7 @@ policies:
       - plugin: ansible-playbook
         params: { playbook: sleep.yml }
     grants:
+      docker: { containers: ['infra-sentinel-test-*'], actions: [restart] }
       ansible: { playbooks: ['sleep.yml'] }
 "#;
     let mut daemon = Daemon::prepare(&["ansible-playbook"], policies);

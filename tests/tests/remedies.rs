@@ -674,7 +674,9 @@ policies:
     verify: {{ alert: resolved, within: 30s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
-      ansible: {{ playbooks: ['clean-disk.yml'] }}
+      ansible:
+        playbooks: ['clean-disk.yml']
+        vars: {{ clean: [journal, apt, logs], log_dirs: '/tmp/**', apt_cache: '/tmp/**', journal_dir: '/tmp/**', journal_keep: 1G }}
 "
         );
         let daemon = Daemon::start(&["ansible-playbook"], &policies).await;

@@ -306,12 +306,12 @@ policies:
     mode: auto
     steps:
       - plugin: ansible-playbook
-        params: {{ playbook: start-web.yml, limit: '{{{{ labels.machine }}}}' }}
+        params: {{ playbook: start-web.yml, limit: '{{{{ labels.instance }}}}' }}
         timeout: 60s
     verify: {{ http: 'http://127.0.0.1:{}/', within: 10s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
-      ansible: {{ playbooks: ['start-web.yml', 'clean-disk.yml'] }}
+      ansible: {{ playbooks: ['start-web.yml', 'clean-disk.yml'], hosts: [web] }}
   - name: disk-full
     match: ['alertname=DiskFull']
     target: 'host://{{{{ labels.machine }}}}/disk'
@@ -320,12 +320,13 @@ policies:
       - plugin: ansible-playbook
         params:
           playbook: clean-disk.yml
-          vars: {{ clean_hosts: '{{{{ labels.machine }}}}', clean: [apt, logs], log_days: 1 }}
+          limit: '{{{{ labels.instance }}}}'
+          vars: {{ clean: [apt, logs], log_days: 1 }}
         timeout: 60s
     verify: {{ alert: resolved, within: 30s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
-      ansible: {{ playbooks: ['clean-disk.yml'] }}
+      ansible: {{ playbooks: ['clean-disk.yml'], vars: {{ clean: [apt, logs], log_days: 1 }} }}
 ",
         machine.port("8080")
     );
@@ -344,7 +345,10 @@ policies:
     fs::write(daemon.path("playbooks").join("start-web.yml"), playbook).unwrap();
     daemon.serve().await;
     daemon
-        .deliver(&[Alert::firing("ServiceDown", &[("machine", "web1")])])
+        .deliver(&[Alert::firing(
+            "ServiceDown",
+            &[("machine", "web1"), ("instance", "web1:9100")],
+        )])
         .await;
     let incident = healed(&daemon, 1).await;
     assert!(
@@ -359,7 +363,10 @@ policies:
         "rm -f /var/cache/apt/archives/*.deb && head -c 5000 /dev/zero > /var/log/old.1 && touch -d '9 days ago' /var/log/old.1 && \
          head -c 7000 /dev/zero > /var/cache/apt/archives/x_1_amd64.deb",
     ]);
-    let alert = Alert::firing("DiskFull", &[("machine", "web1")]);
+    let alert = Alert::firing(
+        "DiskFull",
+        &[("machine", "web1"), ("instance", "web1:9100")],
+    );
     daemon.deliver(std::slice::from_ref(&alert)).await;
     let report = daemon
         .wait_state(2, Duration::from_secs(60), |incident| {
@@ -400,14 +407,14 @@ policies:
     mode: auto
     steps:
       - plugin: ansible-playbook
-        params: { playbook: clean-disk.yml, vars: { clean_hosts: web1 } }
+        params: { playbook: clean-disk.yml, vars: { clean_hosts: 'web1:9100' } }
         timeout: 60s
         attempts: 2
         backoff: 1s
     verify: { alert: resolved, within: 5s, steady: 0s }
     guards: { cooldown: 1s, flapping: off }
     grants:
-      ansible: { playbooks: ['clean-disk.yml'] }
+      ansible: { playbooks: ['clean-disk.yml'], vars: { clean_hosts: 'web*' } }
 ";
     let mut daemon = Daemon::prepare(&["ansible-playbook"], policies);
     daemon.set(

@@ -20,6 +20,7 @@ use sentinel_core::duration::HumanDuration;
 use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowError};
 use sentinel_core::id::PluginName;
 use sentinel_core::lease::RESOLVE_TIMEOUT;
+use sentinel_drivers::ansible::InventorySource;
 use sentinel_drivers::docker::{DockerHost, SshFiles, TlsFiles};
 use sentinel_sandbox::gate::GateLimits;
 use sentinel_sandbox::{Room, RunLimits};
@@ -92,8 +93,8 @@ pub(crate) enum SecretSource {
 pub(crate) struct AnsibleConfig {
     /// The folder that `playbook` params are relative to.
     pub(crate) playbooks_dir: PathBuf,
-    /// Ansible's inventory; none means Ansible's own default.
-    pub(crate) inventory: Option<PathBuf>,
+    /// Ansible's inventories; none means Ansible's own default.
+    pub(crate) inventory: Vec<InventorySource>,
     /// The program.
     pub(crate) program: PathBuf,
 }
@@ -647,8 +648,55 @@ impl HostEntry {
 #[serde(deny_unknown_fields, default)]
 struct AnsibleSection {
     playbooks_dir: Option<PathBuf>,
-    inventory: Option<PathBuf>,
+    inventory: Option<Inventories>,
     program: Option<PathBuf>,
+}
+
+/// One inventory or a list of them, as they were written.
+#[derive(Debug)]
+struct Inventories(Vec<String>);
+
+impl FromStr for Inventories {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            return Err("an inventory is a path, or a list of hosts with a comma in it".to_owned());
+        }
+        Ok(Self(vec![text.to_owned()]))
+    }
+}
+
+impl<'de> Deserialize<'de> for Inventories {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Sources;
+
+        impl<'de> Visitor<'de> for Sources {
+            type Value = Inventories;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, hosts such as 'web1,web2', or a list of such")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Inventories, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> Result<Inventories, A::Error> {
+                let mut sources = Vec::new();
+                while let Some(text) = items.next_element::<String>()? {
+                    let Inventories(one) = text.parse().map_err(de::Error::custom)?;
+                    sources.extend(one);
+                }
+                Ok(Inventories(sources))
+            }
+        }
+
+        deserializer.deserialize_any(Sources)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -1085,7 +1133,11 @@ impl File {
                 inventory: self
                     .ansible
                     .inventory
-                    .map(|inventory| folder.join(inventory)),
+                    .map(|Inventories(sources)| sources)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|source| InventorySource::new(source, folder))
+                    .collect(),
                 program: program(folder, self.ansible.program),
             },
             secrets: self

@@ -2,11 +2,19 @@
 //!
 //! What a plugin may choose is a playbook inside one folder, variables, `--limit` and
 //! `--tags`; each is checked so that it can be nothing else. Variables are data:
-//! Ansible does not evaluate templates in them, because their values come from alerts,
-//! and `{{ lookup('pipe', …) }}` in a label would run commands on this machine.
+//! Ansible does not evaluate templates in them, neither in values nor in names, because
+//! they come from alerts, and `{{ lookup('pipe', …) }}` in a label or in its name would run
+//! commands on this machine.
 //!
 //! What a playbook did is learned from a callback plugin of our own, in JSON, and never
-//! from what `ansible-playbook` prints.
+//! from what `ansible-playbook` prints. The same plugin looks at the playbook once Ansible
+//! has read it, and ends it before its first task where it would run on hosts that are not
+//! granted, or where a variable that is given is one that the playbook sets itself: what is
+//! given is above everything else, and would be put in the place of what a task found out.
+//!
+//! An operator's own files stay in force: `ansible.cfg`, its callbacks and inventories. What
+//! has to be set over them is colour, the folder of temporary files, and the folders of
+//! callback plugins, to which ours is added.
 //!
 //! A playbook runs in a process group of its own. When its time is over, or its caller
 //! is gone, it is ended with all its descendants. Two things outlive it all the same,
@@ -17,23 +25,31 @@ mod arguments;
 mod environment;
 mod events;
 mod files;
+mod inventory;
 mod output;
 mod process;
 mod run;
+mod scope;
+mod settings;
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sentinel_core::capability::{AnsibleRequest, CapabilityError, PlaybookReport};
-use sentinel_sandbox::driver::AnsibleDriver;
+use sentinel_core::id::Digest;
+use sentinel_sandbox::driver::{AnsibleDriver, PlaybookScope};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::environment::Environment;
 use self::files::RunFiles;
+pub use self::inventory::InventorySource;
 use self::run::Run;
+use self::scope::Scope;
 
 /// What is run where the configuration names no program.
 pub const DEFAULT_PROGRAM: &str = "ansible-playbook";
@@ -47,8 +63,8 @@ pub struct AnsibleConfig {
     /// The folder that playbooks are named in. Ansible runs there, so that an
     /// `ansible.cfg` and `roles/` beside the playbooks are found.
     pub playbooks_dir: PathBuf,
-    /// Ansible's `--inventory`; none means Ansible's own default.
-    pub inventory: Option<PathBuf>,
+    /// Ansible's `--inventory`, each; none means Ansible's own default.
+    pub inventory: Vec<InventorySource>,
     /// The program: a path, or a name that is looked for on `PATH`.
     pub program: PathBuf,
     /// A folder for the files of runs under way. It belongs to one daemon alone, is
@@ -63,7 +79,7 @@ impl AnsibleConfig {
     pub fn new(playbooks_dir: impl Into<PathBuf>, work_dir: impl Into<PathBuf>) -> Self {
         Self {
             playbooks_dir: playbooks_dir.into(),
-            inventory: None,
+            inventory: Vec::new(),
             program: PathBuf::from(DEFAULT_PROGRAM),
             work_dir: work_dir.into(),
         }
@@ -98,8 +114,8 @@ pub enum AnsibleCheckError {
 #[derive(Debug)]
 pub struct Ansible {
     config: AnsibleConfig,
-    /// Read once; playbooks get these and nothing else of the daemon's environment.
-    environment: Vec<(OsString, OsString)>,
+    /// Read once; playbooks get this and nothing else of the daemon's environment.
+    environment: Arc<Environment>,
     // A playbook whose caller is gone is ended here, and its files are removed.
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -109,20 +125,34 @@ impl Ansible {
     /// Takes the configuration; nothing is looked at yet.
     #[must_use]
     pub fn new(config: AnsibleConfig) -> Self {
+        Self::with_environment(config, std::env::vars_os())
+    }
+
+    /// The same, where the daemon's environment is this one.
+    #[must_use]
+    pub fn with_environment(
+        config: AnsibleConfig,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let named = config.program.components().count() < 2;
+        let work_dir = absolute(config.work_dir);
         Self {
             config: AnsibleConfig {
                 playbooks_dir: absolute(config.playbooks_dir),
-                inventory: config.inventory.map(absolute),
+                inventory: config
+                    .inventory
+                    .into_iter()
+                    .map(InventorySource::absolute)
+                    .collect(),
                 program: if named {
                     config.program
                 } else {
                     absolute(config.program)
                 },
-                work_dir: absolute(config.work_dir),
+                work_dir: work_dir.clone(),
             },
-            environment: environment::allowed(std::env::vars_os()),
+            environment: Arc::new(Environment::new(environment, &work_dir)),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
@@ -139,11 +169,16 @@ impl Ansible {
                 path: path.clone(),
                 reason,
             })?;
-        if let Some(path) = &self.config.inventory {
+        for path in self
+            .config
+            .inventory
+            .iter()
+            .filter_map(InventorySource::path)
+        {
             tokio::fs::metadata(path)
                 .await
                 .map_err(|reason| AnsibleCheckError::Inventory {
-                    path: path.clone(),
+                    path: path.to_path_buf(),
                     reason,
                 })?;
         }
@@ -183,12 +218,18 @@ impl Ansible {
         self.tasks.wait().await;
     }
 
-    async fn files(&self, request: &AnsibleRequest) -> Result<RunFiles, CapabilityError> {
+    async fn files(
+        &self,
+        request: &AnsibleRequest,
+        scope: &PlaybookScope,
+    ) -> Result<RunFiles, CapabilityError> {
         let folder: &Path = &self.config.work_dir;
-        let variables = arguments::variables(&request.extra_vars)?;
+        let incident = arguments::incident(request, scope.incident.as_ref())?;
+        let variables = arguments::variables(&request.extra_vars, incident.as_ref())?;
+        let scope = Scope::of(request, scope).to_json();
         let made = {
             let folder = folder.to_path_buf();
-            blocking(move || RunFiles::create(&folder, &variables)).await?
+            blocking(move || RunFiles::create(&folder, &variables, &scope)).await?
         };
         made.map_err(|error| {
             CapabilityError::Unavailable(format!(
@@ -201,9 +242,19 @@ impl Ansible {
 
 #[async_trait]
 impl AnsibleDriver for Ansible {
+    async fn identify(&self, playbook: &str) -> Result<Option<String>, CapabilityError> {
+        let path = self.playbook(playbook).await?;
+        let text = tokio::fs::read(&path).await.map_err(|error| {
+            CapabilityError::Unavailable(format!("playbook {playbook} cannot be read: {error}"))
+        })?;
+        let digest = Digest::of(&text).to_string();
+        Ok(Some(digest.trim_start_matches("sha256:").to_owned()))
+    }
+
     async fn run(
         &self,
         request: &AnsibleRequest,
+        scope: &PlaybookScope,
         timeout: Duration,
     ) -> Result<PlaybookReport, CapabilityError> {
         if self.stopping.is_cancelled() {
@@ -213,7 +264,13 @@ impl AnsibleDriver for Ansible {
         }
         let options = arguments::options(request)?;
         let playbook = self.playbook(&request.playbook).await?;
-        let files = self.files(request).await?;
+        if scope.digest.is_some() && self.identify(&request.playbook).await? != scope.digest {
+            return Err(CapabilityError::Failed(format!(
+                "playbook {} was changed while it was about to be run",
+                request.playbook
+            )));
+        }
+        let files = self.files(request, scope).await?;
         let timeout = request
             .timeout_ms
             .map_or(timeout, |asked| timeout.min(Duration::from_millis(asked)));

@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use sentinel_core::capability::{
     AnsibleRequest, CapabilityError, HostRecap, PlaybookReport, TaskStatus,
 };
-use sentinel_drivers::ansible::{Ansible, AnsibleCheckError, AnsibleConfig};
-use sentinel_sandbox::driver::AnsibleDriver;
+use sentinel_core::grant::Glob;
+use sentinel_drivers::ansible::{Ansible, AnsibleCheckError, AnsibleConfig, InventorySource};
+use sentinel_sandbox::driver::{AnsibleDriver, PlaybookScope};
 use serde_json::{Map, Value, json};
 
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -71,7 +72,7 @@ impl Site {
     }
 
     async fn run(&self, request: &AnsibleRequest) -> Result<PlaybookReport, CapabilityError> {
-        self.ansible().run(request, TIMEOUT).await
+        self.ansible().run(request, &NOTHING, TIMEOUT).await
     }
 
     /// What of runs is left on disk.
@@ -80,6 +81,29 @@ impl Site {
             .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
             .unwrap_or_default()
     }
+}
+
+/// What holds a playbook to nothing.
+static NOTHING: PlaybookScope = PlaybookScope {
+    incident: None,
+    hosts: Vec::new(),
+    digest: None,
+};
+
+/// The oldest Ansible that is served, Debian's, and the newest that this machine's Python
+/// can run.
+fn ansibles() -> [PathBuf; 2] {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
+        PathBuf::from,
+    );
+    let newest = cache.join("infra-sentinel/toolchains/ansible/bin/ansible-playbook");
+    assert!(
+        newest.exists(),
+        "{} is not there: run stack/setup/toolchains.sh ansible",
+        newest.display()
+    );
+    [PathBuf::from("ansible-playbook"), newest]
 }
 
 fn request() -> AnsibleRequest {
@@ -256,11 +280,11 @@ async fn a_host_that_cannot_be_reached_is_told() {
     )
     .unwrap();
     let ansible = Ansible::new(AnsibleConfig {
-        inventory: Some(inventory),
+        inventory: vec![InventorySource::Path(inventory)],
         ..site.config()
     });
     ansible.check().await.unwrap();
-    let report = ansible.run(&request(), TIMEOUT).await.unwrap();
+    let report = ansible.run(&request(), &NOTHING, TIMEOUT).await.unwrap();
     assert_eq!(report.exit_code, 4);
     assert_eq!(report.hosts["gone"].unreachable, 1);
     assert_eq!(report.hosts["here"].changed, 1);
@@ -275,7 +299,7 @@ async fn a_host_that_cannot_be_reached_is_told() {
         limit: Some("here".to_owned()),
         ..request()
     };
-    let report = ansible.run(&limited, TIMEOUT).await.unwrap();
+    let report = ansible.run(&limited, &NOTHING, TIMEOUT).await.unwrap();
     assert_eq!(report.exit_code, 0);
     assert_eq!(report.hosts.keys().collect::<Vec<_>>(), ["here"]);
 
@@ -284,7 +308,7 @@ async fn a_host_that_cannot_be_reached_is_told() {
         limit: Some("nobody".to_owned()),
         ..request()
     };
-    let text = failed(ansible.run(&limited, TIMEOUT).await);
+    let text = failed(ansible.run(&limited, &NOTHING, TIMEOUT).await);
     assert!(text.contains("no hosts to target"), "{text}");
 }
 
@@ -353,7 +377,7 @@ async fn variables_are_private_while_it_runs() {
         );
     };
     tokio::select! {
-        answer = ansible.run(&request, TIMEOUT) => panic!("{answer:?}"),
+        answer = ansible.run(&request, &NOTHING, TIMEOUT) => panic!("{answer:?}"),
         () = looking => {}
     }
     ansible.shutdown().await;
@@ -427,7 +451,13 @@ async fn values_are_never_options() {
     };
     let text = failed(site.run(&tagged).await);
     assert!(text.contains("ran no task on any host"), "{text}");
-    for limit in ["", " ", ",", "@/etc/passwd"] {
+    // Ansible has them as a variable, too.
+    let tagged = AnsibleRequest {
+        tags: vec!["{{ lookup('pipe', 'id') }}".to_owned()],
+        ..request()
+    };
+    invalid(site.run(&tagged).await);
+    for limit in ["", " ", ",", "@/etc/passwd", "!web1", "web*", "{{ x }}"] {
         let limited = AnsibleRequest {
             limit: Some(limit.to_owned()),
             ..request()
@@ -491,7 +521,7 @@ async fn a_timeout_leaves_nothing_behind() {
     };
     let begun = Instant::now();
     let answer = tokio::select! {
-        answer = ansible.run(&request, TIMEOUT) => answer,
+        answer = ansible.run(&request, &NOTHING, TIMEOUT) => answer,
         () = seeing => unreachable!(),
     };
     let Err(CapabilityError::TimedOut(text)) = answer else {
@@ -515,14 +545,17 @@ async fn a_caller_that_goes_away_ends_the_playbook() {
     let ansible = site.ansible();
     let request = request();
     tokio::select! {
-        answer = ansible.run(&request, TIMEOUT) => panic!("{answer:?}"),
+        answer = ansible.run(&request, &NOTHING, TIMEOUT) => panic!("{answer:?}"),
         () = wait_until("asleep", || !processes(&format!("sleep {sleep}")).is_empty()) => {}
     }
     wait_until("ended", || processes(&sleep).is_empty()).await;
     wait_until("cleared", || site.left().is_empty()).await;
     // It takes other work all the same.
     site.playbook("other.yml", "localhost", "- command: 'true'\n");
-    let report = ansible.run(&named("other.yml"), TIMEOUT).await.unwrap();
+    let report = ansible
+        .run(&named("other.yml"), &NOTHING, TIMEOUT)
+        .await
+        .unwrap();
     assert_eq!(report.exit_code, 0);
 }
 
@@ -532,7 +565,7 @@ async fn a_daemon_that_stops_ends_its_playbooks() {
     let site = Site::with(&format!("- command: sleep {sleep}\n"));
     let ansible = site.ansible();
     let request = request();
-    let (answer, ()) = tokio::join!(ansible.run(&request, TIMEOUT), async {
+    let (answer, ()) = tokio::join!(ansible.run(&request, &NOTHING, TIMEOUT), async {
         wait_until("asleep", || {
             !processes(&format!("sleep {sleep}")).is_empty()
         })
@@ -541,7 +574,7 @@ async fn a_daemon_that_stops_ends_its_playbooks() {
     });
     assert!(failed(answer).contains("because the daemon stops"));
     assert_eq!(processes(&sleep), [""; 0]);
-    unavailable(ansible.run(&request, TIMEOUT).await);
+    unavailable(ansible.run(&request, &NOTHING, TIMEOUT).await);
 }
 
 #[tokio::test]
@@ -561,7 +594,7 @@ async fn what_a_killed_daemon_left_is_ended_and_removed() {
         wait_until("ended", || processes(&sleep).is_empty()).await;
         assert_eq!(site.left(), [""; 0].map(PathBuf::from));
     };
-    let (answer, ()) = tokio::join!(killed.run(&request, TIMEOUT), after);
+    let (answer, ()) = tokio::join!(killed.run(&request, &NOTHING, TIMEOUT), after);
     assert!(failed(answer).contains("from outside"));
 }
 
@@ -605,7 +638,7 @@ async fn a_missing_program_is_unavailable_with_the_remedy() {
             program: program.clone(),
             ..site.config()
         });
-        let text = unavailable(ansible.run(&request(), TIMEOUT).await);
+        let text = unavailable(ansible.run(&request(), &NOTHING, TIMEOUT).await);
         assert!(
             text.contains("apt-get install ansible-core"),
             "{program:?}: {text}"
@@ -620,7 +653,7 @@ async fn a_missing_program_is_unavailable_with_the_remedy() {
         program: site.playbooks().join("main.yml"),
         ..site.config()
     });
-    let text = unavailable(ansible.run(&request(), TIMEOUT).await);
+    let text = unavailable(ansible.run(&request(), &NOTHING, TIMEOUT).await);
     assert!(text.contains("cannot be started"), "{text}");
 }
 
@@ -641,8 +674,9 @@ async fn a_check_tells_the_version_or_what_is_missing() {
         ansible.check().await,
         Err(AnsibleCheckError::PlaybooksDir { .. })
     ));
-    unavailable(ansible.run(&request(), TIMEOUT).await);
-    let ansible = missing(|config| config.inventory = Some("/no/such/hosts".into()));
+    unavailable(ansible.run(&request(), &NOTHING, TIMEOUT).await);
+    let ansible =
+        missing(|config| config.inventory = vec![InventorySource::Path("/no/such/hosts".into())]);
     assert!(matches!(
         ansible.check().await,
         Err(AnsibleCheckError::Inventory { .. })
@@ -696,4 +730,403 @@ async fn a_config_file_beside_the_playbooks_is_used() {
     let report = site.run(&request()).await.unwrap();
     assert_eq!(report.hosts["localhost"].changed, 1);
     assert!(!report.output.contains("PLAY RECAP"), "{}", report.output);
+}
+
+/// A folder in which nothing is, unless something was evaluated that is data.
+fn attack(site: &Site) -> (PathBuf, String) {
+    let marker = site.folder.path().join("pwned");
+    let attack = format!("{{{{ lookup('pipe', 'touch {}') }}}}", marker.display());
+    (marker, attack)
+}
+
+#[tokio::test]
+async fn foreign_text_is_data_in_every_place_for_every_ansible() {
+    let site = Site::with(
+        "- {name: pairs, debug: {msg: '{{ item.key }}={{ item.value }}'}, loop: '{{ sentinel.alert.labels | dict2items }}'}\n\
+         - {name: annotations, debug: {msg: '{{ item.key }}'}, loop: '{{ sentinel.alert.annotations | dict2items }}'}\n\
+         - {name: with_dict, debug: {msg: '{{ item.key }}'}, with_dict: '{{ sentinel.alert.labels }}'}\n\
+         - {name: with_items, debug: {msg: '{{ item }}'}, with_items: '{{ sentinel.alert.labels.keys() | list }}'}\n\
+         - {name: names, debug: {msg: '{{ item }}'}, loop: '{{ sentinel.alert.labels | list }}'}\n\
+         - set_fact: {names: '{{ sentinel.alert.labels | list }}', pairs: '{{ sentinel.alert.labels | dict2items }}', whole: '{{ sentinel }}', kept: '{{ given }}'}\n\
+         - {name: facts, debug: {msg: '{{ names | first }} {{ pairs[0].key }} {{ names }}'}}\n\
+         - {name: fact loop, debug: {msg: '{{ item }}'}, loop: '{{ names }}'}\n\
+         - {name: whole, debug: {msg: '{{ whole.alert.labels | dict2items }}'}}\n\
+         - {name: later, debug: {msg: '{{ hostvars[inventory_hostname].names[0] }}'}}\n\
+         - {name: condition, debug: {msg: 'yes'}, when: item.key is search('pipe') and item.value | length > 0, loop: '{{ sentinel.alert.labels | dict2items }}'}\n\
+         - {name: assert, assert: {that: ['item | length > 0'], success_msg: '{{ item }}'}, loop: '{{ sentinel.alert.labels | list }}'}\n\
+         - {name: nested, debug: {msg: '{{ item.key }} {{ item.value | dict2items }}'}, loop: '{{ given.map | dict2items }}'}\n\
+         - {name: kept, debug: {msg: '{{ kept.map | dict2items | map(attribute=\"key\") | first }}'}}\n\
+         - {name: lists, debug: {msg: '{{ item }}'}, loop: '{{ given.list | flatten }}'}\n\
+         - {name: text, debug: {msg: '{{ given.text }} {{ given.map | to_json }}'}}\n\
+         - {name: variable, debug: {var: given}}\n\
+         - {name: environment, command: printenv NAME, environment: {NAME: '{{ names | first }}'}}\n\
+         - {name: vars, debug: {msg: '{{ inner }}'}, vars: {inner: '{{ item.key }}'}, loop: '{{ sentinel.alert.labels | dict2items }}'}\n\
+         - {name: include, include_tasks: inner.yml, vars: {inner: '{{ item.key }}'}, loop: '{{ sentinel.alert.labels | dict2items }}'}\n\
+         - {name: yaml, copy: {dest: '{{ playbook_dir }}/out.yml', content: '{{ sentinel | to_nice_yaml }}'}}\n\
+         - {name: module, template: {src: out.j2, dest: '{{ playbook_dir }}/out'}}\n\
+         - {name: lookup, debug: {msg: '{{ lookup(\"template\", \"out.j2\") }}'}}\n",
+    );
+    fs::write(
+        site.playbooks().join("inner.yml"),
+        "- debug: {msg: '{{ inner }}'}\n- set_fact: {deep: '{{ inner }}'}\n- debug: {msg: '{{ deep }}'}\n",
+    )
+    .unwrap();
+    fs::write(
+        site.playbooks().join("out.j2"),
+        "{% for name, value in sentinel.alert.labels.items() %}{{ name }}={{ value }}\n{% endfor %}",
+    )
+    .unwrap();
+    let (marker, attack) = attack(&site);
+    let scope = PlaybookScope {
+        incident: Some(json!({
+            "incident": 7,
+            "target": {"uri": "docker://local/nginx", "name": "nginx"},
+            "alert": {
+                "labels": {&attack: &attack, "alertname": "Down"},
+                "annotations": {&attack: "x", "summary": &attack},
+            },
+        })),
+        ..PlaybookScope::default()
+    };
+    let request = with_vars(json!({"given": {
+        "map": {&attack: {&attack: [&attack, {&attack: &attack}]}},
+        "list": [&attack, [&attack]],
+        "text": &attack,
+    }}));
+    for program in ansibles() {
+        let ansible = Ansible::new(AnsibleConfig {
+            program: program.clone(),
+            ..site.config()
+        });
+        let report = ansible.run(&request, &scope, TIMEOUT).await.unwrap();
+        let who = program.display();
+        assert_eq!(report.exit_code, 0, "{who}: {}", report.output);
+        assert!(!marker.exists(), "{who} evaluated foreign text");
+        let out = fs::read_to_string(site.playbooks().join("out")).unwrap();
+        assert!(
+            out.contains(&format!("{attack}={attack}\n")),
+            "{who}: {out}"
+        );
+        fs::remove_file(site.playbooks().join("out")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_playbook_sets_itself_is_set_by_nobody_else() {
+    let site = Site::new();
+    let done = site.folder.path().join("done");
+    let text = "\
+- hosts: localhost
+  gather_facts: false
+  vars: {setting: 1}
+  handlers:
+    - {name: after, command: 'true', register: of_handler}
+  tasks:
+    - {name: first, copy: {dest: DONE, content: '{{ setting }}'}}
+    - {name: look, command: 'true', register: found}
+    - block:
+        - {name: inside, command: 'true'}
+      rescue:
+        - {name: rescued, command: 'true', register: of_rescue}
+      vars: {of_block: 1}
+    - {name: fact, set_fact: {fact: 1}}
+    - {name: inner, command: 'true', vars: {of_task: 1}}
+    - {name: loop, command: 'true', loop: [1], loop_control: {loop_var: each, index_var: number}}
+    - {name: import, import_tasks: inner.yml}
+  roles: [work]
+";
+    fs::write(
+        site.playbooks().join("main.yml"),
+        text.replace("DONE", done.to_str().unwrap()),
+    )
+    .unwrap();
+    fs::write(
+        site.playbooks().join("inner.yml"),
+        "- {command: 'true', register: imported}\n",
+    )
+    .unwrap();
+    let role = site.playbooks().join("roles/work/tasks");
+    fs::create_dir_all(&role).unwrap();
+    fs::write(
+        role.join("main.yml"),
+        "- {command: 'true', register: of_role}\n",
+    )
+    .unwrap();
+    for program in ansibles() {
+        let ansible = Ansible::new(AnsibleConfig {
+            program: program.clone(),
+            ..site.config()
+        });
+        for name in [
+            "found",
+            "of_handler",
+            "of_rescue",
+            "of_block",
+            "fact",
+            "of_task",
+            "each",
+            "number",
+            "imported",
+            "of_role",
+        ] {
+            let answer = ansible
+                .run(&with_vars(json!({name: 2})), &NOTHING, TIMEOUT)
+                .await;
+            let Err(CapabilityError::Denied(text)) = answer else {
+                panic!("{name}: {answer:?}")
+            };
+            assert!(
+                text.contains(&format!("it sets the variable `{name}` itself")),
+                "{text}"
+            );
+            assert!(!done.exists(), "{name}");
+        }
+        let report = ansible
+            .run(&with_vars(json!({"setting": 2})), &NOTHING, TIMEOUT)
+            .await
+            .unwrap();
+        assert_eq!(report.exit_code, 0, "{}", report.output);
+        assert_eq!(fs::read_to_string(&done).unwrap(), "2");
+        fs::remove_file(&done).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_playbook_runs_on_hosts_that_are_granted() {
+    let site = Site::new();
+    site.playbook("main.yml", "web", "- {name: touch, command: 'true'}\n");
+    site.playbook(
+        "chosen.yml",
+        "\"{{ chosen }}\"",
+        "- {name: touch, command: 'true'}\n",
+    );
+    let inventory = site.folder.path().join("hosts");
+    fs::write(
+        &inventory,
+        "[web]\nweb1\nweb2\n2001:db8::1\n[db]\ndb1\n[all:vars]\nansible_connection=local\n\
+         ansible_python_interpreter=/usr/bin/python3\n",
+    )
+    .unwrap();
+    let granted = |hosts: &[&str]| PlaybookScope {
+        hosts: hosts
+            .iter()
+            .map(|host| host.parse::<Glob>().unwrap())
+            .collect(),
+        ..PlaybookScope::default()
+    };
+    let limited = |limit: &str| AnsibleRequest {
+        limit: Some(limit.to_owned()),
+        ..request()
+    };
+    let chosen = |hosts: &str| AnsibleRequest {
+        playbook: "chosen.yml".to_owned(),
+        ..with_vars(json!({"chosen": hosts}))
+    };
+    for program in ansibles() {
+        let ansible = Ansible::new(AnsibleConfig {
+            program,
+            inventory: vec![InventorySource::Path(inventory.clone())],
+            ..site.config()
+        });
+        for (request, scope, hosts) in [
+            (limited("web1:9100"), granted(&[]), vec!["web1"]),
+            (
+                limited("[2001:db8::1]:9100"),
+                granted(&[]),
+                vec!["2001:db8::1"],
+            ),
+            (limited("2001:db8::1"), granted(&[]), vec!["2001:db8::1"]),
+            (
+                limited("web1,web2"),
+                granted(&["web?"]),
+                vec!["web1", "web2"],
+            ),
+            (
+                limited("web"),
+                granted(&["web"]),
+                vec!["2001:db8::1", "web1", "web2"],
+            ),
+            (
+                request(),
+                granted(&["web"]),
+                vec!["2001:db8::1", "web1", "web2"],
+            ),
+            (
+                limited("all"),
+                granted(&["all"]),
+                vec!["2001:db8::1", "web1", "web2"],
+            ),
+            (chosen("db1"), granted(&["d*"]), vec!["db1"]),
+        ] {
+            let report = ansible.run(&request, &scope, TIMEOUT).await.unwrap();
+            assert_eq!(
+                report.hosts.keys().collect::<Vec<_>>(),
+                hosts,
+                "{request:?}"
+            );
+        }
+        for (request, scope, said) in [
+            (limited("all"), granted(&[]), "`all` is a group"),
+            (limited("web"), granted(&[]), "`web` is a group"),
+            (limited("web"), granted(&["web*"]), "`web` is a group"),
+            (
+                request(),
+                granted(&["web?"]),
+                "it would run on `2001:db8::1`",
+            ),
+            (chosen("all"), granted(&["web"]), "it would run on `db1`"),
+            (
+                chosen("web1:db1"),
+                granted(&["web*"]),
+                "it would run on `db1`",
+            ),
+        ] {
+            let answer = ansible.run(&request, &scope, TIMEOUT).await;
+            let Err(CapabilityError::Denied(text)) = answer else {
+                panic!("{request:?}: {answer:?}")
+            };
+            assert!(text.contains(said), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_playbook_is_the_file_that_it_was() {
+    let site = Site::with("- {name: touch, command: 'true'}\n");
+    let ansible = site.ansible();
+    let digest = ansible.identify("main.yml").await.unwrap();
+    assert_eq!(digest.as_ref().map(String::len), Some(64));
+    let scope = PlaybookScope {
+        digest,
+        ..PlaybookScope::default()
+    };
+    ansible.run(&request(), &scope, TIMEOUT).await.unwrap();
+    site.playbook(
+        "main.yml",
+        "localhost",
+        "- {name: other, command: 'true'}\n",
+    );
+    let text = failed(ansible.run(&request(), &scope, TIMEOUT).await);
+    assert!(text.contains("was changed"), "{text}");
+    invalid(ansible.identify("../x.yml").await);
+}
+
+#[tokio::test]
+async fn an_operators_configuration_stays_in_force() {
+    let site = Site::with("- {name: say, debug: {msg: hello}}\n");
+    // A callback of their own that prints, roles elsewhere, and an inventory.
+    fs::create_dir(site.playbooks().join("callbacks")).unwrap();
+    fs::write(
+        site.playbooks().join("callbacks/mini.py"),
+        "from ansible.plugins.callback import CallbackBase\n\
+         DOCUMENTATION = 'name: mini\\ntype: stdout\\nshort_description: x\\ndescription: x\\n'\n\
+         class CallbackModule(CallbackBase):\n\
+         \x20   CALLBACK_VERSION = 2.0\n\
+         \x20   CALLBACK_TYPE = 'stdout'\n\
+         \x20   CALLBACK_NAME = 'mini'\n\
+         \x20   def v2_runner_on_ok(self, result):\n\
+         \x20       print('mini was here')\n",
+    )
+    .unwrap();
+    let role = site.playbooks().join("more/work/tasks");
+    fs::create_dir_all(&role).unwrap();
+    fs::write(
+        role.join("main.yml"),
+        "- {name: of the role, debug: {msg: x}}\n",
+    )
+    .unwrap();
+    fs::write(
+        site.playbooks().join("hosts"),
+        "web1 ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n",
+    )
+    .unwrap();
+    fs::write(
+        site.playbooks().join("main.yml"),
+        "- hosts: web1\n  gather_facts: false\n  roles: [work]\n",
+    )
+    .unwrap();
+    fs::write(
+        site.playbooks().join("ansible.cfg"),
+        "[defaults]\ncallback_plugins = ./callbacks ; ours\nstdout_callback = mini\nroles_path = more\ninventory = hosts\nforce_color = true\n",
+    )
+    .unwrap();
+    for program in ansibles() {
+        let ansible = Ansible::new(AnsibleConfig {
+            program,
+            ..site.config()
+        });
+        let report = ansible.run(&request(), &NOTHING, TIMEOUT).await.unwrap();
+        assert_eq!(statuses(&report), [("work : of the role", TaskStatus::Ok)]);
+        assert!(report.output.contains("mini was here"), "{}", report.output);
+    }
+}
+
+#[tokio::test]
+async fn an_inventory_is_what_ansible_takes_for_one() {
+    let site = Site::new();
+    site.playbook("main.yml", "all", "- {name: say, debug: {msg: hello}}\n");
+    let more = site.folder.path().join("more");
+    fs::create_dir(&more).unwrap();
+    fs::write(more.join("static"), "web3\n").unwrap();
+    let program = site.folder.path().join("dynamic");
+    fs::write(
+        &program,
+        "#!/bin/sh\necho '{\"all\": {\"hosts\": [\"web4\"]}, \"_meta\": {\"hostvars\": {}}}'\n",
+    )
+    .unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let inventory: Vec<_> = ["web1,web2", "more", "dynamic"]
+        .iter()
+        .map(|text| InventorySource::new(text, site.folder.path()))
+        .collect();
+    let ansible = Ansible::new(AnsibleConfig {
+        inventory,
+        ..site.config()
+    });
+    ansible.check().await.unwrap();
+    let report = ansible.run(&request(), &NOTHING, TIMEOUT).await.unwrap();
+    let hosts: Vec<_> = report.hosts.keys().map(String::as_str).collect();
+    assert_eq!(hosts, ["web1", "web2", "web3", "web4"]);
+}
+
+#[tokio::test]
+async fn a_daemon_with_hardly_any_environment_runs_playbooks() {
+    let site =
+        Site::with("- {name: env, command: env, register: seen}\n- debug: {var: seen.stdout}\n");
+    let path = std::env::var("PATH").unwrap();
+    for given in [
+        vec![("PATH", path.as_str())],
+        vec![
+            ("PATH", path.as_str()),
+            ("HOME", "/nonexistent"),
+            ("LANG", "xx_XX.UTF-8"),
+        ],
+        vec![
+            ("PATH", path.as_str()),
+            ("LC_ALL", "xx_XX.UTF-8"),
+            ("ANSIBLE_FORCE_COLOR", "1"),
+        ],
+    ] {
+        for program in ansibles() {
+            let config = || AnsibleConfig {
+                program: program.clone(),
+                ..site.config()
+            };
+            let environment = given
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()));
+            let ansible = Ansible::with_environment(config(), environment.clone());
+            ansible
+                .check()
+                .await
+                .unwrap_or_else(|error| panic!("{given:?}: {error}"));
+            // Not only after a check.
+            let ansible = Ansible::with_environment(config(), environment);
+            let report = ansible.run(&request(), &NOTHING, TIMEOUT).await.unwrap();
+            assert_eq!(report.exit_code, 0, "{given:?}: {}", report.output);
+            let home = format!("HOME={}", site.work_dir().join("home").display());
+            assert!(report.output.contains(&home), "{}", report.output);
+            assert!(!report.output.contains('\u{1b}'), "no colours");
+        }
+    }
 }

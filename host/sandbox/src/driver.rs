@@ -10,6 +10,7 @@ use sentinel_core::alert::Labels;
 use sentinel_core::capability::{
     AnsibleRequest, CapabilityError, ContainerDetails, DockerCall, PlaybookReport, Response,
 };
+use sentinel_core::grant::Glob;
 use sentinel_core::http::{HttpMethod, HttpRequest, HttpResponse, HttpUrl};
 use sentinel_core::mail::{MailReceipt, MailRequest};
 
@@ -109,14 +110,36 @@ pub trait DockerDriver: Send + Sync {
     ) -> Result<Settled, CapabilityError>;
 }
 
+/// What holds for a playbook whatever the plugin asked for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PlaybookScope {
+    /// What the playbook is told of the incident; nothing where there is none.
+    pub incident: Option<serde_json::Value>,
+    /// The hosts that it may run on: patterns for their names, and groups by their very
+    /// name. Empty stands for those that the playbook itself names.
+    pub hosts: Vec<Glob>,
+    /// What [`AnsibleDriver::identify`] said that the playbook is; none where it is not
+    /// known.
+    pub digest: Option<String>,
+}
+
 /// Ansible, on the machine that the daemon runs on.
 #[async_trait]
 pub trait AnsibleDriver: Send + Sync {
+    /// The digest (SHA-256, in hexadecimal) of the file that `playbook` means; none where
+    /// nothing is known of files. What it includes is not in it.
+    async fn identify(&self, playbook: &str) -> Result<Option<String>, CapabilityError> {
+        let _unknown = playbook;
+        Ok(None)
+    }
+
     /// Runs a playbook to its end, or ends its whole process group at `timeout`
-    /// (`timed-out`). A playbook that ran and failed is a report, no error.
+    /// (`timed-out`). A playbook that ran and failed is a report, no error. One that is
+    /// another file than `scope` says, or that would run on other hosts, is not run.
     async fn run(
         &self,
         request: &AnsibleRequest,
+        scope: &PlaybookScope,
         timeout: Duration,
     ) -> Result<PlaybookReport, CapabilityError>;
 }

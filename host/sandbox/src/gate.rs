@@ -8,7 +8,9 @@
 //!    before Docker is asked anything;
 //! 3. the name is resolved to a container, and the grant is decided on what was found,
 //!    so that a name, a short id and a long id are treated alike; what a call would make
-//!    has to be granted as well;
+//!    has to be granted as well; a playbook acts on the run's target, so a target that is a
+//!    container has to be granted, and the playbook's name turns out to be a file with a
+//!    digest;
 //! 4. for effects, the limits of the run;
 //! 5. for effects, the mode: a dry run's effect is noted down, answered with what would
 //!    have happened, and goes no further; one of a run that applies an approved plan is
@@ -30,6 +32,7 @@ mod halt;
 mod mail;
 mod memory;
 mod plan;
+mod playbook;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -38,14 +41,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::Rng as _;
+use sentinel_core::alert::Labels;
 use sentinel_core::capability::{
-    Blob, CapabilityError, ContainerDetails, DockerCall, DockerRequest, MemoryCall, Request,
-    Response,
+    AnsibleRequest, Blob, CapabilityError, ContainerDetails, DockerCall, DockerRequest, MemoryCall,
+    Request, Response,
 };
 use sentinel_core::event::{CallResult, LogLevel, PlannedEffect, Resource, RunMode, StopCause};
-use sentinel_core::grant::Grants;
+use sentinel_core::grant::{AnsibleGrant, Denied, Grants, INCIDENT_VARIABLE, Import};
 use sentinel_core::http::{HttpMethod, HttpPlace, HttpRequest, HttpUrl};
-use sentinel_core::id::{Digest, RunId};
+use sentinel_core::id::{Digest, RunId, Target};
 use sentinel_core::incident::OnInterrupt;
 use sentinel_core::recording::{RecordedCall, RecordedOutcome, Recording, to_hex};
 use tokio::runtime::Handle;
@@ -61,13 +65,16 @@ pub(crate) use self::plan::{LEFT_OUT, in_full};
 use self::dry::Rehearsal;
 use self::memory::Memory;
 use self::plan::ApprovedPlan;
+use self::playbook::Facts;
 use crate::clock::RunClock;
 use crate::driver::{
-    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MailDriver, MemoryDriver, Settled,
+    AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MailDriver, MemoryDriver,
+    PlaybookScope, Settled,
 };
 use crate::guest::Source;
 use crate::playback::Playback;
-use crate::run::{RunFailure, RunLimits};
+use crate::plugin::Plugin;
+use crate::run::{IncidentInput, RunFailure, RunLimits};
 
 /// What is kept of a run's time for the start of a container, when that itself says how
 /// long it may take to stop.
@@ -244,6 +251,8 @@ struct Shared {
     clock: OnceLock<RunClock>,
     /// What the run's randomness comes from.
     seed: OnceLock<[u8; 32]>,
+    /// What the run is about, for playbooks; only where the plugin can have any run.
+    facts: OnceLock<Facts>,
     calls: AtomicU32,
     effects: AtomicU32,
     /// What went by `http` so far, in bytes.
@@ -282,6 +291,7 @@ impl Gate {
                 rehearsal,
                 clock: OnceLock::new(),
                 seed: OnceLock::new(),
+                facts: OnceLock::new(),
                 calls: AtomicU32::new(0),
                 effects: AtomicU32::new(0),
                 http_bytes: AtomicUsize::new(0),
@@ -377,8 +387,17 @@ impl Gate {
 
     /// Begins the run of this plugin: from here on its time counts. What its clock and
     /// randomness come from is on record before the guest is given any of it.
-    pub(crate) fn begin(&self, plugin: Digest, limits: &RunLimits) -> Result<Source, RunFailure> {
+    pub(crate) fn begin(
+        &self,
+        plugin: &Plugin,
+        incident: &IncidentInput,
+        limits: &RunLimits,
+    ) -> Result<Source, RunFailure> {
         let shared = &self.shared;
+        if plugin.imports.contains(&Import::Ansible) {
+            shared.facts.get_or_init(|| Facts::of(incident));
+        }
+        let plugin = plugin.digest;
         let context = &shared.context;
         if let Some(playback) = &shared.playback {
             shared.check_record(playback.recording(), plugin)?;
@@ -613,10 +632,7 @@ impl Shared {
                 }
                 Ok(Some(found))
             }
-            Request::Ansible(asked) => {
-                grants.allows_ansible(&asked.playbook)?;
-                Ok(None)
-            }
+            Request::Ansible(asked) => self.granted_playbook(asked).await,
             Request::Http(asked) => {
                 let url = match &asked.url {
                     HttpPlace::Url(url) => url.clone(),
@@ -634,6 +650,61 @@ impl Shared {
             }
             Request::Memory(_) => Ok(None),
         }
+    }
+
+    /// Steps 2 and 3 for a playbook: what it is asked to do, for whom, and which file it
+    /// turns out to be.
+    async fn granted_playbook(
+        &self,
+        asked: &AnsibleRequest,
+    ) -> Result<Option<Found>, CapabilityError> {
+        let grants = &self.context.grants;
+        let facts = self.facts.get();
+        grants.allows_ansible_request(asked, facts.map(|facts| &facts.target))?;
+        if let Some(facts) = facts {
+            if let Some(said) = asked.extra_vars.get(INCIDENT_VARIABLE) {
+                facts.check(said)?;
+            }
+            self.granted_target(&facts.target).await?;
+        }
+        let driver = Arc::clone(&self.context.ansible);
+        let playbook = asked.playbook.clone();
+        let file = self
+            .look(async move { driver.identify(&playbook).await })
+            .await?;
+        Ok(file.map(|digest| Found {
+            identity: ContainerIdentity {
+                id: digest,
+                name: asked.playbook.clone(),
+                labels: Labels::new(),
+            },
+            details: None,
+        }))
+    }
+
+    /// Whether a playbook may act on the target, which is a container: decided on what its
+    /// name turned out to be, or on the name itself where no container has it.
+    async fn granted_target(&self, target: &Target) -> Result<(), CapabilityError> {
+        let grants = &self.context.grants;
+        let anything = |grant: &AnsibleGrant| grant.anything;
+        if target.kind() != "docker" || grants.ansible.as_ref().is_some_and(anything) {
+            return Ok(());
+        }
+        let (host, name) = (target.host(), target.name());
+        grants
+            .check_ansible_host(host, name)
+            .map_err(Denied::from)?;
+        let found = match self.find(host, name).await {
+            Ok(Found { identity, .. }) => identity,
+            Err(CapabilityError::NotFound(_)) => ContainerIdentity {
+                id: String::new(),
+                name: name.to_owned(),
+                labels: Labels::new(),
+            },
+            Err(error) => return Err(error),
+        };
+        grants.allows_ansible_on(host, &found.name, &found.labels)?;
+        Ok(())
     }
 
     /// A call of `memory`. It touches nothing outside: what is set is the run's own until it
@@ -1034,7 +1105,8 @@ impl Shared {
             .await
     }
 
-    /// The driver's part. `container` is the full id of what the request names.
+    /// The driver's part. `container` is the full id of what the request names, and of a
+    /// playbook its digest.
     async fn carry_out(
         &self,
         request: &Request,
@@ -1050,7 +1122,13 @@ impl Shared {
                 context.docker.call(host, &call, timeout).await
             }
             Request::Ansible(request) => {
-                let report = context.ansible.run(request, timeout).await?;
+                let granted = context.grants.ansible.as_ref();
+                let scope = PlaybookScope {
+                    incident: self.facts.get().map(|facts| facts.incident.clone()),
+                    hosts: granted.map(|grant| grant.hosts.clone()).unwrap_or_default(),
+                    digest: container,
+                };
+                let report = context.ansible.run(request, &scope, timeout).await?;
                 Ok(Response::Playbook(Box::new(report)))
             }
             Request::Http(request) => {

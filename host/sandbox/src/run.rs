@@ -502,7 +502,7 @@ impl Sandbox {
         let task = async move {
             let _place = place;
             let _ticking = ticker.tick();
-            let source = match gate.begin(plugin.digest, &limits) {
+            let source = match gate.begin(&plugin, &incident, &limits) {
                 Ok(source) => source,
                 Err(failure) => return RunReport::failed(failure),
             };

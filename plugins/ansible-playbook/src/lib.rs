@@ -4,7 +4,7 @@
 //! - `container`: the name of the policy's target, when that is a container;
 //! - `sentinel`: `incident`, `run`, `policy`, `step`, `attempt`, `target` (`uri`, `kind`,
 //!   `host`, `name`) and `alert` (`fingerprint`, `status`, `labels`, `annotations`,
-//!   `starts_at`).
+//!   `starts_at`). The daemon sees to it that this is so, and adds `limit`.
 
 #![forbid(unsafe_code)]
 
@@ -25,10 +25,19 @@ struct Params {
     playbook: String,
     #[serde(default)]
     vars: Map<String, Value>,
-    limit: Option<String>,
+    limit: Option<Limit>,
     #[serde(default)]
     tags: Vec<String>,
     timeout: Option<Span>,
+}
+
+/// The hosts to run on. The schema lets nothing through that has a comma, so that a text
+/// that a template filled in is one host.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Limit {
+    One(String),
+    Several(Vec<String>),
 }
 
 impl Params {
@@ -37,7 +46,10 @@ impl Params {
             .vars(about(incident))
             .vars(self.vars);
         if let Some(limit) = self.limit {
-            playbook = playbook.limit(limit);
+            playbook = playbook.limit(match limit {
+                Limit::One(host) => host,
+                Limit::Several(hosts) => hosts.join(","),
+            });
         }
         for tag in self.tags {
             playbook = playbook.tag(tag);
@@ -218,6 +230,37 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_names_and_no_pattern() {
+        let schema = serde_json::from_str(AnsiblePlaybook::PARAMS_SCHEMA).unwrap();
+        let schema = jsonschema::draft202012::new(&schema).unwrap();
+        for limit in [
+            "",
+            "!web1",
+            "web1,web2",
+            "web:&eu",
+            "~web",
+            "web*",
+            "@hosts",
+            "web 1",
+            "web1\n",
+        ] {
+            for limit in [json!(limit), json!([limit])] {
+                let params = json!({ "playbook": "a.yml", "limit": limit });
+                assert!(!schema.is_valid(&params), "{params}");
+            }
+        }
+        assert!(!schema.is_valid(&json!({ "playbook": "a.yml", "limit": [] })));
+        let several = params(json!({ "playbook": "a.yml", "limit": ["a:9100", "b"] }));
+        let incident = incident("docker");
+        assert_eq!(
+            several.into_playbook(&incident),
+            Playbook::new("a.yml")
+                .vars(about(&incident))
+                .limit("a:9100,b")
+        );
+    }
+
+    #[test]
     fn the_schema_and_the_params_agree() {
         let schema = serde_json::from_str(AnsiblePlaybook::PARAMS_SCHEMA).unwrap();
         let schema = jsonschema::draft202012::new(&schema).unwrap();
@@ -227,7 +270,11 @@ mod tests {
                 json!({ "playbook": "a.yml", "vars": { "x": [1, { "y": null }] } }),
                 true,
             ),
-            (json!({ "playbook": "a.yml", "limit": "web:&eu" }), true),
+            (json!({ "playbook": "a.yml", "limit": "web1:9100" }), true),
+            (
+                json!({ "playbook": "a.yml", "limit": ["web1", "[2001:db8::1]:9100"] }),
+                true,
+            ),
             (json!({ "playbook": "a.yml", "tags": ["x"] }), true),
             (json!({ "playbook": "a.yml", "timeout": 90 }), true),
             (json!({}), false),

@@ -1,6 +1,8 @@
 //! Ansible playbooks of the daemon's playbooks folder.
 //!
-//! A policy grants playbooks by name (`playbooks: ['restart-*.yml']`).
+//! A policy grants playbooks by name (`playbooks: ['restart-*.yml']`), and each variable
+//! (`vars: { path: '/var/cache/**' }`) and tag besides. Where the target is a container, it
+//! has to grant that container of docker as well.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -56,8 +58,10 @@ impl Playbook {
         }
     }
 
-    /// Sets a variable. Variables reach Ansible in a private file, never on the command
-    /// line, and are above those of the playbook and the inventory.
+    /// Sets a variable that the policy grants. Variables reach Ansible in a private file,
+    /// never on the command line, and are above those of the playbook and the inventory; one
+    /// that a task of the playbook sets is refused. The daemon sets `sentinel`, which tells
+    /// of the incident.
     pub fn var(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.vars.insert(name.into(), value.into());
         self
@@ -69,7 +73,8 @@ impl Playbook {
         self
     }
 
-    /// Runs only on these hosts or groups: Ansible's `--limit`.
+    /// Runs only on these hosts, separated by commas: Ansible's `--limit`, without its
+    /// patterns. Ports are cut off. A group has to be granted by its name.
     pub fn limit(mut self, pattern: impl Into<String>) -> Self {
         self.limit = Some(pattern.into());
         self

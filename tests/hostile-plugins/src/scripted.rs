@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sentinel_plugin::ansible::Playbook;
 use sentinel_plugin::docker::{self, Container, Filter, Health};
 use sentinel_plugin::http;
+use sentinel_plugin::serde_json::{self, Value};
 use sentinel_plugin::{
     CapabilityError, Failure, Incident, Outcome, Remediation, clock, info, random,
 };
@@ -64,6 +65,24 @@ impl Remediation for Scripted {
     }
 }
 
+fn play(file: &str, how: &str) -> Result<Playbook, CapabilityError> {
+    let wrong = |error: serde_json::Error| CapabilityError::Invalid(error.to_string());
+    let how: serde_json::Map<String, Value> = serde_json::from_str(how).map_err(wrong)?;
+    let mut playbook = Playbook::new(file);
+    if let Some(Value::Object(vars)) = how.get("vars") {
+        playbook = playbook.vars(vars.clone());
+    }
+    if let Some(limit) = how.get("limit").and_then(Value::as_str) {
+        playbook = playbook.limit(limit);
+    }
+    if let Some(Value::Array(tags)) = how.get("tags") {
+        for tag in tags.iter().filter_map(Value::as_str) {
+            playbook = playbook.tag(tag);
+        }
+    }
+    Ok(playbook)
+}
+
 #[expect(clippy::panic, reason = "the script of a test is wrong")]
 fn take(word: &str, about: &str, made: &mut String) -> Result<String, CapabilityError> {
     let number = || about.parse::<u64>().unwrap_or(0);
@@ -113,6 +132,12 @@ fn take(word: &str, about: &str, made: &mut String) -> Result<String, Capability
         "remove" => container().remove(GRACE).map(done)?,
         "playbook" => {
             let recap = Playbook::new(about).var("third", 1.0 / 3.0).run()?;
+            format!("exit code {}", recap.exit_code)
+        }
+        // With everything that a plugin may say: `play FILE {"vars": …, "limit": …, "tags": […]}`.
+        "play" => {
+            let (file, how) = about.split_once(' ').unwrap_or((about, "{}"));
+            let recap = play(file, how)?.run()?;
             format!("exit code {}", recap.exit_code)
         }
         "get" | "brew" | "post" | "post-secret" | "post-large" => send(word, about)?,

@@ -1,5 +1,7 @@
 //! Policies and the plugins that they use.
 
+mod ansible;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
@@ -109,9 +111,19 @@ fn check_plugin(
         let problem = not_granted(policy, plugin_name, &ungranted);
         errors.push(places.source.error(&at.plugin, problem));
     }
+    let mut told = BTreeSet::new();
+    if facts.imports.contains(&Import::Ansible) {
+        for (path, error) in ansible::check(policy, plugin_name, params, at, places) {
+            told.insert(path);
+            errors.push(error);
+        }
+    }
     let params = Value::Object(params.clone());
     let probe = placeholders(&params);
     for error in catalog.validate_params(plugin, &probe) {
+        if told.contains(&error.path) {
+            continue;
+        }
         let culprit = params.pointer(&error.path).unwrap_or(&params);
         if has_template(culprit) && !SURE.contains(&error.keyword.as_str()) {
             continue;
@@ -227,12 +239,7 @@ fn grants_to_write(grants: &Grants, missing: &[Import]) -> String {
         parts.push(format!("docker: {{ {} }}", keys.join(", ")));
     }
     match &grants.ansible {
-        Some(grant) => {
-            parts.push(format!(
-                "ansible: {{ playbooks: {} }}",
-                quoted(&grant.playbooks)
-            ));
-        }
+        Some(grant) => parts.push(grant.to_write()),
         None if missing.contains(&Import::Ansible) => {
             parts.push("ansible: { playbooks: ['NAME.yml'] }".to_owned());
         }

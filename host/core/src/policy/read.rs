@@ -2,7 +2,7 @@
 
 mod guards;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use super::set::Environment;
 use super::yaml::{self, Content, Node, within};
 use crate::capability::DockerAction;
 use crate::grant::{
-    AddressPattern, AnsibleGrant, DockerGrant, Glob, Grants, HttpGrant, LabelGrant, UrlPattern,
+    AddressPattern, AnsibleGrant, DockerGrant, Glob, Grants, HttpGrant, INCIDENT_VARIABLE,
+    LabelGrant, UrlPattern, variable_problem,
 };
 use crate::guard::settings::Guards;
 use crate::http::HttpMethod;
@@ -79,7 +80,7 @@ const DOCKER: Keys = Keys {
     known: &["hosts", "containers", "labels", "actions"],
 };
 const ANSIBLE: Keys = Keys {
-    known: &["playbooks"],
+    known: &["playbooks", "vars", "hosts", "tags"],
 };
 
 const HTTP: Keys = Keys {
@@ -770,15 +771,7 @@ impl PolicyReader<'_> {
     fn grants(&mut self, node: &Node) -> Option<Grants> {
         let section = self.reader.section(node, "grants", &GRANTS)?;
         let docker = self.optional(&section, "docker", Self::docker_grant);
-        let ansible = self.optional(&section, "ansible", |this, node| {
-            let help = "name the playbooks, such as `ansible: { playbooks: ['restart-*.yml'] }`";
-            let section = this
-                .reader
-                .section(node, "the grant of ansible", &ANSIBLE)?;
-            let playbooks = this.reader.required(&section, "playbooks", help)?;
-            let playbooks = this.globs(playbooks, help)?;
-            Some(AnsibleGrant { playbooks })
-        });
+        let ansible = self.optional(&section, "ansible", Self::ansible_grant);
         let http = self.optional(&section, "http", Self::http_grants);
         let mail = self.optional(&section, "mail", |this, node| {
             this.mail_grant(node, section.key_at("mail"))
@@ -797,6 +790,89 @@ impl PolicyReader<'_> {
             mail: mail.ok()?.unwrap_or_default(),
             memory: memory.ok()?.unwrap_or_default(),
         })
+    }
+
+    fn ansible_grant(&mut self, node: &Node) -> Option<AnsibleGrant> {
+        let help = "name the playbooks, such as `ansible: { playbooks: ['restart-*.yml'] }`";
+        let section = self
+            .reader
+            .section(node, "the grant of ansible", &ANSIBLE)?;
+        let playbooks = self.reader.required(&section, "playbooks", help);
+        let playbooks = playbooks.and_then(|node| self.globs(node, help));
+        let vars = self.optional(&section, "vars", Self::ansible_vars);
+        let hosts = self.optional(&section, "hosts", |this, node| {
+            let help = "name hosts, and groups by their very name, such as `hosts: ['web*', edge]`; `hosts: [all]` is every host of the inventory";
+            this.globs(node, help)
+        });
+        let tags = self.optional(&section, "tags", |this, node| {
+            this.globs(node, "name the tags, such as `tags: [restart, 'safe-*']`")
+        });
+        Some(AnsibleGrant {
+            playbooks: playbooks?,
+            vars: vars.ok()?.unwrap_or_default(),
+            hosts: hosts.ok()?.unwrap_or_default(),
+            tags: tags.ok()?.unwrap_or_default(),
+            anything: false,
+        })
+    }
+
+    /// Variables and the values that each may have.
+    fn ansible_vars(&mut self, node: &Node) -> Option<BTreeMap<String, Vec<Glob>>> {
+        let help = "name each variable and the values that it may have, such as `vars: { service: ['web-*', api], retries: '[1-5]' }`; '**' is any value";
+        let Content::Map(entries) = &node.content else {
+            return self.reader.wrong_type(node, "a map of variables", help);
+        };
+        let mut vars = BTreeMap::new();
+        let mut good = true;
+        for (key, value) in entries {
+            let Content::Text(name) = &key.content else {
+                let problem = yaml::bad_key(key, help);
+                self.reader.fail::<()>(&key.at, problem);
+                good = false;
+                continue;
+            };
+            let problem = if name == INCIDENT_VARIABLE {
+                Some(format!(
+                    "variable `{name}` is what the daemon tells of the incident, and is not granted"
+                ))
+            } else if vars.contains_key(name) {
+                Some(format!("duplicate variable `{name}` in the grant"))
+            } else {
+                variable_problem(name)
+            };
+            if let Some(problem) = problem {
+                let problem = Problem::new(problem).help(help);
+                self.reader.fail::<()>(&key.at, problem);
+                good = false;
+                continue;
+            }
+            match self.values(value, help) {
+                Some(values) => {
+                    vars.insert(name.clone(), values);
+                }
+                None => good = false,
+            }
+        }
+        good.then_some(vars)
+    }
+
+    /// One pattern for values or a list of them. A number stands for itself.
+    fn values(&mut self, node: &Node, help: &str) -> Option<Vec<Glob>> {
+        let items = match &node.content {
+            Content::List(_) => self.reader.items(node, "a list of values", help)?,
+            _ => std::slice::from_ref(node),
+        };
+        let values: Vec<_> = items
+            .iter()
+            .map(|item| match &item.content {
+                Content::Number(number) => number.to_string().parse::<Glob>().ok(),
+                Content::Bool(truth) => truth.to_string().parse::<Glob>().ok(),
+                _ => self
+                    .reader
+                    .parsed(item, "a pattern for values", help, str::parse::<Glob>),
+            })
+            .collect();
+        values.into_iter().collect()
     }
 
     /// Who may be sent mail, if there is a server to send it by.

@@ -293,9 +293,7 @@ impl AnsibleConfig {
             program,
         } = self;
         settings.put("ansible.playbooks_dir", &playbooks_dir.display());
-        if let Some(inventory) = inventory {
-            settings.put("ansible.inventory", &inventory.display());
-        }
+        settings.list("ansible.inventory", inventory);
         settings.put("ansible.program", &program.display());
     }
 }

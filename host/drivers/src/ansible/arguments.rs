@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use sentinel_core::capability::{AnsibleRequest, CapabilityError};
+use sentinel_core::grant::{INCIDENT_VARIABLE, limit_names, tag_problem, variable_problem};
 use serde_json::{Map, Value};
 
 /// More than any sensible value has.
@@ -59,73 +60,60 @@ pub(super) fn playbook(folder: &Path, name: &str) -> Result<PathBuf, CapabilityE
     Ok(path)
 }
 
-/// The options for `--limit` and `--tags`, each in one argument with its value.
+/// The options for `--limit` and `--tags`, each in one argument with its value. Both are
+/// names: Ansible has them as variables (`ansible_limit`, `ansible_run_tags`), in which
+/// older versions evaluate templates.
 pub(super) fn options(request: &AnsibleRequest) -> Result<Vec<String>, CapabilityError> {
     let mut options = Vec::new();
     if let Some(limit) = &request.limit {
-        // An empty limit is no limit to Ansible: a label that is missing would turn
-        // one host into all of them.
-        if limit.split([',', ':']).any(|part| part.trim().is_empty()) {
-            return Err(CapabilityError::Invalid(format!(
-                "limit {:?} is empty or has an empty part, which Ansible takes as no limit",
-                cut(limit)
-            )));
-        }
-        check("limit", limit)?;
-        // Ansible would read hosts from the file of that name.
-        if limit.contains('@') {
-            return Err(CapabilityError::Invalid(format!(
-                "limit {limit:?} names a file"
-            )));
-        }
-        options.push(format!("--limit={limit}"));
+        options.push(format!("--limit={}", limit_names(limit)?.join(",")));
     }
     for tag in &request.tags {
-        if tag.trim().is_empty() || tag.contains(',') {
-            return Err(CapabilityError::Invalid(format!(
-                "tag {:?} is empty or holds a comma",
-                cut(tag)
-            )));
+        if let Some(problem) = tag_problem(tag) {
+            return Err(CapabilityError::Invalid(problem));
         }
-        check("tag", tag)?;
         options.push(format!("--tags={tag}"));
     }
     Ok(options)
 }
 
-fn check(what: &str, value: &str) -> Result<(), CapabilityError> {
-    if value.len() > LENGTH || value.contains(char::is_control) {
-        return Err(CapabilityError::Invalid(format!(
-            "{what} {:?} is longer than {LENGTH} bytes or holds control characters",
-            cut(value)
-        )));
-    }
-    Ok(())
+/// What the playbook is told of the incident, and what it is limited to: a playbook may
+/// choose its hosts by that.
+pub(super) fn incident(
+    request: &AnsibleRequest,
+    incident: Option<&Value>,
+) -> Result<Option<Value>, CapabilityError> {
+    let Some(Value::Object(incident)) = incident else {
+        return Ok(None);
+    };
+    let mut incident = incident.clone();
+    let limit = match &request.limit {
+        Some(limit) => limit_names(limit)?,
+        None => Vec::new(),
+    };
+    incident.insert("limit".to_owned(), limit.into());
+    Ok(Some(Value::Object(incident)))
 }
 
 /// The variables as YAML in which texts are marked `!unsafe`, Ansible's word for a value
 /// in which templates are not evaluated. (JSON has no such mark that all versions of
-/// Ansible know.)
-pub(super) fn variables(variables: &Map<String, Value>) -> Result<String, CapabilityError> {
+/// Ansible know.) Names inside of them are marked as well: a playbook that loops over a map
+/// has them as values. `incident` is what the host tells of the incident, in the place of
+/// what a plugin said.
+pub(super) fn variables(
+    variables: &Map<String, Value>,
+    incident: Option<&Value>,
+) -> Result<String, CapabilityError> {
+    let told = incident.map(|incident| (INCIDENT_VARIABLE, incident));
+    let given = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value))
+        .filter(|(name, _)| told.is_none() || *name != INCIDENT_VARIABLE);
     // The dashes keep Ansible from trying JSON first.
     let mut yaml = String::from("---\n{");
-    for (index, (name, value)) in variables.iter().enumerate() {
-        let formed = name.len() <= LENGTH
-            && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if !formed {
-            return Err(CapabilityError::Invalid(format!(
-                "variable {:?} is not letters, digits and underscores with a letter or \
-                 underscore first",
-                cut(name)
-            )));
-        }
-        if name.starts_with("ansible_") {
-            return Err(CapabilityError::Invalid(format!(
-                "variable {:?} would steer how Ansible connects and what it runs; that \
-                 belongs into the inventory",
-                cut(name)
-            )));
+    for (index, (name, value)) in given.chain(told).enumerate() {
+        if let Some(problem) = variable_problem(name) {
+            return Err(CapabilityError::Invalid(problem));
         }
         if index > 0 {
             yaml.push(',');
@@ -154,12 +142,7 @@ fn written(yaml: &mut String, value: &Value, depth: usize) -> Result<(), Capabil
             yaml.push('"');
         }
         Value::Number(number) => yaml.push_str(&number.to_string()),
-        Value::String(text) => {
-            if !is_harmless(text) {
-                yaml.push_str("!unsafe ");
-            }
-            quoted(yaml, text);
-        }
+        Value::String(text) => marked(yaml, text),
         Value::Array(values) => {
             yaml.push('[');
             for (index, value) in values.iter().enumerate() {
@@ -178,7 +161,7 @@ fn written(yaml: &mut String, value: &Value, depth: usize) -> Result<(), Capabil
                 }
                 // `? ` lifts YAML's limit of 1,024 characters on names.
                 yaml.push_str("? ");
-                quoted(yaml, name);
+                marked(yaml, name);
                 yaml.push_str(" : ");
                 written(yaml, value, depth + 1)?;
             }
@@ -186,6 +169,14 @@ fn written(yaml: &mut String, value: &Value, depth: usize) -> Result<(), Capabil
         }
     }
     Ok(())
+}
+
+/// A text that nobody evaluates.
+fn marked(yaml: &mut String, text: &str) {
+    if !is_harmless(text) {
+        yaml.push_str("!unsafe ");
+    }
+    quoted(yaml, text);
 }
 
 /// Whether no character of `text` can begin a template. Such a text goes unmarked: since
@@ -247,7 +238,11 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_would_be_none_is_refused() {
+    fn a_limit_names_hosts_without_their_ports() {
+        assert_eq!(
+            options(&request(Some("web1:9100,[2001:db8::1]:9100,db"), &[])).unwrap(),
+            ["--limit=web1,2001:db8::1,db"]
+        );
         for limit in [
             "",
             " ",
@@ -257,18 +252,20 @@ mod tests {
             "@/etc/passwd",
             "web,@x",
             "a\nb",
+            "web:!web-3",
+            "~web-\\d+",
+            "web[0]",
+            "web*",
+            "{{ x }}",
         ] {
             let error = options(&request(Some(limit), &[])).unwrap_err();
             assert!(matches!(error, CapabilityError::Invalid(_)), "{limit:?}");
         }
-        for limit in ["web", "web,db", "web:!web-3", "~web-\\d+", "web[0]"] {
-            options(&request(Some(limit), &[])).unwrap();
-        }
     }
 
     #[test]
-    fn tags_are_one_each() {
-        for tag in ["", " ", "a,b", "a\0"] {
+    fn tags_are_one_each_and_no_templates() {
+        for tag in ["", " ", "a,b", "a\0", "{{ x }}", "{% x %}", "a#b"] {
             options(&request(None, &[tag])).unwrap_err();
         }
     }
@@ -278,14 +275,18 @@ mod tests {
         let given = json!({
             "a": "{{ x }}\n\"'\u{1}ä",
             "b": [1, -2.5, 1e100, true, null],
-            "c": {"<<": {"k: v": "w?"}, "d": "yes"},
+            "c": {"<<": {"k: v": "w?"}, "d": "yes", "{{ x }}": {"{% y %}": []}},
+            "sentinel": "forged",
         });
-        let yaml = variables(given.as_object().unwrap()).unwrap();
+        let incident = json!({"alert": {"labels": {"{{ z }}": "v"}}});
+        let yaml = variables(given.as_object().unwrap(), Some(&incident)).unwrap();
         assert_eq!(
             yaml,
             "---\n{\"a\": !unsafe \"{{ x }}\\U0000000A\\\"'\\U00000001\\U000000E4\",\
              \"b\": [1,!!float \"-2.5\",!!float \"1e+100\",true,null],\
-             \"c\": {? \"<<\" : {? \"k: v\" : !unsafe \"w?\"},? \"d\" : \"yes\"}}\n"
+             \"c\": {? \"<<\" : {? \"k: v\" : !unsafe \"w?\"},? \"d\" : \"yes\",\
+             ? !unsafe \"{{ x }}\" : {? !unsafe \"{% y %}\" : []}},\
+             \"sentinel\": {? \"alert\" : {? \"labels\" : {? !unsafe \"{{ z }}\" : \"v\"}}}}\n"
         );
     }
 
@@ -298,10 +299,12 @@ mod tests {
             "1a",
             "",
             "ä",
+            "{{ x }}",
+            "hostvars",
         ] {
             let mut given = Map::new();
             given.insert(name.to_owned(), Value::Null);
-            let error = variables(&given).unwrap_err();
+            let error = variables(&given, None).unwrap_err();
             assert!(matches!(error, CapabilityError::Invalid(_)), "{name}");
         }
     }
@@ -313,7 +316,7 @@ mod tests {
             value = Value::Array(vec![value]);
         }
         let given = Map::from_iter([("a".to_owned(), value)]);
-        variables(&given).unwrap_err();
+        variables(&given, None).unwrap_err();
     }
 
     #[test]

@@ -20,6 +20,7 @@ enum Event {
     Start { task: String },
     Task(TaskResult),
     Stats { hosts: BTreeMap<String, HostRecap> },
+    Refused { message: String },
 }
 
 /// What is known of a run so far.
@@ -31,6 +32,8 @@ pub(super) struct Events {
     pub(super) tasks: Vec<TaskResult>,
     /// The task that was begun last.
     pub(super) last_begun: Option<String>,
+    /// Why it was ended by what it is held to.
+    pub(super) refused: Option<String>,
 }
 
 /// Reads the file at `path`; blocks. No file means that nothing has happened.
@@ -59,6 +62,7 @@ fn parse(lines: impl BufRead) -> io::Result<Events> {
                 }
             }
             Ok(Event::Stats { hosts }) => events.hosts = Some(hosts),
+            Ok(Event::Refused { message }) => events.refused = Some(message),
             // The last line of a run that was ended in the middle of it.
             Err(error) => tracing::debug!(%error, "a line of a playbook's events is no event"),
         }

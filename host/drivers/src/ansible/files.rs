@@ -25,9 +25,18 @@ pub(super) struct RunFiles {
     leader: PathBuf,
 }
 
+/// Files and folders of a run that its environment names.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    pub(super) events: PathBuf,
+    pub(super) plugins: PathBuf,
+    pub(super) temp: PathBuf,
+}
+
 impl RunFiles {
-    /// Makes the folder inside `work_dir` and writes `variables` (YAML) into it.
-    pub(super) fn create(work_dir: &Path, variables: &str) -> io::Result<Self> {
+    /// Makes the folder inside `work_dir` and writes `variables` (YAML) and `scope` (JSON)
+    /// into it.
+    pub(super) fn create(work_dir: &Path, variables: &str, scope: &str) -> io::Result<Self> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -49,6 +58,8 @@ impl RunFiles {
             DirBuilder::new().mode(0o700).create(folder)?;
         }
         private(&files.variables, variables)?;
+        // Beside the events, where the plugin looks for it.
+        private(&files.folder.path().join("scope.json"), scope)?;
         private(&files.plugins.join("sentinel_events.py"), PLUGIN)?;
         Ok(files)
     }
@@ -61,12 +72,13 @@ impl RunFiles {
         &self.events
     }
 
-    pub(super) fn plugins(&self) -> &Path {
-        &self.plugins
-    }
-
-    pub(super) fn temp(&self) -> &Path {
-        &self.temp
+    /// What the environment of a run names.
+    pub(super) fn places(&self) -> Places {
+        Places {
+            events: self.events.clone(),
+            plugins: self.plugins.clone(),
+            temp: self.temp.clone(),
+        }
     }
 
     /// Where the process is noted, for a daemon that comes after a crash.
@@ -83,8 +95,16 @@ impl RunFiles {
     }
 }
 
+/// Notes which process leads a run, over what was noted of an attempt before.
+pub(super) fn note(path: &Path, text: &str) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => private(path, text),
+    }
+}
+
 /// Writes a file that only its owner can read.
-pub(super) fn private(path: &Path, text: &str) -> io::Result<()> {
+fn private(path: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -130,7 +150,7 @@ mod tests {
     fn nobody_else_can_read_them_and_they_are_removed() {
         let outer = tempfile::tempdir().unwrap();
         let work_dir = outer.path().join("a/b");
-        let files = RunFiles::create(&work_dir, "---\n{}\n").unwrap();
+        let files = RunFiles::create(&work_dir, "---\n{}\n", "{}").unwrap();
         let folder = files.variables().parent().unwrap().to_path_buf();
         assert_eq!(mode(&work_dir), 0o700);
         assert_eq!(mode(&folder), 0o700);

@@ -11,11 +11,12 @@ use sentinel_core::capability::{CapabilityError, PlaybookReport};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::environment::Environment;
 use super::events::{self, Events};
 use super::files::{self, RunFiles};
 use super::output::{Output, Stream};
 use super::process::Group;
-use super::{AnsibleConfig, blocking, environment};
+use super::{AnsibleConfig, blocking};
 
 /// How long the pipes may stay open after the program has ended: a process that a task
 /// left in the background can hold them for good.
@@ -29,7 +30,7 @@ const NO_PROGRAM: i32 = 127;
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) config: AnsibleConfig,
-    pub(super) environment: Vec<(OsString, OsString)>,
+    pub(super) environment: Arc<Environment>,
     /// The playbook as the plugin called it.
     pub(super) name: String,
     pub(super) playbook: PathBuf,
@@ -54,8 +55,18 @@ impl Run {
         cancel: &CancellationToken,
     ) -> Result<PlaybookReport, CapabilityError> {
         let begun = Instant::now();
-        let output = Arc::new(Output::default());
-        let end = self.execute(tasks, cancel, &output).await;
+        let mut output = Arc::new(Output::default());
+        let without_locale = self.environment.is_without_locale();
+        let mut end = self.execute(tasks, cancel, &output, self.timeout).await;
+        // It ends before it has read anything, so it can be begun again.
+        if !without_locale
+            && matches!(&end, Ok(End::Exited(status)) if !status.success())
+            && self.environment.is_locale_missing(&output.complaint())
+        {
+            output = Arc::new(Output::default());
+            let left = self.timeout.saturating_sub(begun.elapsed());
+            end = self.execute(tasks, cancel, &output, left).await;
+        }
         let files = self.files;
         let events = blocking(move || {
             let events = events::read(files.events());
@@ -86,6 +97,12 @@ impl Run {
                 )));
             }
         };
+        if let Some(reason) = events.refused {
+            return Err(CapabilityError::Denied(format!(
+                "playbook {} was not run{task}: {reason}",
+                self.name
+            )));
+        }
         let Some(exit_code) = status.code() else {
             return Err(CapabilityError::Failed(format!(
                 "playbook {} was ended{task} from outside ({status})",
@@ -127,22 +144,23 @@ impl Run {
         tasks: &TaskTracker,
         cancel: &CancellationToken,
         output: &Arc<Output>,
+        timeout: Duration,
     ) -> Result<End, CapabilityError> {
-        let environment = environment::of_run(
-            &self.environment,
-            &self.files,
-            self.config.inventory.is_some(),
-        );
+        let environment = {
+            let (environment, config) = (Arc::clone(&self.environment), self.config.clone());
+            let files = self.files.places();
+            blocking(move || environment.of_run(&config, &files)).await?
+        };
         let mut group = Group::start(
             &self.config.program,
             &self.arguments(),
-            self.environment.iter().cloned().chain(environment),
+            environment,
             &self.config.playbooks_dir,
         )
         .map_err(|error| CapabilityError::Unavailable(not_started(&self.config, &error)))?;
         if let Some(note) = group.note() {
             let path = self.files.leader().to_path_buf();
-            if let Err(error) = blocking(move || files::private(&path, &note)).await? {
+            if let Err(error) = blocking(move || files::note(&path, &note)).await? {
                 tracing::warn!(%error, "a playbook's process cannot be noted");
             }
         }
@@ -157,7 +175,7 @@ impl Run {
                 ))),
             },
             () = cancel.cancelled() => End::Cancelled,
-            () = tokio::time::sleep(self.timeout) => End::TimedOut,
+            () = tokio::time::sleep(timeout) => End::TimedOut,
         };
         if !matches!(end, End::Exited(_)) {
             group.end().await;
@@ -170,9 +188,9 @@ impl Run {
         let mut variables = OsString::from("@");
         variables.push(self.files.variables());
         let mut arguments = vec!["--extra-vars".into(), variables];
-        if let Some(inventory) = &self.config.inventory {
+        for source in &self.config.inventory {
             arguments.push("--inventory".into());
-            arguments.push(inventory.into());
+            arguments.push(source.argument());
         }
         arguments.extend(self.options.iter().map(OsString::from));
         // Absolute, so it cannot be taken for an option.
@@ -184,14 +202,35 @@ impl Run {
 /// The first line of what the program says to `--version`, or why it says nothing.
 pub(super) async fn version(
     config: &AnsibleConfig,
-    environment: &[(OsString, OsString)],
+    environment: &Arc<Environment>,
     tasks: &TaskTracker,
     timeout: Duration,
 ) -> Result<String, String> {
+    let without_locale = environment.is_without_locale();
+    match try_version(config, environment, tasks, timeout).await {
+        Err(said) if !without_locale && environment.is_locale_missing(&said) => {
+            try_version(config, environment, tasks, timeout).await
+        }
+        answer => answer,
+    }
+}
+
+async fn try_version(
+    config: &AnsibleConfig,
+    environment: &Arc<Environment>,
+    tasks: &TaskTracker,
+    timeout: Duration,
+) -> Result<String, String> {
+    let variables = {
+        let environment = Arc::clone(environment);
+        blocking(move || environment.variables())
+            .await
+            .map_err(|error| error.to_string())?
+    };
     let mut group = Group::start(
         &config.program,
         &["--version".into()],
-        environment.iter().cloned(),
+        variables,
         &config.playbooks_dir,
     )
     .map_err(|error| not_started(config, &error))?;

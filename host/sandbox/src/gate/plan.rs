@@ -57,7 +57,9 @@ impl ApprovedPlan {
             )));
         };
         let planned = progress.now(planned);
-        if !is_same(&planned.request, request) || planned.on.as_ref() != on {
+        // Plans of older versions do not say which file a playbook was.
+        let unknown = matches!(request, Request::Ansible(_)) && planned.on.is_none();
+        if !is_same(&planned.request, request) || (planned.on.as_ref() != on && !unknown) {
             let has = told(&planned.request, planned.on.as_ref());
             return Err(deviated(&format!(
                 "it asked for {asked}, and the plan has {has}"

@@ -27,7 +27,7 @@ use sentinel_core::mail::{MailReceipt, MailRefusal, MailRequest};
 use sentinel_core::recording::Recording;
 use sentinel_sandbox::driver::{
     AnsibleDriver, ContainerIdentity, DockerDriver, HttpDriver, MailDriver, MayFollow, NoPast,
-    Settled,
+    PlaybookScope, Settled,
 };
 use sentinel_sandbox::gate::{
     EffectGuard, Evidence, GateContext, GateLimits, GateMode, Halt, Halted, RecordError, Recorder,
@@ -281,6 +281,7 @@ impl AnsibleDriver for World {
     async fn run(
         &self,
         request: &AnsibleRequest,
+        _scope: &PlaybookScope,
         timeout: Duration,
     ) -> Result<PlaybookReport, CapabilityError> {
         self.story.tell(format!(
@@ -684,7 +685,7 @@ pub(crate) fn grants() -> Grants {
             "labels": [],
             "actions": ["list", "inspect", "logs", "start", "stop", "restart", "kill"],
         },
-        "ansible": { "playbooks": ["restart.yml"] },
+        "ansible": { "playbooks": ["restart.yml"], "vars": { "third": ["*"] } },
     }))
     .unwrap()
 }
@@ -708,7 +709,7 @@ pub(crate) fn all_grants() -> Grants {
                 "duplicate", "remove"
             ],
         },
-        "ansible": { "playbooks": ["*.yml"] },
+        "ansible": { "playbooks": ["*.yml"], "vars": { "third": ["*"] } },
         "http": [
             { "urls": ["https://api/a/**"], "methods": ["GET", "POST"], "secrets": ["key"], "answers": true },
             { "urls": ["https://chat/hooks/**"], "methods": ["POST"], "secrets": ["*-url"], "answers": true },

@@ -416,9 +416,7 @@ fn whatever_it_imports(plugin: &Plugin) -> Result<Grants, Failure> {
                 docker.actions.insert(*action);
             }
             Import::Ansible => {
-                grants.ansible = Some(AnsibleGrant {
-                    playbooks: any("**")?,
-                });
+                grants.ansible = Some(AnsibleGrant::anything());
             }
             // No pattern stands for every host: --grants has to name them.
             Import::Http | Import::Mail => {}
