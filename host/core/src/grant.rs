@@ -228,7 +228,15 @@ pub struct DockerGrant {
     pub labels: Vec<LabelGrant>,
     /// What may be done.
     pub actions: BTreeSet<DockerAction>,
+    /// The labels that a new container may be given beside those of its model, by their
+    /// names. Proxies, schedulers and updaters do what a label says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_labels: Vec<Glob>,
 }
+
+/// The label by which Compose numbers the containers of a service: what tells a new one from
+/// its model.
+const COMPOSE_NUMBER: &str = "com.docker.compose.container-number";
 
 /// A call that the policy does not grant: what was asked, and what is granted instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -290,6 +298,31 @@ impl Grants {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a new container may be given the labels in `set`, which is made like one that
+    /// has the labels in `like`: without a grant of its own none but what its model has, and
+    /// its number in a service of Compose.
+    pub fn allows_new_labels(&self, set: &Labels, like: &Labels) -> Result<(), Denied> {
+        let granted = self.docker.iter().flat_map(|grant| &grant.new_labels);
+        let granted: Vec<_> = granted.collect();
+        let foreign = set.iter().find(|(name, value)| {
+            like.get(*name) != Some(value)
+                && *name != COMPOSE_NUMBER
+                && !granted.iter().any(|glob| glob.matches(name))
+        });
+        let Some((name, _)) = foreign else {
+            return Ok(());
+        };
+        let granted = if granted.is_empty() {
+            "none (`new_labels`)".to_owned()
+        } else {
+            list(granted)
+        };
+        Err(Denied(format!(
+            "docker.duplicate with the label {} is not granted: beside those of its model the policy grants a new container the labels {granted}",
+            shown(name)
+        )))
     }
 
     /// Whether the rows of a `docker.list` may show this container: whatever is not
@@ -422,6 +455,7 @@ mod tests {
                 containers: globs(containers),
                 labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
                 actions: actions.iter().copied().collect(),
+                new_labels: Vec::new(),
             }),
             ..Grants::default()
         }
@@ -456,6 +490,49 @@ mod tests {
         for pattern in ["", "[", "{a", "a\\"] {
             assert!(pattern.parse::<Glob>().is_err(), "{pattern}");
         }
+    }
+
+    #[test]
+    fn a_new_container_has_the_labels_of_its_model_and_those_that_are_granted() {
+        let model = labels(&[("app", "web"), ("traefik.enable", "true")]);
+        let grants = |new_labels: &[&str]| {
+            let mut grants = docker(&["web*"], &[], &[DockerAction::Duplicate]);
+            if let Some(grant) = &mut grants.docker {
+                grant.new_labels = globs(new_labels);
+            }
+            grants
+        };
+        let allows = |granted: &[&str], set: (&str, &str)| {
+            let granted = grants(granted);
+            granted.allows_new_labels(&labels(&[set]), &model)
+        };
+        for set in [
+            ("app", "web"),
+            ("traefik.enable", "true"),
+            ("com.docker.compose.container-number", "2"),
+        ] {
+            assert_eq!(allows(&[], set), Ok(()), "{set:?}");
+        }
+        // Neither another label nor another value of one that is there.
+        for set in [
+            ("traefik.http.routers.x.rule", "Host(`bank`)"),
+            ("ofelia.job-exec.x.command", "sh"),
+            ("app", "bank"),
+            ("traefik.enable", "false"),
+        ] {
+            let denied = allows(&["com.example.*"], set).unwrap_err().to_string();
+            assert!(
+                denied.contains(set.0) && denied.contains("com.example.*"),
+                "{denied}"
+            );
+            assert_eq!(
+                allows(&["traefik.*", "{app,ofelia.*}"], set),
+                Ok(()),
+                "{set:?}"
+            );
+        }
+        let denied = allows(&[], ("app", "bank")).unwrap_err().to_string();
+        assert!(denied.contains("none (`new_labels`)"), "{denied}");
     }
 
     #[test]

@@ -627,6 +627,7 @@ impl Shared {
                 let Found { identity: on, .. } = &found;
                 grants.allows_docker(&asked.host, action, &on.name, &on.labels)?;
                 if let DockerCall::Duplicate { name, labels, .. } = &asked.call {
+                    grants.allows_new_labels(labels, &on.labels)?;
                     let labels = dry::overlaid(&on.labels, labels);
                     grants.allows_docker(&asked.host, action, name, &labels)?;
                 }

@@ -77,7 +77,7 @@ const GRANTS: Keys = Keys {
     known: &["docker", "ansible", "http", "mail", "memory"],
 };
 const DOCKER: Keys = Keys {
-    known: &["hosts", "containers", "labels", "actions"],
+    known: &["hosts", "containers", "labels", "actions", "new_labels"],
 };
 const ANSIBLE: Keys = Keys {
     known: &["playbooks", "vars", "hosts", "tags"],
@@ -982,6 +982,10 @@ impl PolicyReader<'_> {
         }
         let actions = self.reader.required(&section, "actions", help);
         let actions = actions.and_then(|node| self.actions(node, help));
+        let new_labels = self.optional(&section, "new_labels", |this, node| {
+            let help = "name the labels that a new container may be given, such as `new_labels: ['com.example.*']`";
+            this.globs(node, help)
+        });
         let (containers, labels) = (containers.ok()?, labels.ok()?);
         if containers.is_none() && labels.is_none() {
             return None;
@@ -991,6 +995,7 @@ impl PolicyReader<'_> {
             containers: containers.unwrap_or_default(),
             labels: labels.unwrap_or_default(),
             actions: actions?,
+            new_labels: new_labels.ok()?.unwrap_or_default(),
         })
     }
 

@@ -708,6 +708,7 @@ pub(crate) fn all_grants() -> Grants {
                 "list", "inspect", "logs", "start", "stop", "restart", "kill", "recreate",
                 "duplicate", "remove"
             ],
+            "new_labels": ["number"],
         },
         "ansible": { "playbooks": ["*.yml"], "vars": { "third": ["*"] } },
         "http": [

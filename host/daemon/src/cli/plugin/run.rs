@@ -411,6 +411,7 @@ fn whatever_it_imports(plugin: &Plugin) -> Result<Grants, Failure> {
                         containers: any("*")?,
                         labels: Vec::new(),
                         actions: [].into(),
+                        new_labels: any("**")?,
                     }),
                 };
                 docker.actions.insert(*action);
