@@ -11,7 +11,7 @@
 //! those behind `recreate` and the event stream are not there, and are answered as an unknown page.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -317,6 +317,8 @@ struct Entry {
 
 #[derive(Default)]
 struct State {
+    // The engine's own id.
+    id: String,
     containers: BTreeMap<String, Entry>,
     effects: Vec<Effect>,
 }
@@ -337,7 +339,7 @@ pub struct FakeDocker {
     shared: Arc<Shared>,
     socket: PathBuf,
     server: JoinHandle<()>,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 impl FakeDocker {
@@ -349,9 +351,23 @@ impl FakeDocker {
             .tempdir()
             .expect("a temporary folder");
         let socket = folder.path().join("docker.sock");
+        Self::serve_at(socket, Some(folder))
+    }
+
+    /// Begins to serve at a place that a daemon may have been told before. Needs a runtime
+    /// of tokio.
+    #[must_use]
+    pub fn start_at(socket: &Path) -> Self {
+        Self::serve_at(socket.to_owned(), None)
+    }
+
+    fn serve_at(socket: PathBuf, folder: Option<TempDir>) -> Self {
         let listener = UnixListener::bind(&socket).expect("a socket");
         let shared = Arc::new(Shared {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                id: socket.display().to_string(),
+                ..State::default()
+            }),
             progress: watch::Sender::default(),
         });
         let server = tokio::spawn(serve(listener, shared.clone()));
@@ -367,6 +383,12 @@ impl FakeDocker {
     #[must_use]
     pub fn hosts(&self) -> String {
         format!("local=unix://{}", self.socket.display())
+    }
+
+    /// The id of a container of this name.
+    #[must_use]
+    pub fn id(name: &str) -> String {
+        Container::running(name).id()
     }
 
     /// Adds a container, or replaces the one of the same name.
@@ -676,7 +698,8 @@ fn info(state: &State) -> Value {
         .filter(|entry| entry.container.status == Status::Running)
         .count();
     json!({
-        "ID": "fake",
+        // Each is an engine of its own.
+        "ID": state.id,
         "Name": "fake",
         "ServerVersion": "20.10.24",
         "SystemTime": Timestamp::now(),

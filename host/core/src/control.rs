@@ -18,12 +18,12 @@ pub enum Scope {
     All,
     /// One policy.
     Policy(PolicyName),
-    /// One target, whatever the policy.
+    /// One target, as guards count it, whatever the policy.
     Target(Target),
 }
 
 impl Scope {
-    /// Whether it holds `policy` on `target` back.
+    /// Whether it holds `policy` on `target`, as guards count it, back.
     #[must_use]
     pub fn covers(&self, policy: &PolicyName, target: &Target) -> bool {
         match self {

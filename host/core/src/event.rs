@@ -36,6 +36,10 @@ pub enum EventBody {
         plan: Arc<Plan>,
         /// What to act on.
         target: Target,
+        /// What guards count and lock, where that is another text: a machine may be known
+        /// by several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thing: Option<Target>,
         /// The alert.
         alert: Arc<Alert>,
         /// When the alert's delivery was committed.
@@ -492,6 +496,8 @@ pub enum StopCause {
     Nondeterministic,
     /// Whether an effect was carried out before the daemon was cut off cannot be told.
     InDoubt,
+    /// What it was about to change is not what its incident counted and locked.
+    Mistaken,
 }
 
 impl StopCause {
@@ -506,6 +512,7 @@ impl StopCause {
             Self::Deviated => "deviated",
             Self::Nondeterministic => "nondeterministic",
             Self::InDoubt => "in doubt",
+            Self::Mistaken => "mistaken",
         }
     }
 }

@@ -312,7 +312,65 @@ impl Target {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// A container.
+    #[must_use]
+    pub fn container(host: &str, name: &str) -> Self {
+        Self {
+            kind: DOCKER.to_owned(),
+            host: host.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Whether it is a container.
+    #[must_use]
+    pub fn is_container(&self) -> bool {
+        self.kind == DOCKER
+    }
+
+    /// Whether the name of a container may be another spelling of another container's name:
+    /// its id, or any prefix of that, is nothing but hexadecimal digits, and a Docker Engine
+    /// takes it where no container has that name. Any other text is a container's name, or
+    /// nothing at all.
+    #[must_use]
+    pub fn may_be_an_id(&self) -> bool {
+        self.is_container()
+            && (1..=64).contains(&self.name.len())
+            && self.name.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
+    /// What guards count and lock where the target is no container: the host without what
+    /// makes no other machine of it, which is the case of letters and a dot at the end; of a
+    /// machine (`host://`) a port is not part either. What a container is, its host has to
+    /// say.
+    #[must_use]
+    pub fn thing(&self) -> Self {
+        if self.is_container() {
+            return self.clone();
+        }
+        let mut host = self.host.as_str();
+        if self.kind == MACHINE
+            && let Some((machine, port)) = host.rsplit_once(':')
+            && (1..=5).contains(&port.len())
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+            && (!machine.contains(':') || machine.ends_with(']'))
+        {
+            host = machine;
+        }
+        let plain = host.trim_end_matches('.');
+        let host = if plain.is_empty() { host } else { plain };
+        Self {
+            host: host.to_lowercase(),
+            ..self.clone()
+        }
+    }
 }
+
+/// The kind of targets that are containers.
+const DOCKER: &str = "docker";
+/// The kind of targets that are machines.
+const MACHINE: &str = "host";
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -363,6 +421,42 @@ mod tests {
         let read: PluginRef = "docker-restart".parse().unwrap();
         assert_eq!(read.to_string(), "docker-restart");
         assert!(read.takes(&digest));
+    }
+
+    #[test]
+    fn a_machine_is_one_however_it_is_written() {
+        let thing = |text: &str| text.parse::<Target>().unwrap().thing().to_string();
+        for text in [
+            "host://web1.example.com",
+            "host://WEB1.Example.com",
+            "host://web1.example.com.",
+            "host://web1.example.com:9100",
+            "host://Web1.example.com.:22",
+        ] {
+            assert_eq!(thing(text), "host://web1.example.com", "{text}");
+        }
+        assert_eq!(thing("host://[FE80::1]:9100"), "host://[fe80::1]");
+        // Not a port: the last part of the address.
+        assert_eq!(thing("host://fe80::1:9100"), "host://fe80::1:9100");
+        // Two services of one machine are two things, and so are two names.
+        assert_eq!(thing("service://Web1:8080/A"), "service://web1:8080/A");
+        assert_eq!(thing("service://Web1.:8081"), "service://web1.:8081");
+        // A container's host is a name of the configuration, and a container's name is
+        // what it is.
+        assert_eq!(thing("docker://Local/Web"), "docker://Local/Web");
+        assert_eq!(thing("host://."), "host://.");
+    }
+
+    #[test]
+    fn only_what_is_all_hexadecimal_can_be_an_id() {
+        let may = |name: &str| Target::container("local", name).may_be_an_id();
+        for name in ["db", "cafe", "1", "0123456789ab", &"f".repeat(64), "ABC"] {
+            assert!(may(name), "{name}");
+        }
+        for name in ["", "web", "db-1", "/db", "0x12", &"f".repeat(65)] {
+            assert!(!may(name), "{name}");
+        }
+        assert!(!"host://local/db".parse::<Target>().unwrap().may_be_an_id());
     }
 
     #[test]

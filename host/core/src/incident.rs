@@ -549,6 +549,9 @@ pub struct Incident {
     pub plan: Arc<Plan>,
     /// What is acted on.
     pub target: Target,
+    /// What guards count and lock, where that is another text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thing: Option<Target>,
     /// The alert that opened it.
     pub alert: Arc<Alert>,
     /// Every alert that led to it, and its newest episode.
@@ -658,6 +661,7 @@ impl Incident {
         let EventBody::Opened {
             plan,
             target,
+            thing,
             alert,
             accepted_at,
         } = &event.body
@@ -668,6 +672,11 @@ impl Incident {
             id: event.incident,
             plan: plan.clone(),
             target: target.clone(),
+            thing: thing.clone().or_else(|| {
+                // An older journal does not say.
+                let thing = target.thing();
+                (thing != *target).then_some(thing)
+            }),
             alert: alert.clone(),
             alerts: HashMap::from([(
                 AlertKey::from(&alert.episode()),
@@ -887,6 +896,12 @@ impl Incident {
     /// Whether anybody is told of it.
     fn tells(&self) -> bool {
         self.plan.escalate.is_some() && self.plan.mode != Mode::Shadow
+    }
+
+    /// What guards count and lock.
+    #[must_use]
+    pub fn thing(&self) -> &Target {
+        self.thing.as_ref().unwrap_or(&self.target)
     }
 
     /// The run that the end of the daemon cut off, if one was under way.
@@ -1735,9 +1750,10 @@ impl Incident {
                     }
                     StopCause::Cleared => self.end_resolved(at),
                     StopCause::Cancelled => self.end(End::Cancelled, message.clone(), at),
-                    StopCause::Deviated | StopCause::Nondeterministic | StopCause::InDoubt => {
-                        self.escalate(message.clone(), at)
-                    }
+                    StopCause::Deviated
+                    | StopCause::Nondeterministic
+                    | StopCause::InDoubt
+                    | StopCause::Mistaken => self.escalate(message.clone(), at),
                 }
             }
         }

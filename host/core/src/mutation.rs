@@ -52,11 +52,15 @@ pub enum Mutation {
     PolicyKeptWhileWaiting,
     /// An alert that its policy does not fit goes to nobody.
     MisfitTellsNobody,
+    /// A target is taken for what it is called, although it may be called otherwise.
+    AliasesBelieved,
+    /// Whoever comes first takes all of what is for all.
+    NoShares,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::CooldownFromAlert,
         Self::LockGivenUpBetweenRungs,
         Self::RepeatsReopen,
@@ -79,6 +83,8 @@ impl Mutation {
         Self::ShadowActs,
         Self::PolicyKeptWhileWaiting,
         Self::MisfitTellsNobody,
+        Self::AliasesBelieved,
+        Self::NoShares,
     ];
 }
 

@@ -103,7 +103,7 @@ pub struct IncidentRow {
     pub id: IncidentId,
     /// The policy's name.
     pub policy: String,
-    /// What is acted on.
+    /// What is acted on, as guards count it.
     pub target: String,
     /// The name of the alert that opened it.
     pub alert: String,
@@ -144,7 +144,7 @@ impl From<&Incident> for IncidentRow {
         Self {
             id: incident.id,
             policy: incident.plan.policy.to_string(),
-            target: incident.target.to_string(),
+            target: incident.thing().to_string(),
             alert: incident.alert.name().to_owned(),
             state: incident.phase.as_str().to_owned(),
             opened_at: incident.opened_at,
@@ -190,10 +190,14 @@ impl Standing {
 pub struct PastEffect {
     /// When.
     pub at: Timestamp,
-    /// The target of the incident that it was for.
+    /// The policy whose incident it was for.
+    pub policy: PolicyName,
+    /// What it is counted on.
     pub target: Target,
     /// The call's name.
     pub action: String,
+    /// Whether it told a person, or tried to.
+    pub tells: bool,
 }
 
 /// The past cannot be looked up.

@@ -251,6 +251,7 @@ fn entry(event: &Event) -> Entry {
         EventBody::Opened {
             plan,
             target,
+            thing,
             alert,
             accepted_at,
         } => {
@@ -263,6 +264,11 @@ fn entry(event: &Event) -> Entry {
                     .labels
                     .iter()
                     .map(|(name, value)| format!("{name}={value:?}")),
+            );
+            lines.extend(
+                thing
+                    .as_ref()
+                    .map(|thing| format!("counted and locked as {thing}")),
             );
             format!(
                 "{} matched policy {} on {target}",

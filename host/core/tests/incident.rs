@@ -84,6 +84,7 @@ fn opened(plan: Plan) -> Event {
         body: EventBody::Opened {
             plan: Arc::new(plan),
             target: "docker://local/web".parse().unwrap(),
+            thing: None,
             alert: Arc::new(alert("WebDown")),
             accepted_at: moment(0),
         },

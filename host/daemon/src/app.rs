@@ -38,7 +38,7 @@ use crate::clock::Clock;
 use crate::config::{
     Access, AlertmanagerConfig, Config, MailConfig, Pool, difference, is_loopback,
 };
-use crate::engine::{self, Driver, EngineHandle, Executor, Parts, Switch, Verifier};
+use crate::engine::{self, Driver, EngineHandle, Executor, Identities, Parts, Switch, Verifier};
 use crate::intake::Intake;
 use crate::reconcile::Reconciler;
 use crate::reconfigure::{self, Reconfigurer, Running, Standings};
@@ -131,6 +131,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
             per_target: Some(limits.guards.target_rate),
             total: Some(limits.guards.total_rate),
             per_action: limits.guards.actions.clone(),
+            telling: Some(limits.guards.telling_rate),
         },
         maintenance: config.maintenance.clone(),
     }
@@ -357,6 +358,7 @@ struct Base {
     clock: Arc<Clock>,
     listener: TcpListener,
     docker: Arc<Docker>,
+    identities: Arc<Identities>,
     ansible: Arc<Ansible>,
     http: Arc<Http>,
     mail: Arc<dyn MailDriver>,
@@ -406,6 +408,7 @@ impl Base {
         if let Err(error) = ansible.clear_leftovers().await {
             tracing::warn!(%error, "what an earlier daemon left of its playbooks is still there");
         }
+        let docker = Arc::new(Docker::new(config.docker_hosts.clone())?);
         let broke = |error: JoinError| StartError::Internal(error.to_string());
         let clients = clients.await.map_err(broke)??;
         Ok(Self {
@@ -415,7 +418,8 @@ impl Base {
             reader,
             clock,
             listener,
-            docker: Arc::new(Docker::new(config.docker_hosts.clone())?),
+            identities: Arc::new(Identities::new(docker.clone())),
+            docker,
             ansible: Arc::new(ansible),
             http: Arc::new(clients.http),
             mail: clients.mail,
@@ -470,6 +474,7 @@ fn driver(
             clock: base.clock.clone(),
             tasks: TaskTracker::new(),
         },
+        identities: base.identities.clone(),
         metrics: base.metrics.clone(),
     }))
 }
@@ -574,7 +579,11 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
     tasks.spawn(housekeeping.serve(stopping.clone()));
     let runs_playbooks = reloader.serving.load().runs_playbooks();
     let ansible = runs_playbooks.then(|| base.ansible.clone());
-    tasks.spawn(look_around(base.docker.clone(), ansible));
+    tasks.spawn(look_around(
+        base.docker.clone(),
+        base.identities.clone(),
+        ansible,
+    ));
     let asked = Arc::new(Notify::new());
     tasks.spawn(signals.serve(requests, asked.clone()));
     configured(&config, &base).await;
@@ -648,10 +657,18 @@ async fn configured(config: &Config, base: &Base) {
 }
 
 /// Says at the start, and not at the first incident, what cannot be reached.
-async fn look_around(docker: Arc<Docker>, ansible: Option<Arc<Ansible>>) {
+async fn look_around(
+    docker: Arc<Docker>,
+    identities: Arc<Identities>,
+    ansible: Option<Arc<Ansible>>,
+) {
     for host in docker.hosts() {
         if let Err(error) = docker.ping(host).await {
             tracing::warn!(host, %error, "this Docker host does not answer");
+        } else if identities.host(host).is_none()
+            && let Err(error) = identities.learn_host(host).await
+        {
+            tracing::warn!(host, %error, "this Docker host does not say which engine it is");
         }
     }
     if let Some(ansible) = ansible
@@ -707,6 +724,7 @@ fn server(
         max_plugin_size: base.sandbox.config().max_plugin_size,
         metrics: base.metrics.clone(),
         docker: base.docker.clone(),
+        identities: base.identities.clone(),
         clock: base.clock.clone(),
         engine,
         switch,

@@ -175,6 +175,8 @@ pub(crate) struct GuardLimits {
     pub(crate) target_rate: Window,
     /// On all targets.
     pub(crate) total_rate: Window,
+    /// What tells a person, which none of the others bounds.
+    pub(crate) telling_rate: Window,
     /// On all targets, by the name of the effect, such as `docker.restart`; one that is
     /// not in here has no bound of its own.
     pub(crate) actions: BTreeMap<String, Window>,
@@ -776,6 +778,7 @@ struct LimitsSection {
 struct GuardsSection {
     target_rate: Option<Rate>,
     total_rate: Option<Rate>,
+    telling_rate: Option<Rate>,
     actions: BTreeMap<String, Rate>,
 }
 
@@ -1003,6 +1006,7 @@ fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result
         "SENTINEL_LIMITS_PLUGIN_RECORD" => limits.plugin.record,
         "SENTINEL_LIMITS_GUARDS_TARGET_RATE" => limits.guards.target_rate,
         "SENTINEL_LIMITS_GUARDS_TOTAL_RATE" => limits.guards.total_rate,
+        "SENTINEL_LIMITS_GUARDS_TELLING_RATE" => limits.guards.telling_rate,
         "SENTINEL_LIMITS_INCIDENTS" => limits.incidents,
         "SENTINEL_LIMITS_CONNECTIONS" => limits.connections,
         "SENTINEL_ALERTMANAGER_URL" => alertmanager.url,
@@ -1218,6 +1222,9 @@ impl GuardsSection {
         Ok(GuardLimits {
             target_rate: self.target_rate.map_or(an_hour(20), |Rate(window)| window),
             total_rate: self.total_rate.map_or(an_hour(600), |Rate(window)| window),
+            telling_rate: self
+                .telling_rate
+                .map_or(an_hour(600), |Rate(window)| window),
             actions: actions.map(|(name, Rate(window))| (name, window)).collect(),
         })
     }
@@ -1316,6 +1323,7 @@ pub(crate) mod tests {
         let guards = &config.limits.guards;
         assert_eq!(guards.target_rate, window("20/1h"));
         assert_eq!(guards.total_rate, window("600/1h"));
+        assert_eq!(guards.telling_rate, window("600/1h"));
         assert!(guards.actions.is_empty());
         assert_eq!(config.limits.plugin.runs_per_plugin, 16);
         assert_eq!(config.limits.incidents, 10_000);
@@ -1420,6 +1428,7 @@ alertmanager: { url: 'http://elsewhere', every: 5s }
                 "from 1 to 10000",
             ),
             ("limits: { guards: { total_rate: 600 } }", "6/1h"),
+            ("limits: { guards: { telling_rate: 0/1h } }", "0/1h"),
             ("limits: { guards: { total_rate: 6/0s } }", "from 1s to 30d"),
             ("limits: { guards: { rate: 6/1h } }", "rate"),
             (

@@ -103,6 +103,16 @@ impl From<String> for DockerHost {
     }
 }
 
+/// What tells one Docker Engine from another, however it is reached. The id alone does not:
+/// a machine that is a copy of another may have its id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EngineId {
+    /// The engine's own id; never empty.
+    pub id: String,
+    /// The machine's name, as the engine has it.
+    pub machine: String,
+}
+
 /// The Docker hosts that the daemon knows by name.
 #[derive(Debug)]
 pub struct Docker {
@@ -144,6 +154,22 @@ impl Docker {
         host.answer(Ask::observation("ping"), LOOKUP_TIMEOUT, client.ping())
             .await?;
         Ok(())
+    }
+
+    /// Asks a host which engine it is.
+    pub async fn engine(&self, host: &str) -> Result<EngineId, CapabilityError> {
+        let name = host;
+        let host = self.host(host)?;
+        let client = host.client(LOOKUP_TIMEOUT).await?;
+        let info = host
+            .answer(Ask::observation("info"), LOOKUP_TIMEOUT, client.info())
+            .await?;
+        let id = info.id.unwrap_or_default();
+        Ok(EngineId {
+            // One that does not say is itself.
+            id: if id.is_empty() { name.to_owned() } else { id },
+            machine: info.name.unwrap_or_default(),
+        })
     }
 
     /// Waits until no container is half-way through a `recreate`. For the daemon's

@@ -175,7 +175,14 @@ impl History for Reader {
     fn effects_since(&self, since: Timestamp) -> Result<Vec<PastEffect>, HistoryError> {
         let connection = self.connection();
         let mut statement = connection
-            .prepare_cached("SELECT at, target, action FROM effects WHERE at > ?1 ORDER BY at")
+            .prepare_cached(
+                // What tells a person is no run that guards count.
+                "SELECT e.at, e.target, e.action, i.policy,
+                        e.action NOT LIKE 'docker.%' AND NOT EXISTS (
+                            SELECT 1 FROM runs r WHERE r.incident = e.incident AND r.number = e.run)
+                 FROM effects e JOIN incidents i ON i.id = e.incident
+                 WHERE e.at > ?1 ORDER BY e.at",
+            )
             .map_err(failed)?;
         let rows = statement
             .query_map(params![since.as_microsecond()], |row| {
@@ -183,18 +190,25 @@ impl History for Reader {
                     row.get::<_, i64>(0)?,
                     row.get::<_, String>(1)?,
                     row.get::<_, String>(2)?,
+                    row.get::<_, String>(3)?,
+                    row.get::<_, bool>(4)?,
                 ))
             })
             .map_err(failed)?;
         rows.map(|row| {
-            let (at, target, action) = row.map_err(failed)?;
+            let (at, target, action, policy, tells) = row.map_err(failed)?;
+            let policy = policy
+                .parse()
+                .map_err(|error| HistoryError(format!("an effect's policy: {error}")))?;
             let target = target
                 .parse()
                 .map_err(|error| HistoryError(format!("an effect's target: {error}")))?;
             Ok(PastEffect {
                 at: moment(at),
+                policy,
                 target,
                 action,
+                tells,
             })
         })
         .collect()

@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, InterruptHandle, OpenFlags, Transaction, params};
 use sentinel_core::alert::Alert;
 use sentinel_core::bounds;
-use sentinel_core::capability::Blob;
+use sentinel_core::capability::{Blob, Request};
 use sentinel_core::control::ControlEvent;
 use sentinel_core::event::EventBody;
 use sentinel_core::id::{Digest, PluginName};
@@ -900,8 +900,13 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
          SELECT ?1, ?2, ?3, policy, ?4, ?5 FROM incidents WHERE id = ?1",
     )?;
     let mut effect_row = transaction.prepare_cached(
+        // What it is counted on, as `on_account_of` has it.
         "INSERT INTO effects (at, incident, run, call, target, action)
-         SELECT ?1, ?2, ?3, ?4, target, ?5 FROM incidents WHERE id = ?2",
+         SELECT ?1, ?2, ?3, ?4,
+                CASE WHEN ?6 IS NULL
+                       OR target LIKE 'docker://%' AND substr(target, -length(?7)) = ?7
+                     THEN target ELSE 'docker://' || ?6 || ?7 END,
+                ?5 FROM incidents WHERE id = ?2",
     )?;
     for event in &append.events {
         let (incident, at) = (query::number(event.incident), event.at.as_microsecond());
@@ -922,9 +927,27 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
                 ])?;
             }
             EventBody::EffectBegan {
-                run, call, request, ..
+                run,
+                call,
+                request,
+                on,
             } => {
-                effect_row.execute(params![at, incident, run.number, call, request.name()])?;
+                let container = match (request, on) {
+                    (Request::Docker(asked), Some(on)) => {
+                        Some((asked.host.as_str(), format!("/{}", on.name)))
+                    }
+                    _ => None,
+                };
+                let (host, name) = container.unzip();
+                effect_row.execute(params![
+                    at,
+                    incident,
+                    run.number,
+                    call,
+                    request.name(),
+                    host,
+                    name
+                ])?;
             }
             EventBody::Remembered {
                 plugin, changes, ..

@@ -70,6 +70,7 @@ fn opened(id: u64) -> Event {
                 grants: Grants::default(),
             }),
             target: "docker://local/web".parse().unwrap(),
+            thing: None,
             alert: Arc::new(alert("WebDown")),
             accepted_at: Timestamp::now(),
         },

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use sentinel_core::alert::{Alert, AlertStatus, Episode};
 use sentinel_core::control::{ControlBody, ControlEvent, Scope};
-use sentinel_core::engine::{Engine, Member, Settings};
+use sentinel_core::engine::{Deferred, Engine, Member, Settings};
 use sentinel_core::event::{Event, EventBody, Guard, PlannedEffect, RunMode, RunResult};
 use sentinel_core::guard::settings::{Fleet, Maintenance};
 use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, Target};
@@ -24,7 +24,7 @@ use sentinel_core::policy::{Mode, PolicySet};
 use sentinel_core::record::{Accepted, Append, Priority, earlier};
 use sentinel_core::recording::plan_digest;
 
-use crate::docker::CallKey;
+use crate::docker::{CallKey, named};
 
 /// Something that must hold, and did not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,9 @@ pub mod invariant {
     pub const TIMER: &str = "no timer is lost";
     pub const HELD: &str = "nothing is held for nothing";
     pub const END: &str = "every incident comes to an end";
+    pub const IDENTITY: &str =
+        "what is counted and locked is what is acted on, whatever it was called";
+    pub const SHARE: &str = "no policy is held back by what others use of what is for all";
     pub const PANIC: &str = "the engine does not panic";
     pub const POLICY: &str = "what has not begun to act is under the policy as it is";
     pub const TOLD: &str =
@@ -111,6 +114,10 @@ pub struct Given {
     pub last_seq: u64,
     /// The looks at fleets of the last seconds.
     pub looks: Vec<(Timestamp, Fleet, Vec<Member>)>,
+    /// The targets of which Docker did not say what they are.
+    pub unnamed: BTreeSet<Target>,
+    /// The rows of the inbox that wait until it is known what their targets are.
+    pub waiting: BTreeSet<u64>,
 }
 
 /// The account of one incident.
@@ -184,7 +191,9 @@ struct Effect {
     in_order: Timestamp,
     // Whatever the clock said.
     really: Timestamp,
-    target: Target,
+    policy: PolicyName,
+    // None where it tells a person.
+    target: Option<Target>,
     action: &'static str,
 }
 
@@ -207,6 +216,9 @@ struct Switches {
 #[derive(Debug)]
 pub struct Checker {
     settings: Settings,
+    // Whether policies and clock are never changed, and what is let through is written.
+    stable: bool,
+    policies: Arc<PolicySet>,
     tracks: BTreeMap<IncidentId, Track>,
     switches: Switches,
     // As they were in the append that is looked at, before and after each change of them:
@@ -223,9 +235,11 @@ pub struct Checker {
 
 impl Checker {
     /// An account of nothing.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, stable: bool) -> Self {
         Self {
             settings,
+            stable,
+            policies: Arc::default(),
             tracks: BTreeMap::new(),
             switches: Switches::default(),
             switches_then: Vec::new(),
@@ -271,8 +285,9 @@ impl Checker {
     }
 
     /// A turn was committed.
-    pub fn committed(&mut self, append: &Append, deferred: &[Accepted], given: &Given) -> Checked {
+    pub fn committed(&mut self, append: &Append, deferred: &[Deferred], given: &Given) -> Checked {
         self.switches_then = vec![self.switches.clone()];
+        self.policies = given.policies.clone();
         for control in &append.controls {
             self.control(control, given)?;
             self.switches_then.push(self.switches.clone());
@@ -282,6 +297,13 @@ impl Checker {
         }
         self.somebody_hears(append)?;
         self.nothing_lost(append, deferred, given)?;
+        self.room_is_shared(append, deferred, given)?;
+        self.told(given);
+        Ok(())
+    }
+
+    /// The engine was given these notifications, whatever it made of them.
+    pub fn told(&mut self, given: &Given) {
         for one in &given.accepted {
             // Also one that waits for room: some of its policies may have had room.
             let all = self.notifications.entry(key(&one.alert)).or_default();
@@ -290,7 +312,6 @@ impl Checker {
                 all.sort_by_key(|notification| notification.seq);
             }
         }
-        Ok(())
     }
 
     fn control(&mut self, control: &ControlEvent, given: &Given) -> Checked {
@@ -378,6 +399,14 @@ impl Checker {
             .map_err(|error| violation(invariant::RECORD, error.to_string()))?;
         let alert = folded.alert.clone();
         let episode = alert.episode();
+        let excused = given.is_some_and(|given| given.unnamed.contains(target));
+        ensure(
+            excused
+                || !target.is_container()
+                || named(target.name()).is_none_or(|name| name == target.name()),
+            invariant::IDENTITY,
+            || format!("incident {} opens on {target}", event.incident),
+        )?;
         let earlier_ones = || {
             self.tracks.values().rev().filter(|track| {
                 track.folded.plan.policy == plan.policy && track.folded.target == *target
@@ -777,9 +806,22 @@ impl Checker {
             .flat_map(|track| track.runs.values().map(move |run| (track, run)))
             .filter(|(_, run)| run.live && !run.beside)
             .collect();
-        let share = |places: u32| match Priority::of(&incident.alert) {
-            Priority::Urgent => places as usize,
-            Priority::Normal | Priority::Low => (places - places / 4) as usize,
+        // A policy that has three quarters takes the last one from no other.
+        let alone = self.policies.policies().len() <= 1;
+        let own = |with_plugin: bool| {
+            live.iter()
+                .filter(|(track, run)| {
+                    track.folded.plan.policy == incident.plan.policy
+                        && (!with_plugin || run.plugin == *plugin)
+                })
+                .count()
+        };
+        let share = |places: u32, own: usize| {
+            let most = (places - places / 4) as usize;
+            match Priority::of(&incident.alert) {
+                Priority::Urgent if alone || own < most => places as usize,
+                _ => most,
+            }
         };
         let of_plugin = live.iter().filter(|(_, run)| run.plugin == *plugin).count();
         let of_policy = live
@@ -788,9 +830,9 @@ impl Checker {
                 track.folded.plan.policy == incident.plan.policy && (telling || run.step > 0)
             })
             .count();
-        if live.len() >= share(self.settings.places) {
+        if live.len() >= share(self.settings.places, own(false)) {
             Some(format!("{} others", live.len()))
-        } else if of_plugin >= share(self.settings.plugin_places) {
+        } else if of_plugin >= share(self.settings.plugin_places, own(true)) {
             Some(format!("{of_plugin} others of {plugin}"))
         } else if step > 0 && of_policy >= incident.plan.guards.concurrency as usize {
             Some(format!("{of_policy} others of the policy"))
@@ -800,7 +842,7 @@ impl Checker {
     }
 
     fn effect_began(&mut self, event: &Event, key: CallKey) -> Checked {
-        let EventBody::EffectBegan { request, .. } = &event.body else {
+        let EventBody::EffectBegan { request, on, .. } = &event.body else {
             return Ok(());
         };
         let track = &self.tracks[&event.incident];
@@ -818,6 +860,12 @@ impl Checker {
             told,
         )?;
         ensure(!self.switches.paused(incident, at), invariant::PAUSE, told)?;
+        ensure(
+            on.as_ref()
+                .is_none_or(|on| on.name == incident.target.name()),
+            invariant::IDENTITY,
+            || format!("{} for {}", told(), incident.target),
+        )?;
         if run.step > 0 {
             if incident.plan.mode == Mode::Approve {
                 ensure(run.mode == RunMode::Apply, invariant::APPROVAL, told)?;
@@ -842,29 +890,43 @@ impl Checker {
                 format!("{}, and another incident acted in between", told())
             })?;
         }
-        let target = incident.target.clone();
-        self.count_effect(at, &target, request.name())
+        let target = (run.step > 0).then(|| incident.target.clone());
+        let policy = incident.plan.policy.clone();
+        self.count_effect(at, policy, target, request.name())
     }
 
-    fn count_effect(&mut self, at: Timestamp, target: &Target, action: &'static str) -> Checked {
+    fn count_effect(
+        &mut self,
+        at: Timestamp,
+        policy: PolicyName,
+        on: Option<Target>,
+        action: &'static str,
+    ) -> Checked {
         let last = self.effects.last().map_or(at, |effect| effect.in_order);
         self.effects.push(Effect {
             at,
             in_order: at.max(last),
             really: self.now,
-            target: target.clone(),
+            policy,
+            target: on.clone(),
             action,
         });
         let limits = &self.settings.effects;
-        let windows = [
-            (limits.total, None, None),
-            (limits.per_target, Some(target), None),
-            (limits.per_action.get(action).copied(), None, Some(action)),
-        ];
+        // What tells a person has its own limit, and no other.
+        let windows = if on.is_some() {
+            vec![
+                (limits.total, None, None),
+                (limits.per_target, on.as_ref(), None),
+                (limits.per_action.get(action).copied(), None, Some(action)),
+            ]
+        } else {
+            vec![(limits.telling, None, None)]
+        };
         for (window, target, action) in windows {
             let Some(window) = window else { continue };
             let counted = |effect: &&Effect| {
-                target.is_none_or(|target| effect.target == *target)
+                effect.target.is_none() == on.is_none()
+                    && target.is_none_or(|target| effect.target.as_ref() == Some(target))
                     && action.is_none_or(|action| effect.action == action)
             };
             // Where the clock was set, its moments, their order and the time disagree, and a
@@ -930,7 +992,65 @@ impl Checker {
         Ok(())
     }
 
-    fn nothing_lost(&self, append: &Append, deferred: &[Accepted], given: &Given) -> Checked {
+    /// Whoever waits for room has had its share: what each policy has for itself is half of all
+    /// there is, evenly, and one at the least.
+    fn room_is_shared(&self, append: &Append, deferred: &[Deferred], given: &Given) -> Checked {
+        let policies = given.policies.policies().len();
+        let room = self.settings.incidents;
+        for deferred in deferred {
+            let Some(policy) = &deferred.policy else {
+                continue;
+            };
+            // One that ended in this turn took up room to its end.
+            let now = |id| append.events.iter().any(|event| event.incident == id);
+            let open = self
+                .tracks
+                .values()
+                .filter(|track| !track.folded.ended() || now(track.folded.id));
+            let own = open
+                .filter(|track| track.folded.plan.policy == *policy)
+                .count();
+            ensure(
+                !self.stable || policies > room || own >= (room / 2 / policies).max(1),
+                invariant::SHARE,
+                || format!("{own} of {policy} are open, of {room} for {policies}, and it waits"),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Likewise whoever has no room for an effect.
+    pub fn refused(&self, policy: &PolicyName, key: &str, at: Timestamp) -> Checked {
+        let limits = &self.settings.effects;
+        let (window, tells, action) = match key {
+            "limits.guards.total_rate" => (limits.total, false, None),
+            "limits.guards.telling_rate" => (limits.telling, true, None),
+            _ => match key.strip_prefix("limits.guards.actions.") {
+                Some(action) => (limits.per_action.get(action).copied(), false, Some(action)),
+                None => return Ok(()),
+            },
+        };
+        let Some(window) = window.filter(|_| self.stable) else {
+            return Ok(());
+        };
+        let policies = self.policies.acting().count();
+        let room = window.max as usize;
+        let since = earlier(at, window.per);
+        let own = self.effects.iter().filter(|effect| {
+            effect.at > since
+                && effect.policy == *policy
+                && effect.target.is_none() == tells
+                && action.is_none_or(|action| effect.action == action)
+        });
+        let own = own.count();
+        ensure(
+            policies > room || own >= (room / 2 / policies.max(1)).max(1),
+            invariant::SHARE,
+            || format!("{policy} had {own} effects of {room} for {policies} ({key}), and waits"),
+        )
+    }
+
+    fn nothing_lost(&self, append: &Append, deferred: &[Deferred], given: &Given) -> Checked {
         for one in &given.accepted {
             let told = |why: &str| {
                 format!(
@@ -943,7 +1063,8 @@ impl Checker {
             };
             if !append.done.contains(&one.seq) {
                 ensure(
-                    deferred.iter().any(|other| other.seq == one.seq),
+                    deferred.iter().any(|other| other.accepted.seq == one.seq)
+                        || given.waiting.contains(&one.seq),
                     invariant::LOST,
                     || told("neither dealt with nor kept for later"),
                 )?;
@@ -996,7 +1117,9 @@ impl Checker {
                 let incident = &track.folded;
                 incident.plan.policy == policy.name
                     && target.as_ref().is_none_or(|target| {
-                        incident.target == *target || incident.target.kind() == "unknown"
+                        incident.target == *target
+                            || named(target.name()) == Some(incident.target.name())
+                            || incident.target.kind() == "unknown"
                     })
             });
             let dealt_with = of_policy.into_iter().any(|track| {

@@ -16,6 +16,8 @@ use sentinel_core::http::{Blob, HttpResponse};
 use sentinel_core::id::{RunId, Target};
 use sentinel_core::incident::VerifyCheck;
 
+use crate::rng::mix;
+
 /// The names of the containers; all but the last belong to the fleet `app=web`.
 pub const CONTAINERS: [&str; 6] = ["web-1", "web-2", "web-3", "web-4", "web-5", "db"];
 
@@ -76,8 +78,8 @@ impl Docker {
         let Request::Docker(docker) = request else {
             return;
         };
-        let name = docker.call.container().unwrap_or_default();
-        let Some(container) = self.containers.get_mut(name) else {
+        let name = named(docker.call.container().unwrap_or_default());
+        let Some(container) = name.and_then(|name| self.containers.get_mut(name)) else {
             return;
         };
         match &docker.call {
@@ -134,16 +136,17 @@ impl Docker {
         let Request::Docker(docker) = request else {
             return None;
         };
-        let name = docker.call.container()?;
+        let name = named(docker.call.container()?)?;
         Some(Resource {
-            id: format!("id-of-{name}"),
+            id: id_of(name),
             name: name.to_owned(),
             labels: labels(name),
         })
     }
 
     /// What `docker inspect` says.
-    pub fn details(&self, name: &str) -> Option<ContainerDetails> {
+    pub fn details(&self, text: &str) -> Option<ContainerDetails> {
+        let name = named(text)?;
         let container = self.containers.get(name)?;
         let (state, health) = match container.health {
             Health::Up => (ContainerState::Running, ContainerHealth::Healthy),
@@ -151,7 +154,7 @@ impl Docker {
             Health::Ill => (ContainerState::Running, ContainerHealth::Unhealthy),
         };
         Some(ContainerDetails {
-            id: format!("id-of-{name}"),
+            id: id_of(name),
             name: name.to_owned(),
             image: "web:1".to_owned(),
             state,
@@ -170,7 +173,8 @@ impl Docker {
     /// Whether a verification holds now. The URLs of the policies are answered while the
     /// container is well.
     pub fn holds(&self, check: &VerifyCheck, target: &Target) -> Result<String, String> {
-        let health = self.containers.get(target.name()).map(|one| one.health);
+        let container = named(target.name()).and_then(|name| self.containers.get(name));
+        let health = container.map(|one| one.health);
         let holds = match check {
             VerifyCheck::Http { .. } | VerifyCheck::DockerHealthy => health == Some(Health::Up),
             VerifyCheck::DockerRunning => matches!(health, Some(Health::Up | Health::Ill)),
@@ -214,6 +218,24 @@ pub enum Settled {
     NotDone,
     /// Nobody can tell.
     Unknown,
+}
+
+/// The id of a container.
+pub fn id_of(name: &str) -> String {
+    let number = mix(0, &name.bytes().map(u64::from).collect::<Vec<_>>());
+    format!("{number:016x}").repeat(4)
+}
+
+/// The name of the container that Docker finds by this text: its name, or the begin of its
+/// id.
+pub fn named(text: &str) -> Option<&'static str> {
+    let by_name = CONTAINERS.into_iter().find(|name| *name == text);
+    let by_id = || {
+        CONTAINERS
+            .into_iter()
+            .find(|name| id_of(name).starts_with(text))
+    };
+    by_name.or_else(by_id)
 }
 
 fn labels(name: &str) -> Labels {

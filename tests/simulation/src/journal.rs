@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use sentinel_core::alert::{Alert, AlertStatus, Episode};
 use sentinel_core::control::ControlEvent;
 use sentinel_core::event::{Event, EventBody};
+use sentinel_core::guard::limits::{on_account_of, tells};
 use sentinel_core::id::{IncidentId, PolicyName, Target};
 use sentinel_core::incident::End;
 use sentinel_core::record::{
@@ -134,11 +135,23 @@ impl Journal {
             EventBody::RunStarted { step, .. } if *step > 0 => {
                 self.runs.push((event.at, kept.policy.clone()));
             }
-            EventBody::EffectBegan { request, .. } => self.effects.push(PastEffect {
-                at: event.at,
-                target: kept.target.clone(),
-                action: request.name().to_owned(),
-            }),
+            EventBody::EffectBegan {
+                run, request, on, ..
+            } => {
+                let step = kept.events.iter().find_map(|event| match &event.body {
+                    EventBody::RunStarted {
+                        run: began, step, ..
+                    } if began == run => Some(*step),
+                    _ => None,
+                });
+                self.effects.push(PastEffect {
+                    at: event.at,
+                    policy: kept.policy.clone(),
+                    target: on_account_of(&kept.target, request, on.as_ref()),
+                    action: request.name().to_owned(),
+                    tells: tells(step.unwrap_or(1), request),
+                });
+            }
             _ => {}
         }
     }

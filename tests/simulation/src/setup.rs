@@ -224,6 +224,7 @@ pub fn settings(rng: &mut Rng) -> Settings {
         per_action: window(40, 4, 300)
             .map(|window| BTreeMap::from([("docker.restart".to_owned(), window)]))
             .unwrap_or_default(),
+        telling: window(40, 4, 300),
     };
     let maintenance = rng.chance(15).then(|| {
         let from = START + rng.between(60, 1200) as i64 * 1_000_000;
@@ -234,7 +235,7 @@ pub fn settings(rng: &mut Rng) -> Settings {
     Settings {
         places,
         plugin_places: rng.between(1, u64::from(places)) as u32,
-        incidents: *rng.pick(&[2, 4, 1000]),
+        incidents: *rng.pick(&[2, 4, 8, 1000]),
         effects,
         maintenance: maintenance.into_iter().collect(),
     }

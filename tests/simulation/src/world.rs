@@ -13,21 +13,21 @@ use sentinel_core::alert::{Alert, AlertStatus, Fingerprint, Labels};
 use sentinel_core::capability::{CapabilityError, Request};
 use sentinel_core::control::{Controls, Scope};
 use sentinel_core::engine::{
-    Action, Engine, Finding, Input, Member, Note, Operator, Order, PluginVersion, Turn,
+    Action, Engine, Finding, Identity, Input, Member, Note, Operator, Order, PluginVersion, Turn,
     VerifyOrder, World as Outlook,
 };
 use sentinel_core::event::{
     CallResult, Event, EventBody, FailureClass, PlannedEffect, RunMode, RunResult, StopCause,
 };
-use sentinel_core::guard::limits::{EffectWindows, on_account_of};
+use sentinel_core::guard::limits::{EffectWindows, mistaken, on_account_of, tells};
 use sentinel_core::guard::settings::Fleet;
-use sentinel_core::id::{Digest, IncidentId, PluginRef, RunId};
+use sentinel_core::id::{Digest, IncidentId, PluginRef, RunId, Target};
 use sentinel_core::incident::{OnInterrupt, Phase};
 use sentinel_core::policy::PolicySet;
-use sentinel_core::record::{Accepted, Append, History, Priority, earlier};
+use sentinel_core::record::{Accepted, Append, History, PastEffect, Priority, earlier};
 
 use crate::check::{Checked, Checker, Given, invariant, violation};
-use crate::docker::{CONTAINERS, Docker, Settled, moment};
+use crate::docker::{CONTAINERS, Docker, Settled, id_of, moment, named};
 use crate::journal::Journal;
 use crate::rng::mix;
 use crate::run::{Doing, Run, record};
@@ -56,6 +56,8 @@ mod draw {
     pub(super) const FLEET: u64 = 9;
     pub(super) const COPY: u64 = 10;
     pub(super) const AGAIN: u64 = 11;
+    pub(super) const SPELLING: u64 = 12;
+    pub(super) const IDENTITY: u64 = 13;
 }
 
 /// What is to happen.
@@ -85,6 +87,7 @@ enum Task {
         deadline: Timestamp,
     },
     Fleet(Fleet),
+    Identify(Target),
 }
 
 /// A notification on its way.
@@ -122,6 +125,8 @@ struct Daemon {
     looks: Vec<(Timestamp, Fleet, Vec<Member>)>,
     // The looks at fleets that are on their way.
     asked: Vec<Fleet>,
+    // Targets of which Docker did not say what they are when it was asked last.
+    unnamed: BTreeSet<Target>,
     // Events that the journal has and the engine was not told of.
     unknown: BTreeMap<IncidentId, u32>,
     next_turn: Option<i64>,
@@ -205,7 +210,7 @@ impl<'a> World<'a> {
                 let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
                 let labels = Labels::from([
                     pair("alertname", ALERTS[*name]),
-                    pair("container", CONTAINERS[*container]),
+                    pair("container", &spelled(scenario.seed, index, *container)),
                     pair("severity", severity),
                     pair("job", &index.to_string()),
                 ]);
@@ -230,7 +235,16 @@ impl<'a> World<'a> {
             serial: 0,
             journal: Journal::default(),
             docker: Docker::new(),
-            checker: Checker::new(scenario.settings.clone()),
+            checker: Checker::new(
+                scenario.settings.clone(),
+                !scenario.happenings.iter().any(|happening| {
+                    let what = &happening.what;
+                    matches!(
+                        what,
+                        What::Policies { .. } | What::Clock { .. } | What::DiskFull { .. }
+                    )
+                }),
+            ),
             policies: policy_set(scenario.policies),
             sources,
             daemon: None,
@@ -443,6 +457,7 @@ impl<'a> World<'a> {
             Task::Step(run) => self.step(run),
             Task::Look { incident, deadline } => self.look(incident, deadline),
             Task::Fleet(fleet) => self.fleet(fleet),
+            Task::Identify(target) => self.identify(target),
         }
     }
 
@@ -767,7 +782,8 @@ impl<'a> World<'a> {
         let limits = self.scenario.settings.effects.clone();
         let since = limits.horizon().map(|horizon| earlier(wall, horizon));
         let past = since.and_then(|since| self.journal.effects_since(since).ok());
-        let windows = EffectWindows::new(limits, &past.unwrap_or_default());
+        let mut windows = EffectWindows::new(limits, &past.unwrap_or_default());
+        windows.share_among(&self.policies);
         let recovered = self.journal.recover();
         let accepted = recovered.inbox.clone();
         let mut engine = Engine::new(self.scenario.settings.clone());
@@ -778,6 +794,8 @@ impl<'a> World<'a> {
             accepted,
             last_seq: self.journal.last_seq(),
             looks: Vec::new(),
+            unnamed: BTreeSet::new(),
+            waiting: engine.unidentified().collect(),
         };
         self.daemon = Some(Daemon {
             controls: engine.controls().clone(),
@@ -791,6 +809,7 @@ impl<'a> World<'a> {
             holds: BTreeMap::new(),
             looks: Vec::new(),
             asked: Vec::new(),
+            unnamed: BTreeSet::new(),
             unknown: BTreeMap::new(),
             next_turn: None,
             stopping: false,
@@ -865,6 +884,7 @@ impl<'a> World<'a> {
             by_priority(&mut inputs);
         }
         let mut accepted = Vec::new();
+        let mut named_now = BTreeSet::new();
         for input in &inputs {
             match input {
                 Input::Accepted(one) => accepted.push(one.clone()),
@@ -884,27 +904,39 @@ impl<'a> World<'a> {
                         daemon.looks.push((wall, fleet.clone(), members.clone()));
                     }
                 }
+                Input::Identified { target, found } => {
+                    if found.is_ok() {
+                        named_now.insert(target.clone());
+                    } else {
+                        daemon.unnamed.insert(target.clone());
+                    }
+                }
                 _ => {}
             }
         }
         let keep = daemon.looks.len().saturating_sub(8);
         daemon.looks.drain(..keep);
-        let given = Given {
+        let mut given = Given {
             at: wall,
             policies: self.policies.clone(),
             accepted,
             last_seq: self.journal.last_seq(),
             looks: daemon.looks.clone(),
+            unnamed: daemon.unnamed.clone(),
+            waiting: BTreeSet::new(),
         };
+        daemon.unnamed.retain(|target| !named_now.contains(target));
         let view = View {
             policies: &self.policies,
             journal: &self.journal,
             gone: &self.gone,
             now: self.now,
         };
+        daemon.windows.share_among(&self.policies);
         let turn = daemon
             .engine
             .turn(inputs, wall, &view, &daemon.windows, daemon.stopping);
+        given.waiting = daemon.engine.unidentified().collect();
         let empty = turn.append.is_empty();
         daemon.pending = Some(Pending { turn, given });
         let delay = if empty { 0 } else { number % 7 };
@@ -935,12 +967,22 @@ impl<'a> World<'a> {
             if self.killed("after a commit") {
                 return Ok(());
             }
+        } else {
+            self.checker.told(&pending.given);
         }
         self.compare(&pending)?;
         let Pending { turn, given } = pending;
+        for note in &turn.notes {
+            if let Note::BudgetUsedUp { policy, full } = note {
+                self.checker.refused(policy, &full.key, given.at)?;
+            }
+        }
         if let Some(daemon) = &mut self.daemon {
             daemon.controls = daemon.engine.controls().clone();
-            daemon.deferred.extend(turn.deferred);
+            let deferred = turn.deferred.into_iter();
+            daemon
+                .deferred
+                .extend(deferred.map(|deferred| deferred.accepted));
             let ended = turn.notes.iter().any(|note| matches!(note, Note::Ended(_)));
             if ended {
                 let deferred = std::mem::take(&mut daemon.deferred);
@@ -1090,6 +1132,15 @@ impl<'a> World<'a> {
                 self.at(self.now + delay as i64 * MILLIS, Task::Fleet(fleet));
                 Ok(())
             }
+            Action::Identify(target) => {
+                let number = self.draw(&[draw::IDENTITY, self.serial]);
+                let delay = match self.mood() {
+                    Mood::Slow | Mood::Hanging => number % 5_000,
+                    _ => number % 50,
+                };
+                self.at(self.now + delay as i64 * MILLIS, Task::Identify(target));
+                Ok(())
+            }
             Action::Forget(incident) => {
                 if let Some(daemon) = &mut self.daemon {
                     daemon.verifications.remove(&incident);
@@ -1159,6 +1210,24 @@ impl<'a> World<'a> {
             Ok(self.docker.members(&fleet))
         };
         self.input(Input::Fleet { fleet, members });
+        Ok(())
+    }
+
+    fn identify(&mut self, target: Target) -> Step {
+        let number = self.draw(&[draw::IDENTITY, self.serial, 1]);
+        let fails = matches!(self.mood(), Mood::Failing | Mood::Hanging) && number % 2 == 0;
+        let found = if fails {
+            Err("docker does not answer".to_owned())
+        } else {
+            let name = named(target.name()).unwrap_or(target.name());
+            let found = Target::container(target.host(), name);
+            Ok(Identity::by_name(found, target.host()))
+        };
+        self.story.tell(self.now, || match &found {
+            Ok(identity) => format!("{target} is {}", identity.target),
+            Err(error) => format!("what {target} is cannot be told: {error}"),
+        });
+        self.input(Input::Identified { target, found });
         Ok(())
     }
 
@@ -1447,13 +1516,24 @@ impl<'a> World<'a> {
             return Ok(());
         };
         let order = &state.order;
-        if let Some(pause) = daemon.controls.paused(&order.policy, &order.target, wall) {
+        let on = Docker::resource(&request);
+        if let Some(message) = mistaken(&order.target, &request, on.as_ref()) {
+            return self.halt(run, StopCause::Mistaken, message);
+        }
+        if let Some(pause) = daemon.controls.paused(&order.policy, &order.thing, wall) {
             let message = pause.to_string();
             return self.halt(run, StopCause::Paused, message);
         }
-        let on = on_account_of(&order.target, order.rung.step, &request);
-        let admitted = daemon.windows.admit(on, request.name(), wall);
+        let admitted = daemon.windows.admit(&PastEffect {
+            at: wall,
+            policy: order.policy.clone(),
+            target: on_account_of(&order.thing, &request, on.as_ref()),
+            action: request.name().to_owned(),
+            tells: tells(order.rung.step, &request),
+        });
         if let Err(full) = admitted {
+            let policy = order.policy.clone();
+            self.checker.refused(&policy, &full.key, wall)?;
             return self.halt(run, StopCause::Rate, full.to_string());
         }
         if std::mem::take(&mut state.evidence) {
@@ -1623,6 +1703,19 @@ impl<'a> World<'a> {
             Settled::NotDone => self.begin(run, call, request),
         }
     }
+}
+
+/// What an alert calls a container: mostly its name, else its id or the begin of it.
+fn spelled(seed: u64, alert: usize, container: usize) -> String {
+    let name = CONTAINERS[container];
+    let number = mix(seed, &[draw::SPELLING, alert as u64]);
+    let digits = match number % 10 {
+        0..=5 => return name.to_owned(),
+        6 => 64,
+        7 => 12,
+        _ => 13 + (number >> 8) as usize % 51,
+    };
+    id_of(name)[..digits].to_owned()
 }
 
 /// As intake hands them on when many wait: the urgent first. Only alerts change places.

@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::news::News;
-use super::{Context, Engine, Settings, Work, World, matching, whole_micros};
+use super::{Context, Engine, Identity, Settings, Work, World, matching, whole_micros};
 use crate::control::{ControlEvent, Controls};
 use crate::event::{Event, EventBody, Guard};
 use crate::guard::limits::EffectWindows;
 use crate::guard::{self, Radius, Verdict};
 use crate::id::{IncidentId, PolicyName, Target};
-use crate::incident::Incident;
+use crate::incident::{AlertKey, Incident};
 use crate::record::Accepted;
 
 /// What would become of a firing notification under a policy that is for it.
@@ -120,9 +120,15 @@ impl Engine {
             stopping: false,
         };
         let matched = matching::matches(world.policies(), &accepted.alert);
+        let alert = AlertKey::from(&accepted.alert.episode());
         matched
             .into_iter()
-            .map(|matched| self.consider_one(accepted, matched, &context))
+            .map(|mut matched| {
+                let target = matched.identity.target.clone();
+                let presumed = self.presumed(&context, &matched.plan.policy, &alert, &target);
+                matched.identify(Some((target, presumed)));
+                self.consider_one(accepted, matched, &context)
+            })
             .collect()
     }
 
@@ -133,11 +139,11 @@ impl Engine {
         context: &Context<'_>,
     ) -> Considered {
         let policy = matched.plan.policy.clone();
-        let target = matched.target.clone();
+        let Identity { target, thing } = matched.identity.clone();
         let verdicts = |incident: &Incident| {
             self.verdicts(incident, context.now, context.world, context.effects)
         };
-        let open = self.by_target.get(&(policy.clone(), target.clone()));
+        let open = self.by_target.get(&(policy.clone(), thing.clone()));
         if let Some(incident) = open.and_then(|id| self.incidents.get(id)) {
             return Considered {
                 policy,
@@ -155,7 +161,7 @@ impl Engine {
             (News::Repeat, _) => {
                 let history = context.world.history();
                 let episode = accepted.alert.episode();
-                let known = history.incident_of(&episode, &policy, &target);
+                let known = history.incident_of(&episode, &policy, &thing);
                 let of = known.ok().flatten().map(|row| row.id);
                 Course::Repeats { of }
             }
@@ -172,6 +178,7 @@ impl Engine {
             body: EventBody::Opened {
                 plan: Arc::new(matched.plan),
                 target: target.clone(),
+                thing: matched.identity.other_thing(),
                 alert: accepted.alert.clone(),
                 accepted_at: accepted.received_at,
             },

@@ -119,7 +119,7 @@ impl Engine {
                 });
             }
         };
-        let (disturbed, bound) = self.disturbed(guard, members, Some(&incident.target));
+        let (disturbed, bound) = self.disturbed(context, guard, members, Some(incident.thing()));
         if disturbed <= bound {
             return Told::Within;
         }
@@ -155,13 +155,16 @@ impl Engine {
     /// be.
     fn disturbed(
         &self,
+        context: &Context<'_>,
         guard: &BlastRadius,
         members: &[Member],
         other: Option<&Target>,
     ) -> (usize, usize) {
+        let host = context.world.docker_host(&guard.of.host);
+        let host = host.as_deref().unwrap_or(&guard.of.host);
         let of_fleet = |target: &Target| {
-            target.kind() == "docker"
-                && target.host() == guard.of.host
+            target.is_container()
+                && target.host() == host
                 && members.iter().any(|member| member.name == target.name())
         };
         let ill = members
@@ -179,13 +182,19 @@ impl Engine {
 
     /// Whether no more of a fleet is disturbed than may be, and would not be at once if
     /// the storm ended now: one of those that it holds must fit.
-    fn calm(&self, policy: &PolicyName, guard: &BlastRadius, members: &[Member]) -> bool {
+    fn calm(
+        &self,
+        context: &Context<'_>,
+        policy: &PolicyName,
+        guard: &BlastRadius,
+        members: &[Member],
+    ) -> bool {
         let fits = |other| {
-            let (disturbed, bound) = self.disturbed(guard, members, other);
+            let (disturbed, bound) = self.disturbed(context, guard, members, other);
             disturbed <= bound
         };
         let mut held = self.held_by_storm(policy).peekable();
-        fits(None) && (held.peek().is_none() || held.any(|incident| fits(Some(&incident.target))))
+        fits(None) && (held.peek().is_none() || held.any(|incident| fits(Some(incident.thing()))))
     }
 
     fn held_by_storm(&self, policy: &PolicyName) -> impl Iterator<Item = &Incident> {
@@ -213,7 +222,7 @@ impl Engine {
             }
             let calm = members
                 .as_ref()
-                .is_ok_and(|members| self.calm(&policy, &guard, members));
+                .is_ok_and(|members| self.calm(context, &policy, &guard, members));
             if !calm {
                 self.fleets.exceeded(&policy, now);
                 continue;

@@ -20,6 +20,7 @@ impl Engine {
         }
         let incident = incident.clone();
         let view = self.view(work, context, &incident);
+        let full = view.effects.clone();
         let mut verdict = guard::evaluate(&incident, &view, context.now);
         if verdict == Verdict::Pass {
             match self.radius(work, context, &incident) {
@@ -53,8 +54,14 @@ impl Engine {
                 until,
                 reason,
             } => {
+                if let Some(full) = full.filter(|_| guard == Guard::Rate)
+                    && full.reason == reason
+                {
+                    let policy = incident.plan.policy.clone();
+                    work.turn.notes.push(Note::BudgetUsedUp { policy, full });
+                }
                 if guard == Guard::TargetLock {
-                    let waiting = self.lock_waiters.entry(incident.target.clone());
+                    let waiting = self.lock_waiters.entry(incident.thing().clone());
                     waiting.or_default().insert(id);
                 }
                 let same = matches!(
@@ -92,7 +99,7 @@ impl Engine {
     ) -> GuardView<'a> {
         let history = context.world.history();
         let now = context.now;
-        let key = (incident.plan.policy.clone(), incident.target.clone());
+        let key = (incident.plan.policy.clone(), incident.thing().clone());
         let guards = &incident.plan.guards;
         let mut failed = |error| {
             work.turn.notes.push(Note::HistoryFailed("a guard", error));
@@ -130,7 +137,7 @@ impl Engine {
             runs,
             effects: match incident.plan.mode {
                 Mode::Shadow => None,
-                _ => context.effects.check(&key.1, now).err(),
+                _ => context.effects.check(&key.0, &key.1, now).err(),
             },
             radius: None,
         }

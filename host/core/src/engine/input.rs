@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{HistoryError, Member, Operator, OperatorError, Settings};
+use super::{HistoryError, Identity, Member, Operator, OperatorError, Settings};
 use crate::alert::Alert;
 use crate::event::{Event, Guard, Notice, PlannedEffect, RunMode, RunResult, Silence, StopCause};
+use crate::guard::limits::NoRoom;
 use crate::guard::settings::Fleet;
 use crate::id::{Digest, IncidentId, PluginName, PluginRef, PolicyName, RunId, Target};
 use crate::incident::{FoldError, Incident, OnInterrupt, Plan, Rung, VerifyCheck};
@@ -51,6 +52,13 @@ pub enum Input {
     },
     /// Other policies serve from now on.
     PoliciesChanged,
+    /// It was looked up what a target is.
+    Identified {
+        /// Which, as it was rendered.
+        target: Target,
+        /// What it is, or why that cannot be told.
+        found: Result<Identity, String>,
+    },
     /// The settings are others from now on.
     Settings(Box<Settings>),
     /// An operator wants something.
@@ -75,7 +83,18 @@ pub struct Turn {
     pub notes: Vec<Note>,
     /// What there was no room for; give it in again after an incident has ended, be it in
     /// this same turn.
-    pub deferred: Vec<Accepted>,
+    pub deferred: Vec<Deferred>,
+}
+
+/// A notification that waits for room.
+#[derive(Debug, Clone)]
+pub struct Deferred {
+    /// The notification.
+    pub accepted: Accepted,
+    /// The policy that may have no more incidents open; none where it waits for room among
+    /// those whose targets are being looked up, which there is after an
+    /// [`Input::Identified`].
+    pub policy: Option<PolicyName>,
 }
 
 /// What is to be done once a turn is committed.
@@ -97,6 +116,8 @@ pub enum Action {
     Verify(Box<VerifyOrder>),
     /// Look at a fleet; the answer is an [`Input::Fleet`].
     LookAtFleet(Fleet),
+    /// Look up what a target is; the answer is an [`Input::Identified`], and has to come.
+    Identify(Target),
     /// The incident is over: nothing of it is looked at any more.
     Forget(IncidentId),
 }
@@ -120,6 +141,8 @@ pub struct Order {
     pub policy: PolicyName,
     /// What to act on.
     pub target: Target,
+    /// What guards count and lock.
+    pub thing: Target,
     /// The alert that opened the incident, as it was then: a run that goes on from its
     /// record is told what it was told before.
     pub alert: Arc<Alert>,
@@ -196,6 +219,8 @@ pub enum Note {
         until: Option<Timestamp>,
         reason: String,
     },
+    /// A budget that all policies draw from has no room for an incident.
+    BudgetUsedUp { policy: PolicyName, full: NoRoom },
     /// An incident ended.
     Ended(Box<Incident>),
     /// A person had to hear of an incident, and nobody was told.
@@ -260,6 +285,8 @@ pub enum Note {
     },
     /// More of a fleet is disturbed than may be.
     StormBegan { policy: PolicyName, reason: String },
+    /// It cannot be told what a target is; it is taken for what it is called.
+    Unidentified { target: Target, error: String },
     /// It has been within the bound for long enough.
     StormEnded { policy: PolicyName },
     /// The journal could not be asked for something.
@@ -282,6 +309,12 @@ pub trait World {
 
     /// The version of a plugin that serves whoever names it so, if one does.
     fn plugin(&self, plugin: &PluginRef) -> Option<PluginVersion>;
+
+    /// The name that a Docker host is counted by: one Docker Engine may have several in the
+    /// configuration. None while that is not known.
+    fn docker_host(&self, host: &str) -> Option<String> {
+        Some(host.to_owned())
+    }
 
     /// What has been committed.
     fn history(&self) -> &dyn History;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Identity;
 use crate::alert::Alert;
 use crate::id::{IncidentId, Target};
 use crate::incident::{Plan, PlannedVerify, VerifyCheck};
@@ -14,11 +15,29 @@ pub(super) struct Matched {
     /// What the policy would do.
     pub(super) plan: Plan,
     /// What it would act on.
-    pub(super) target: Target,
+    pub(super) identity: Identity,
     /// Why it cannot: its templates do not fit the alert.
     pub(super) refused: Option<String>,
     /// The incident that the alert led to before, and why it is believed again.
     pub(super) again: Option<(IncidentId, String)>,
+}
+
+impl Matched {
+    /// Takes in what its target, as it was rendered, turned out to be. What has a target of
+    /// its own keeps that.
+    pub(super) fn identify(&mut self, found: Option<(Target, Identity)>) {
+        if let Some((target, identity)) = found
+            && target == self.identity.target
+        {
+            self.identity = identity;
+        }
+    }
+}
+
+/// A target that nobody was asked about.
+fn called(target: Target) -> Identity {
+    let host = target.host().to_owned();
+    Identity::by_name(target, &host)
 }
 
 /// What each policy that acts on `alert` would do, in the order in which the
@@ -38,13 +57,13 @@ pub(super) fn matched(policy: &Policy, alert: &Alert) -> Option<Matched> {
     Some(match rendered {
         Ok((plan, target)) => Matched {
             plan,
-            target,
+            identity: called(target),
             refused: None,
             again: None,
         },
         Err(error) => Matched {
             plan: empty(policy, alert),
-            target: nowhere(policy, alert)?,
+            identity: called(nowhere(policy, alert)?),
             refused: Some(format!("the policy does not fit the alert: {error}")),
             again: None,
         },

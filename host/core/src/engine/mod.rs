@@ -13,6 +13,7 @@
 mod ask;
 mod fleet;
 mod guards;
+mod identity;
 mod input;
 mod matching;
 mod news;
@@ -30,8 +31,11 @@ use jiff::Timestamp;
 pub use self::ask::{Considered, Course};
 use self::fleet::Fleets;
 pub use self::fleet::Member;
+use self::identity::Identities;
+pub use self::identity::Identity;
 pub use self::input::{
-    Action, Finding, Input, Note, Order, PluginVersion, Turn, Untouched, VerifyOrder, World,
+    Action, Deferred, Finding, Input, Note, Order, PluginVersion, Turn, Untouched, VerifyOrder,
+    World,
 };
 use self::news::{News, news, overtaken};
 pub use self::operator::{Operator, OperatorError};
@@ -42,12 +46,14 @@ use crate::alert::{AlertStatus, Episode};
 use crate::control::{ControlBody, ControlEvent, Controls, Scope};
 use crate::event::{Event, EventBody, FailureClass, Notice, RunMode, RunResult, StopCause};
 use crate::guard::limits::EffectWindows;
+use crate::guard::share::Share;
 use crate::id::{Digest, IncidentId, PolicyName, RunId, Target};
 use crate::incident::{
     AlertKey, Command, End, Hold, Incident, MAX_INTERRUPTIONS, OnInterrupt, Phase, Rung,
     VerifyCheck,
 };
 use crate::mutation::{Mutation, active};
+use crate::policy::{Mode, Policy};
 use crate::record::{Accepted, HistoryError, IncidentRow, Recovered, Standing};
 
 /// The engine's state; see the module.
@@ -60,6 +66,8 @@ pub struct Engine {
     by_target: HashMap<(PolicyName, Target), IncidentId>,
     // Which open incidents an alert belongs to.
     by_alert: HashMap<AlertKey, BTreeSet<IncidentId>>,
+    // How many incidents of each policy are open.
+    open: HashMap<PolicyName, usize>,
     // Which incident may act on a target, and which wait for that.
     locks: HashMap<Target, IncidentId>,
     lock_waiters: HashMap<Target, BTreeSet<IncidentId>>,
@@ -75,6 +83,7 @@ pub struct Engine {
     waiting: BTreeMap<IncidentId, Timestamp>,
     controls: Controls,
     fleets: Fleets,
+    identities: Identities,
     // What this turn has and the journal does not have yet.
     fresh: Fresh,
     last: u64,
@@ -96,6 +105,13 @@ pub(crate) struct Context<'a> {
     // What the limits on effects have seen; shared with the gate.
     effects: &'a EffectWindows,
     stopping: bool,
+}
+
+/// A policy that a notification is for.
+struct Concerned<'a> {
+    policy: &'a Policy,
+    // The target as it was rendered, and what it is; none where the template does not fit.
+    on: Option<(Target, Identity)>,
 }
 
 /// A turn that is under way.
@@ -120,11 +136,13 @@ impl Engine {
             incidents: BTreeMap::new(),
             by_target: HashMap::new(),
             by_alert: HashMap::new(),
+            open: HashMap::new(),
             locks: HashMap::new(),
             lock_waiters: HashMap::new(),
             timers: BTreeSet::new(),
             controls: Controls::default(),
             fleets: Fleets::default(),
+            identities: Identities::default(),
             fresh: Fresh::default(),
             last: 0,
         }
@@ -209,6 +227,7 @@ impl Engine {
             effects,
             stopping: false,
         };
+        self.places.serve(world.policies().policies().len());
         self.last = recovered.last_incident;
         self.controls = Controls::fold(&recovered.controls);
         // Nobody looked while the daemon was down: the calm begins anew.
@@ -278,6 +297,7 @@ impl Engine {
             effects,
             stopping,
         };
+        self.places.serve(world.policies().policies().len());
         self.fresh = Fresh::default();
         let mut work = Work::default();
         for input in inputs {
@@ -352,6 +372,7 @@ impl Engine {
             } => self.verified(work, context, incident, deadline, finding),
             Input::Fleet { fleet, members } => self.fleet_seen(work, context, &fleet, members),
             Input::PoliciesChanged => self.policies_changed(work, context),
+            Input::Identified { target, found } => self.identified(work, context, target, found),
             Input::Settings(settings) => {
                 self.places.resize(&settings);
                 self.tells.resize(&settings);
@@ -370,12 +391,20 @@ impl Engine {
     fn alert(&mut self, work: &mut Work, context: &Context<'_>, accepted: Accepted) {
         match accepted.alert.status {
             AlertStatus::Firing => {
-                if !self.fires(work, context, &accepted) && !active(Mutation::DoneThoughDeferred) {
+                let Some(concerned) = self.concerned(work, context, &accepted) else {
+                    return;
+                };
+                let full = self.fires(work, context, &accepted, concerned);
+                if let Some(policy) = full
+                    && !active(Mutation::DoneThoughDeferred)
+                {
                     // Some of its policies may have had room and dealt with it.
-                    work.turn.deferred.push(Accepted {
+                    let accepted = Accepted {
                         repeat: true,
                         ..accepted
-                    });
+                    };
+                    let policy = Some(policy);
+                    work.turn.deferred.push(Deferred { accepted, policy });
                     return;
                 }
             }
@@ -400,22 +429,65 @@ impl Engine {
         work.turn.append.done.push(accepted.seq);
     }
 
-    /// Takes a firing notification in; false when it has to wait, because no more
-    /// incidents may be open.
-    fn fires(&mut self, work: &mut Work, context: &Context<'_>, accepted: &Accepted) -> bool {
-        let policies = context.world.policies();
+    /// The policies that a firing notification is for, and what each acts on where its
+    /// template fits. None when the notification waits until that is known.
+    fn concerned<'c>(
+        &mut self,
+        work: &mut Work,
+        context: &Context<'c>,
+        accepted: &'c Accepted,
+    ) -> Option<Vec<Concerned<'c>>> {
+        let alert = AlertKey::from(&accepted.alert.episode());
+        let (mut concerned, mut unknown) = (Vec::new(), Vec::new());
+        for policy in context.world.policies().matching(&accepted.alert.labels) {
+            let mut on = None;
+            if let Ok(target) = policy.target(&accepted.alert) {
+                let identity = self
+                    .identity(context, &target)
+                    .or_else(|| self.to_an_incident(&policy.name, &alert));
+                let Some(identity) = identity else {
+                    unknown.push(target);
+                    continue;
+                };
+                on = Some((target, identity));
+            }
+            concerned.push(Concerned { policy, on });
+        }
+        if unknown.is_empty() {
+            return Some(concerned);
+        }
+        if !self.await_identity(work, unknown, accepted) {
+            work.turn.deferred.push(Deferred {
+                accepted: accepted.clone(),
+                policy: None,
+            });
+        }
+        None
+    }
+
+    /// Takes a firing notification in. When it has to wait, because no more incidents of a
+    /// policy may be open, that policy; the others have dealt with it.
+    fn fires(
+        &mut self,
+        work: &mut Work,
+        context: &Context<'_>,
+        accepted: &Accepted,
+        concerned: Vec<Concerned<'_>>,
+    ) -> Option<PolicyName> {
         let episode = accepted.alert.episode();
-        let mut late = None;
-        for policy in policies.matching(&accepted.alert.labels) {
+        let (mut late, mut full) = (None, None);
+        for Concerned { policy, on } in concerned {
             // Most notifications are about what is open already: what the policy would do
             // has to be known only where it is not.
-            let target = policy.target(&accepted.alert).ok();
-            let mut open = target.and_then(|target| self.open_on(&policy.name, target));
+            let thing = on.as_ref().map(|(_, identity)| identity.thing.clone());
+            let mut open = thing.and_then(|thing| self.open_on(&policy.name, thing));
             let mut matched = None;
             if open.is_none() {
                 matched = matching::matched(policy, &accepted.alert);
-                let target = matched.as_ref().map(|matched| matched.target.clone());
-                open = target.and_then(|target| self.open_on(&policy.name, target));
+                if let Some(matched) = &mut matched {
+                    matched.identify(on);
+                    open = self.open_on(&policy.name, matched.identity.thing.clone());
+                }
             }
             let news = open
                 .and_then(|id| self.incidents.get(&id))
@@ -451,18 +523,35 @@ impl Engine {
                     continue;
                 }
             };
-            if self.incidents.len() >= self.settings.incidents {
-                return false;
+            if !self.may_open(context, &policy.name) {
+                full.get_or_insert_with(|| policy.name.clone());
+                continue;
             }
             self.open(work, context, matched, accepted);
         }
-        true
+        full
     }
 
-    /// The open incident of a policy on a target. One that ended in this very turn is still
+    /// Whether one more incident of a policy may be open: it leaves the others their share.
+    fn may_open(&self, context: &Context<'_>, policy: &PolicyName) -> bool {
+        let policies = context.world.policies();
+        let serves = |policy: &&Arc<Policy>| policy.mode != Mode::Off;
+        let serving = policies.policies().iter().filter(serves).count();
+        let share = Share::of(self.settings.incidents, serving);
+        // What all have together is no more than what is for whoever comes first.
+        if self.incidents.len() < share.common {
+            return true;
+        }
+        let own = self.open.get(policy).copied().unwrap_or_default();
+        let others = self.open.iter().filter(|(other, _)| *other != policy);
+        let shares = |name: &PolicyName| policies.get(name).filter(serves).is_some();
+        share.has_room(own, others.map(|(name, open)| (*open, shares(name))))
+    }
+
+    /// The open incident of a policy on a thing. One that ended in this very turn is still
     /// here, and takes nothing more in.
-    fn open_on(&self, policy: &PolicyName, target: Target) -> Option<IncidentId> {
-        let id = self.by_target.get(&(policy.clone(), target)).copied()?;
+    fn open_on(&self, policy: &PolicyName, thing: Target) -> Option<IncidentId> {
+        let id = self.by_target.get(&(policy.clone(), thing)).copied()?;
         let incident = self.incidents.get(&id)?;
         (!incident.ended()).then_some(id)
     }
@@ -496,7 +585,7 @@ impl Engine {
     ) -> News {
         let history = context.world.history();
         let episode = accepted.alert.episode();
-        let (policy, target) = (&matched.plan.policy, &matched.target);
+        let (policy, target) = (&matched.plan.policy, &matched.identity.thing);
         // One that opened and ended in this very turn is not in the journal yet.
         let ended_now = self
             .opened_now(&(policy.clone(), target.clone()))
@@ -543,8 +632,9 @@ impl Engine {
             at: context.now,
             incident: id,
             body: EventBody::Opened {
+                thing: matched.identity.other_thing(),
                 plan: Arc::new(matched.plan),
-                target: matched.target,
+                target: matched.identity.target,
                 alert: accepted.alert.clone(),
                 accepted_at: accepted.received_at,
             },
@@ -555,7 +645,7 @@ impl Engine {
         work.turn
             .notes
             .push(Note::Opened(Box::new(incident.clone())));
-        let key = (incident.plan.policy.clone(), incident.target.clone());
+        let key = (incident.plan.policy.clone(), incident.thing().clone());
         self.fresh.opened.entry(key).or_default().push(id);
         self.index(&incident);
         self.incidents.insert(id, incident);
@@ -602,7 +692,8 @@ impl Engine {
     }
 
     fn index(&mut self, incident: &Incident) {
-        let key = (incident.plan.policy.clone(), incident.target.clone());
+        let key = (incident.plan.policy.clone(), incident.thing().clone());
+        *self.open.entry(key.0.clone()).or_default() += 1;
         self.by_target.insert(key, incident.id);
         for key in incident.alerts.keys() {
             let ids = self.by_alert.entry(key.clone()).or_default();
@@ -671,7 +762,7 @@ impl Engine {
             return;
         };
         self.places.sync(incident);
-        let target = incident.target.clone();
+        let target = incident.thing().clone();
         match incident.phase {
             Phase::AwaitingApproval {
                 plan, since, until, ..
@@ -1061,6 +1152,7 @@ impl Engine {
             digest,
             policy: incident.plan.policy.clone(),
             target: incident.target.clone(),
+            thing: incident.thing().clone(),
             alert: incident.alert.clone(),
             params,
             timeout,
@@ -1080,7 +1172,7 @@ impl Engine {
         let Some(incident) = self.incidents.get(&id) else {
             return;
         };
-        let key = (incident.plan.policy.clone(), incident.target.clone());
+        let key = (incident.plan.policy.clone(), incident.thing().clone());
         let end = match &incident.phase {
             Phase::Ended { end, .. } => *end,
             _ => return,
@@ -1128,6 +1220,7 @@ impl Engine {
     fn finish(&mut self, mut work: Work, context: &Context<'_>) -> Turn {
         self.settle(&mut work, context);
         self.tell_of_mended(&mut work, context);
+        self.identities.tidy(context.now);
         for id in std::mem::take(&mut work.touched) {
             let Some(incident) = self.incident(id) else {
                 continue;
@@ -1153,14 +1246,20 @@ impl Engine {
         self.stale.remove(&id);
         self.waiting.remove(&id);
         turn.actions.push(Action::Forget(id));
-        let key = (incident.plan.policy.clone(), incident.target.clone());
+        let key = (incident.plan.policy.clone(), incident.thing().clone());
         if self.by_target.get(&key) == Some(&id) {
             self.by_target.remove(&key);
         }
-        if let Some(waiting) = self.lock_waiters.get_mut(&incident.target) {
+        if let Some(open) = self.open.get_mut(&key.0) {
+            *open -= 1;
+            if *open == 0 {
+                self.open.remove(&key.0);
+            }
+        }
+        if let Some(waiting) = self.lock_waiters.get_mut(incident.thing()) {
             waiting.remove(&id);
             if waiting.is_empty() {
-                self.lock_waiters.remove(&incident.target);
+                self.lock_waiters.remove(incident.thing());
             }
         }
         turn.notes.push(Note::Ended(Box::new(incident.clone())));
@@ -1209,6 +1308,7 @@ fn stop_message(cause: StopCause) -> &'static str {
         StopCause::Deviated => "deviated from the approved plan",
         StopCause::Nondeterministic => "did something else than its record has",
         StopCause::InDoubt => "whether an effect was carried out cannot be told",
+        StopCause::Mistaken => "about to act on something else than its incident is about",
     }
 }
 

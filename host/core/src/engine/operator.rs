@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Action, Context, Engine, Work};
+use super::{Action, Context, Engine, Identity, Work};
 use crate::control::{ControlBody, Scope};
 use crate::event::{EventBody, StopCause};
 use crate::id::{Digest, IncidentId};
@@ -75,6 +75,18 @@ pub enum OperatorError {
     Stopping,
 }
 
+/// A scope by what guards count and lock, which is what is paused.
+fn counted(scope: Scope, context: &Context<'_>) -> Scope {
+    match scope {
+        Scope::Target(target) => {
+            let host = context.world.docker_host(target.host());
+            let host = host.unwrap_or_else(|| target.host().to_owned());
+            Scope::Target(Identity::by_name(target, &host).thing)
+        }
+        Scope::All | Scope::Policy(_) => scope,
+    }
+}
+
 fn carried_out(approved: bool) -> &'static str {
     if approved {
         ", its plan has been approved already"
@@ -96,8 +108,10 @@ impl Engine {
                 until,
                 by,
                 reason,
-            } => self.pause(work, context, scope, until, by, reason),
-            Operator::Resume { scope, by } => self.unpause(work, context, scope, by),
+            } => self.pause(work, context, counted(scope, context), until, by, reason),
+            Operator::Resume { scope, by } => {
+                self.unpause(work, context, counted(scope, context), by)
+            }
             Operator::Approve { incident, plan, by } => {
                 self.approve(work, context, incident, plan, by)
             }
@@ -142,7 +156,7 @@ impl Engine {
         let runs: Vec<_> = self
             .incidents
             .values()
-            .filter(|incident| scope.covers(&incident.plan.policy, &incident.target))
+            .filter(|incident| scope.covers(&incident.plan.policy, incident.thing()))
             .filter_map(|incident| match &incident.phase {
                 Phase::Running { run, .. } => Some(*run),
                 _ => None,
@@ -176,7 +190,7 @@ impl Engine {
     pub(super) fn ask_the_held(&self, work: &mut Work, scope: &Scope) {
         let held = self.incidents.values().filter(|incident| {
             matches!(incident.phase, Phase::Held(_))
-                && scope.covers(&incident.plan.policy, &incident.target)
+                && scope.covers(&incident.plan.policy, incident.thing())
         });
         work.commands
             .extend(held.map(|incident| (incident.id, Command::AskGuards)));

@@ -17,6 +17,8 @@ type Key = (PolicyName, PluginName);
 pub(super) struct Places {
     all: u32,
     per_plugin: u32,
+    // Only one policy serves: there is nobody to leave a place to.
+    alone: bool,
     taken: HashMap<IncidentId, Key>,
     by_plugin: HashMap<PluginName, u32>,
     by_policy: HashMap<PolicyName, u32>,
@@ -38,6 +40,7 @@ impl Places {
         let mut places = Self {
             all: 0,
             per_plugin: 0,
+            alone: false,
             taken: HashMap::new(),
             by_plugin: HashMap::new(),
             by_policy: HashMap::new(),
@@ -52,6 +55,11 @@ impl Places {
     pub(super) fn resize(&mut self, settings: &Settings) {
         self.all = settings.places.max(1);
         self.per_plugin = settings.plugin_places.clamp(1, self.all);
+    }
+
+    /// So many policies serve from now on.
+    pub(super) fn serve(&mut self, policies: usize) {
+        self.alone = policies <= 1;
     }
 
     /// Brings the account in line with an incident that has changed.
@@ -166,19 +174,24 @@ impl Places {
         concurrency: u32,
         priority: Priority,
     ) -> Option<Crowd> {
-        // The last quarter is kept for what is urgent.
-        let share = |places: u32| match priority {
-            Priority::Urgent => places,
-            Priority::Normal | Priority::Low => places - places / 4,
+        // The last quarter is kept for what is urgent; but who writes an alert's labels says
+        // that of itself, so a policy that has all the rest takes it from no other.
+        let share = |places: u32, own: u32| match priority {
+            Priority::Urgent if self.alone || own < places - places / 4 => places,
+            _ => places - places / 4,
         };
         let all = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
         let of_plugin = self.by_plugin.get(plugin).copied().unwrap_or(0);
         let of_policy = self.by_policy.get(policy).copied().unwrap_or(0);
+        let of_both = || {
+            let both = |(by, of): &&Key| by == policy && of == plugin;
+            u32::try_from(self.taken.values().filter(both).count()).unwrap_or(u32::MAX)
+        };
         if of_policy >= concurrency {
             Some(Crowd::Policy(of_policy))
-        } else if of_plugin >= share(self.per_plugin) {
+        } else if of_plugin >= self.per_plugin || of_plugin >= share(self.per_plugin, of_both()) {
             Some(Crowd::Plugin(plugin.clone(), of_plugin))
-        } else if all >= share(self.all) {
+        } else if all >= share(self.all, of_policy) {
             Some(Crowd::All(all))
         } else {
             None

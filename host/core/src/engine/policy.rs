@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Context, Engine, Note, Work, matching};
 use crate::event::EventBody;
 use crate::id::IncidentId;
-use crate::incident::Incident;
+use crate::incident::{AlertKey, Incident};
 use crate::mutation::{Mutation, active};
 use crate::policy::Mode;
 
@@ -44,7 +44,7 @@ impl Engine {
         if incident.ended() || active(Mutation::PolicyKeptWhileWaiting) {
             return false;
         }
-        let now = now(context, incident);
+        let now = self.now(context, incident);
         if matches!(now, Now::Same) {
             self.stale.remove(&id);
             return false;
@@ -86,30 +86,40 @@ impl Engine {
     }
 }
 
-fn now(context: &Context<'_>, incident: &Incident) -> Now {
-    let name = &incident.plan.policy;
-    let Some(policy) = context.world.policies().get(name) else {
-        return Now::Gone(format!("policy {name} is no more"));
-    };
-    if policy.digest == incident.plan.digest {
-        return Now::Same;
-    }
-    if policy.mode == Mode::Off {
-        return Now::Gone(format!("policy {name} is off now"));
-    }
-    if !policy.matches(&incident.alert.labels) {
-        return Now::Gone(format!("policy {name} is not for this alert any more"));
-    }
-    match matching::matched(policy, &incident.alert) {
-        Some(matched) if matched.refused.is_some() || matched.target == incident.target => {
-            Now::Other(Box::new(matched))
+impl Engine {
+    /// What the policy of an incident says of it now.
+    fn now(&self, context: &Context<'_>, incident: &Incident) -> Now {
+        let name = &incident.plan.policy;
+        let Some(policy) = context.world.policies().get(name) else {
+            return Now::Gone(format!("policy {name} is no more"));
+        };
+        if policy.digest == incident.plan.digest {
+            return Now::Same;
         }
-        Some(matched) => Now::Gone(format!(
-            "policy {name} acts on {} for this alert now",
-            matched.target
-        )),
-        None => Now::Gone(format!(
-            "policy {name} has nothing to act on for this alert now"
-        )),
+        if policy.mode == Mode::Off {
+            return Now::Gone(format!("policy {name} is off now"));
+        }
+        if !policy.matches(&incident.alert.labels) {
+            return Now::Gone(format!("policy {name} is not for this alert any more"));
+        }
+        let alert = AlertKey::from(&incident.alert.episode());
+        match matching::matched(policy, &incident.alert) {
+            Some(matched) if matched.refused.is_some() => Now::Other(Box::new(matched)),
+            Some(matched)
+                if self
+                    .presumed(context, name, &alert, &matched.identity.target)
+                    .thing
+                    == *incident.thing() =>
+            {
+                Now::Other(Box::new(matched))
+            }
+            Some(matched) => Now::Gone(format!(
+                "policy {name} acts on {} for this alert now",
+                matched.identity.target
+            )),
+            None => Now::Gone(format!(
+                "policy {name} has nothing to act on for this alert now"
+            )),
+        }
     }
 }

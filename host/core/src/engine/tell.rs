@@ -158,7 +158,7 @@ impl Engine {
             })
             .flat_map(|by| {
                 let same = |other: &&Incident| {
-                    other.target == by.target && other.plan.policy == by.plan.policy
+                    other.thing() == by.thing() && other.plan.policy == by.plan.policy
                 };
                 let told = |other: &&Incident| {
                     let ending = other.telling.as_ref();

@@ -602,6 +602,7 @@ mod tests {
                 containers: globs(&["nginx*"]),
                 labels: Vec::new(),
                 actions: [DockerAction::Restart].into(),
+                new_labels: Vec::new(),
             }),
             ansible: Some(AnsibleGrant {
                 playbooks: globs(&["*.yml"]),

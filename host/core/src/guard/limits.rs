@@ -1,19 +1,24 @@
 //! The limits on effects that stand above all policies: sliding windows, per target, per
-//! action and in all. Asked in advance by the guard, and exactly by the gate.
+//! action and in all, of which each policy has its share ([`super::share`]). Asked in advance by the guard, and exactly by the gate.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use jiff::Timestamp;
 
 use super::settings::Window;
+use super::share::Share;
 use crate::capability::Request;
 use crate::duration::HumanDuration;
-use crate::id::Target;
+use crate::event::Resource;
+use crate::id::{PolicyName, Target};
 use crate::incident::later;
 use crate::mutation::{Mutation, active};
+use crate::policy::PolicySet;
 use crate::record::{PastEffect, earlier};
 
-/// How many effects there may be in which windows.
+/// How many effects there may be in which windows. What tells a person is bounded by
+/// `telling` and by nothing else: no budget that healing uses up is the one that tells
+/// people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EffectLimits {
     /// On one target.
@@ -22,6 +27,8 @@ pub struct EffectLimits {
     pub total: Option<Window>,
     /// By the call's name, such as `docker.restart`.
     pub per_action: BTreeMap<String, Window>,
+    /// What tells a person, in all.
+    pub telling: Option<Window>,
 }
 
 impl EffectLimits {
@@ -32,6 +39,7 @@ impl EffectLimits {
             .iter()
             .chain(&self.total)
             .chain(self.per_action.values())
+            .chain(&self.telling)
             .map(|window| window.per)
             .max()
     }
@@ -41,7 +49,9 @@ impl EffectLimits {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct NoRoom {
-    /// When the oldest leaves the window.
+    /// The key of the configuration that sets it.
+    pub key: String,
+    /// When there is room again.
     pub until: Timestamp,
     /// Which window, and what fills it.
     pub reason: String,
@@ -52,9 +62,83 @@ pub struct NoRoom {
 #[derive(Debug, Clone, Default)]
 pub struct EffectWindows {
     limits: EffectLimits,
-    total: Slide,
+    // The policies that share what is for all; none while nobody said.
+    sharers: BTreeSet<PolicyName>,
+    total: Pot,
+    telling: Pot,
     targets: HashMap<Target, Slide>,
-    actions: HashMap<String, Slide>,
+    actions: HashMap<String, Pot>,
+}
+
+/// What all policies draw from, by the policy that did.
+#[derive(Debug, Clone, Default)]
+struct Pot(HashMap<PolicyName, Slide>);
+
+impl Pot {
+    fn count(&mut self, policy: &PolicyName, window: Window, at: Timestamp, now: Timestamp) {
+        let slide = self.0.entry(policy.clone()).or_default();
+        slide.forget(window, now);
+        slide.push(at);
+    }
+
+    fn more(&mut self, newer: &Self) {
+        for (policy, slide) in &newer.0 {
+            self.0.entry(policy.clone()).or_default().more(slide);
+        }
+    }
+
+    /// Whether there is room for one more effect of a policy. `what` says of what.
+    fn room(
+        &self,
+        policy: &PolicyName,
+        sharers: &BTreeSet<PolicyName>,
+        (key, window): (&str, Window),
+        what: &str,
+        now: Timestamp,
+    ) -> Result<(), NoRoom> {
+        let max = most(window);
+        let share = Share::of(max, sharers.len());
+        let has_room = |at: Timestamp| {
+            let horizon = earlier(at, window.per);
+            let used = |policy| self.0.get(policy).map_or(0, |slide| slide.after(horizon));
+            let others = self.0.iter().filter(|(other, _)| *other != policy);
+            let others = others.map(|(other, slide)| {
+                let shares = sharers.is_empty() || sharers.contains(other);
+                (slide.after(horizon), shares)
+            });
+            share.has_room(used(policy), others)
+        };
+        if has_room(now) {
+            return Ok(());
+        }
+        // With each one that leaves there is more of it.
+        let horizon = earlier(now, window.per);
+        let inside = self.0.values().flat_map(|slide| &slide.0);
+        let mut inside: Vec<_> = inside.filter(|at| **at > horizon).copied().collect();
+        inside.sort_unstable();
+        let leaver = inside.partition_point(|at| !has_room(later(*at, window.per)));
+        let until = inside.get(leaver).or(inside.last()).copied();
+        let per = HumanDuration(window.per);
+        let reason = if inside.len() >= max {
+            format!("there were {} {what} within {per} ({key})", window.max)
+        } else {
+            let own = self.0.get(policy).map_or(0, |slide| slide.after(horizon));
+            format!(
+                "policy {policy} had {own} of {} {what} within {per} ({key}), and the rest is kept for other policies",
+                window.max
+            )
+        };
+        Err(NoRoom {
+            key: key.to_owned(),
+            until: later(until.unwrap_or(now), window.per),
+            reason,
+        })
+    }
+}
+
+/// How many a window holds.
+fn most(window: Window) -> usize {
+    window.max as usize + usize::from(active(Mutation::WindowHoldsOneMore))
 }
 
 /// The moments inside one sliding window, oldest first.
@@ -69,11 +153,16 @@ impl Slide {
         }
     }
 
+    /// How many there were after `horizon`.
+    fn after(&self, horizon: Timestamp) -> usize {
+        self.0.len() - self.0.partition_point(|at| *at <= horizon)
+    }
+
     /// When there is room; none when there is now.
     fn full_until(&self, window: Window, now: Timestamp) -> Option<Timestamp> {
-        let max = window.max as usize + usize::from(active(Mutation::WindowHoldsOneMore));
+        let max = most(window);
         let horizon = earlier(now, window.per);
-        let inside = self.0.iter().filter(|at| **at > horizon).count();
+        let inside = self.after(horizon);
         // Room comes when the one leaves that makes it `max - 1`.
         let leaver = inside.checked_sub(max)?;
         let first = self.0.len() - inside;
@@ -96,11 +185,10 @@ impl Slide {
     }
 }
 
-/// The target on whose account an effect is; none for what tells a person. How much was
-/// done about a target is no reason to keep quiet about it.
+/// Whether an effect of `step` tells a person.
 #[must_use]
-pub fn on_account_of<'a>(target: &'a Target, step: u32, request: &Request) -> Option<&'a Target> {
-    (!tells_a_person(step, request)).then_some(target)
+pub fn tells(step: u32, request: &Request) -> bool {
+    step == 0 && !matches!(request, Request::Docker(_))
 }
 
 /// Whether a call is how a person is told: a request or a mail of `escalate`, whose step is 0.
@@ -108,6 +196,40 @@ pub fn on_account_of<'a>(target: &'a Target, step: u32, request: &Request) -> Op
 #[must_use]
 pub fn tells_a_person(step: u32, request: &Request) -> bool {
     step == 0 && matches!(request, Request::Http(_) | Request::Mail(_))
+}
+
+/// What an effect is counted on: the container that it changes, whatever it was called and
+/// whichever the incident is about; of anything else what the incident is about, which is
+/// `thing`.
+#[must_use]
+pub fn on_account_of(thing: &Target, request: &Request, on: Option<&Resource>) -> Target {
+    match (request, on) {
+        // Its host may have another name.
+        (Request::Docker(_), Some(on)) if thing.is_container() && on.name == thing.name() => {
+            thing.clone()
+        }
+        (Request::Docker(asked), Some(on)) => Target::container(&asked.host, &on.name),
+        _ => thing.clone(),
+    }
+}
+
+/// Why an effect must not begin, if it must not: what its incident is about is a container
+/// by its name, and by that name another one was found.
+#[must_use]
+pub fn mistaken(target: &Target, request: &Request, on: Option<&Resource>) -> Option<String> {
+    let Request::Docker(asked) = request else {
+        return None;
+    };
+    let (Some(container), Some(on)) = (asked.call.container(), on) else {
+        return None;
+    };
+    let meant = target.is_container() && asked.host == target.host() && container == target.name();
+    (meant && on.name != container).then(|| {
+        format!(
+            "no container is named `{container}`, and as an id it is that of `{}`: what the incident is about could not be told when it opened, so nothing that guards count and lock is that container",
+            on.name
+        )
+    })
 }
 
 impl EffectWindows {
@@ -124,7 +246,7 @@ impl EffectWindows {
             && !active(Mutation::EffectsForgottenAtStart)
         {
             for effect in past {
-                windows.count(Some(&effect.target), &effect.action, effect.at, oldest.at);
+                windows.count(effect, oldest.at);
             }
         }
         windows
@@ -136,6 +258,7 @@ impl EffectWindows {
         let mut windows = Self::new(limits, past);
         // What is not written yet is known here alone.
         windows.total.more(&self.total);
+        windows.telling.more(&self.telling);
         for (target, slide) in &self.targets {
             windows
                 .targets
@@ -143,61 +266,93 @@ impl EffectWindows {
                 .or_default()
                 .more(slide);
         }
-        for (action, slide) in &self.actions {
-            windows
-                .actions
-                .entry(action.clone())
-                .or_default()
-                .more(slide);
+        for (action, pot) in &self.actions {
+            windows.actions.entry(action.clone()).or_default().more(pot);
         }
+        windows.sharers = std::mem::take(&mut self.sharers);
         *self = windows;
     }
 
-    /// Whether any effect on `target` has room; what the guard asks.
-    pub fn check(&self, target: &Target, now: Timestamp) -> Result<(), NoRoom> {
-        self.check_total(now)?;
-        if let (Some(window), Some(slide)) = (self.limits.per_target, self.targets.get(target)) {
-            room(slide, window, now, (&format!("on {target}"), "target_rate"))?;
-        }
-        Ok(())
-    }
-
-    fn check_total(&self, now: Timestamp) -> Result<(), NoRoom> {
-        match self.limits.total {
-            Some(window) => room(&self.total, window, now, ("in all", "total_rate")),
-            None => Ok(()),
+    /// What is for all is shared among the policies that act from now on.
+    pub fn share_among(&mut self, policies: &PolicySet) {
+        let same = policies.acting().count() == self.sharers.len()
+            && policies
+                .acting()
+                .all(|policy| self.sharers.contains(&policy.name));
+        if !same {
+            self.sharers = policies
+                .acting()
+                .map(|policy| policy.name.clone())
+                .collect();
         }
     }
 
-    /// Counts an effect if every window has room for it: those in all, and those of the
-    /// target on whose account it is.
-    pub fn admit(
-        &mut self,
-        target: Option<&Target>,
-        action: &str,
+    /// Whether any effect of `policy` on `target` has room; what the guard asks.
+    pub fn check(
+        &self,
+        policy: &PolicyName,
+        target: &Target,
         now: Timestamp,
     ) -> Result<(), NoRoom> {
-        match target {
-            Some(target) => self.check(target, now)?,
-            None => self.check_total(now)?,
+        if let Some(window) = self.limits.total {
+            let set = ("limits.guards.total_rate", window);
+            self.total
+                .room(policy, &self.sharers, set, "effects in all", now)?;
         }
-        if let (Some(window), Some(slide)) =
-            (self.limits.per_action.get(action), self.actions.get(action))
+        if let (Some(window), Some(slide)) = (self.limits.per_target, self.targets.get(target))
+            && let Some(until) = slide.full_until(window, now)
         {
-            room(slide, *window, now, (action, "actions"))?;
+            return Err(NoRoom {
+                key: "limits.guards.target_rate".to_owned(),
+                until,
+                reason: format!(
+                    "there were {} effects on {target} within {} (limits.guards.target_rate)",
+                    window.max,
+                    HumanDuration(window.per)
+                ),
+            });
         }
-        self.count(target, action, now, now);
         Ok(())
     }
 
-    /// Counts an effect that began `at`, and forgets what is in no window any more at `now`.
-    fn count(&mut self, target: Option<&Target>, action: &str, at: Timestamp, now: Timestamp) {
-        if let Some(window) = self.limits.total {
-            self.total.forget(window, now);
-            self.total.push(at);
+    /// Counts an effect that begins now if every window has room for it.
+    pub fn admit(&mut self, effect: &PastEffect) -> Result<(), NoRoom> {
+        let (policy, now) = (&effect.policy, effect.at);
+        if effect.tells {
+            if let Some(window) = self.limits.telling {
+                let set = ("limits.guards.telling_rate", window);
+                let what = "requests that tell a person";
+                self.telling.room(policy, &self.sharers, set, what, now)?;
+            }
+        } else {
+            self.check(policy, &effect.target, now)?;
+            if let (Some(window), Some(pot)) = (
+                self.limits.per_action.get(&effect.action),
+                self.actions.get(&effect.action),
+            ) {
+                let key = format!("limits.guards.actions.{}", effect.action);
+                let what = format!("{} in all", effect.action);
+                pot.room(policy, &self.sharers, (&key, *window), &what, now)?;
+            }
         }
-        if let (Some(window), Some(target)) = (self.limits.per_target, target) {
-            let slide = self.targets.entry(target.clone()).or_default();
+        self.count(effect, now);
+        Ok(())
+    }
+
+    /// Counts an effect, and forgets what is in no window any more at `now`.
+    fn count(&mut self, effect: &PastEffect, now: Timestamp) {
+        let (policy, at) = (&effect.policy, effect.at);
+        if effect.tells {
+            if let Some(window) = self.limits.telling {
+                self.telling.count(policy, window, at, now);
+            }
+            return;
+        }
+        if let Some(window) = self.limits.total {
+            self.total.count(policy, window, at, now);
+        }
+        if let Some(window) = self.limits.per_target {
+            let slide = self.targets.entry(effect.target.clone()).or_default();
             slide.forget(window, now);
             slide.push(at);
             if self.targets.len() > 10_000 {
@@ -206,31 +361,10 @@ impl EffectWindows {
                     .retain(|_, slide| slide.0.back().is_some_and(|last| *last > horizon));
             }
         }
-        if let Some(window) = self.limits.per_action.get(action) {
-            let slide = self.actions.entry(action.to_owned()).or_default();
-            slide.forget(*window, now);
-            slide.push(at);
+        if let Some(window) = self.limits.per_action.get(&effect.action) {
+            let pot = self.actions.entry(effect.action.clone()).or_default();
+            pot.count(policy, *window, at, now);
         }
-    }
-}
-
-/// Whether a window has room for what is counted, which the key of that name bounds.
-fn room(
-    slide: &Slide,
-    window: Window,
-    now: Timestamp,
-    (what, key): (&str, &str),
-) -> Result<(), NoRoom> {
-    match slide.full_until(window, now) {
-        Some(until) => Err(NoRoom {
-            until,
-            reason: format!(
-                "there were {} effects {what} within {} (limits.guards.{key})",
-                window.max,
-                HumanDuration(window.per)
-            ),
-        }),
-        None => Ok(()),
     }
 }
 
@@ -244,6 +378,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::capability::{DockerCall, DockerRequest};
     use crate::http::{Blob, HttpMethod, HttpRequest};
     use crate::mail::MailRequest;
 
@@ -262,6 +397,20 @@ mod tests {
         format!("docker://local/{name}").parse().unwrap()
     }
 
+    fn chatty() -> PolicyName {
+        "chatty".parse().unwrap()
+    }
+
+    fn effect(second: i64, name: &str, action: &str) -> PastEffect {
+        PastEffect {
+            at: at(second),
+            policy: chatty(),
+            target: target(name),
+            action: action.to_owned(),
+            tells: false,
+        }
+    }
+
     #[test]
     fn a_window_slides() {
         let limits = EffectLimits {
@@ -269,10 +418,9 @@ mod tests {
             ..EffectLimits::default()
         };
         let mut windows = EffectWindows::new(limits, &[]);
-        let web = target("web");
         let mut admit = |second| {
             windows
-                .admit(Some(&web), "docker.restart", at(second))
+                .admit(&effect(second, "web", "docker.restart"))
                 .map_err(|full| full.until)
         };
         assert_eq!(admit(0), Ok(()));
@@ -281,7 +429,7 @@ mod tests {
         assert_eq!(admit(9), Err(at(10)));
         assert_eq!(admit(10), Ok(()));
         assert_eq!(admit(11), Err(at(14)));
-        assert_eq!(windows.check(&target("db"), at(11)), Ok(()));
+        assert_eq!(windows.check(&chatty(), &target("db"), at(11)), Ok(()));
     }
 
     #[test]
@@ -291,11 +439,7 @@ mod tests {
             per_action: BTreeMap::from([("docker.stop".to_owned(), window(stops, 600))]),
             ..EffectLimits::default()
         };
-        let past = |second| PastEffect {
-            at: at(second),
-            target: target("web"),
-            action: "docker.stop".to_owned(),
-        };
+        let past = |second| effect(second, "web", "docker.stop");
         let mut windows = EffectWindows::new(
             EffectLimits {
                 per_action: BTreeMap::new(),
@@ -304,15 +448,12 @@ mod tests {
             &[],
         );
         for second in [0, 8, 20, 21] {
-            assert_eq!(
-                windows.admit(Some(&target("web")), "docker.stop", at(second)),
-                Ok(())
-            );
+            assert_eq!(windows.admit(&effect(second, "web", "docker.stop")), Ok(()));
         }
         // The last one is not written yet, the others were a moment after they were let through.
         windows.relimit(limits(5, 60, 3), &[past(0), past(8), past(20)]);
         let mut admit = |second, action| {
-            let admitted = windows.admit(Some(&target("web")), action, at(second));
+            let admitted = windows.admit(&effect(second, "web", action));
             admitted.map_err(|full| full.until)
         };
         assert_eq!(admit(22, "docker.stop"), Err(at(600)));
@@ -322,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_a_person_is_bounded_in_all_and_not_by_its_target() {
+    fn what_tells_a_person_is_told_apart() {
         let web = target("web");
         let post = Request::Http(Box::new(HttpRequest {
             method: HttpMethod::Post,
@@ -332,25 +473,132 @@ mod tests {
             secret_fields: Vec::new(),
             timeout_ms: None,
         }));
-        assert_eq!(on_account_of(&web, 1, &post), Some(&web));
-        assert_eq!(on_account_of(&web, 0, &post), None);
         assert!(tells_a_person(0, &post) && !tells_a_person(1, &post));
+        assert!(!tells(1, &post) && tells(0, &post));
         let to = ["oncall@example.com".to_owned()];
         let mail = MailRequest::new(&to, &[], "down".to_owned(), String::new());
         let mail = Request::Mail(Box::new(mail.unwrap()));
-        assert_eq!(on_account_of(&web, 1, &mail), Some(&web));
-        assert_eq!(on_account_of(&web, 0, &mail), None);
+        assert!(!tells(1, &mail) && tells(0, &mail));
+        assert_eq!(on_account_of(&web, &mail, None), web);
+        assert!(!tells(0, &restart("web")));
+    }
+
+    #[test]
+    fn what_tells_a_person_has_a_budget_of_its_own() {
         let limits = EffectLimits {
             per_target: Some(window(1, 60)),
-            total: Some(window(3, 60)),
+            total: Some(window(1, 60)),
+            per_action: BTreeMap::from([("http.send".to_owned(), window(1, 60))]),
+            telling: Some(window(3, 60)),
+        };
+        let telling = |second| PastEffect {
+            tells: true,
+            ..effect(second, "web", "http.send")
+        };
+        let mut windows = EffectWindows::new(limits.clone(), &[]);
+        // Healing uses up all that is its own.
+        assert_eq!(windows.admit(&effect(0, "web", "http.send")), Ok(()));
+        let full = windows.admit(&effect(1, "db", "http.send")).unwrap_err();
+        assert_eq!(full.key, "limits.guards.total_rate");
+        for second in [1, 2, 3] {
+            assert_eq!(windows.admit(&telling(second)), Ok(()));
+        }
+        let full = windows.admit(&telling(4)).unwrap_err();
+        assert_eq!(full.key, "limits.guards.telling_rate");
+        assert_eq!(full.until, at(61));
+        // Nor does telling use up what is for healing, before and after a restart.
+        let past = [telling(0), telling(1), telling(2)];
+        let mut windows = EffectWindows::new(limits, &past);
+        assert_eq!(windows.admit(&effect(3, "web", "http.send")), Ok(()));
+        assert!(windows.admit(&telling(4)).is_err());
+    }
+
+    #[test]
+    fn a_policy_leaves_the_others_their_share() {
+        let limits = EffectLimits {
+            total: Some(window(5, 60)),
+            per_action: BTreeMap::from([("docker.stop".to_owned(), window(2, 600))]),
             ..EffectLimits::default()
         };
+        let quiet = |second, action| PastEffect {
+            policy: "quiet".parse().unwrap(),
+            ..effect(second, "db", action)
+        };
         let mut windows = EffectWindows::new(limits, &[]);
-        assert_eq!(windows.admit(Some(&web), "docker.restart", at(0)), Ok(()));
-        assert!(windows.admit(Some(&web), "http.send", at(1)).is_err());
-        assert_eq!(windows.admit(None, "http.send", at(1)), Ok(()));
-        assert_eq!(windows.admit(None, "http.send", at(1)), Ok(()));
-        assert!(windows.admit(None, "http.send", at(1)).is_err());
+        windows.sharers = [chatty(), "quiet".parse().unwrap()].into();
+        for second in 0..4 {
+            assert_eq!(
+                windows.admit(&effect(second, "web", "docker.restart")),
+                Ok(())
+            );
+        }
+        let full = windows
+            .admit(&effect(4, "web", "docker.restart"))
+            .unwrap_err();
+        assert_eq!(
+            (full.until, full.key.as_str()),
+            (at(60), "limits.guards.total_rate")
+        );
+        assert!(
+            full.reason.contains("had 4 of 5 effects in all within 1m"),
+            "{full}"
+        );
+        assert_eq!(windows.check(&chatty(), &target("x"), at(4)), Err(full));
+        assert_eq!(windows.admit(&quiet(5, "docker.stop")), Ok(()));
+        // All together are no more than there may be.
+        let full = windows.admit(&quiet(6, "docker.start")).unwrap_err();
+        assert!(
+            full.reason.contains("there were 5 effects in all"),
+            "{full}"
+        );
+        assert_eq!(full.until, at(60));
+        // What is counted by its name is shared as well.
+        assert_eq!(windows.admit(&quiet(70, "docker.start")), Ok(()));
+        assert!(windows.admit(&quiet(71, "docker.stop")).is_err());
+        assert_eq!(windows.admit(&effect(71, "web", "docker.stop")), Ok(()));
+    }
+
+    fn restart(container: &str) -> Request {
+        Request::Docker(DockerRequest {
+            host: "local".to_owned(),
+            call: DockerCall::Restart {
+                container: container.to_owned(),
+                grace_ms: 0,
+            },
+        })
+    }
+
+    fn named(name: &str) -> Resource {
+        Resource {
+            id: "0".repeat(64),
+            name: name.to_owned(),
+            labels: crate::alert::Labels::new(),
+        }
+    }
+
+    #[test]
+    fn an_effect_is_counted_on_what_it_changes_whatever_that_was_called() {
+        let counted =
+            |thing: &Target, text, name| on_account_of(thing, &restart(text), Some(&named(name)));
+        let web = target("web");
+        for text in ["web", "0000", "000000000000"] {
+            assert_eq!(counted(&web, text, "web"), web);
+            assert_eq!(counted(&web, text, "db"), target("db"));
+        }
+        // The same engine by another name.
+        let elsewhere = Target::container("elsewhere", "web");
+        assert_eq!(counted(&elsewhere, "web", "web"), elsewhere);
+    }
+
+    #[test]
+    fn an_id_is_no_name() {
+        let meant = target("cafe");
+        let is = |text, name| mistaken(&meant, &restart(text), Some(&named(name))).is_some();
+        assert!(is("cafe", "web"));
+        assert!(!is("cafe", "cafe"));
+        // What a policy names itself is its own affair.
+        assert!(!is("cafe12", "web"));
+        assert!(!is("web", "web"));
     }
 
     #[test]
@@ -360,28 +608,21 @@ mod tests {
             per_action: BTreeMap::from([("docker.stop".to_owned(), window(1, 600))]),
             ..EffectLimits::default()
         };
-        let past = [PastEffect {
-            at: at(0),
-            target: target("web"),
-            action: "docker.stop".to_owned(),
-        }];
+        let past = [effect(0, "web", "docker.stop")];
         let mut windows = EffectWindows::new(limits, &past);
         assert_eq!(
             windows
-                .check(&target("db"), at(59))
+                .check(&chatty(), &target("db"), at(59))
                 .map_err(|full| full.until),
             Err(at(60))
         );
         assert_eq!(
             windows
-                .admit(Some(&target("db")), "docker.stop", at(60))
+                .admit(&effect(60, "db", "docker.stop"))
                 .map_err(|full| full.until),
             Err(at(600))
         );
-        assert_eq!(
-            windows.admit(Some(&target("db")), "docker.start", at(60)),
-            Ok(())
-        );
+        assert_eq!(windows.admit(&effect(60, "db", "docker.start")), Ok(()));
     }
 
     #[test]
@@ -390,14 +631,10 @@ mod tests {
             total: Some(window(2, 60)),
             ..EffectLimits::default()
         };
-        let effect = |second| PastEffect {
-            at: at(second),
-            target: target("web"),
-            action: "docker.stop".to_owned(),
-        };
+        let effect = |second| effect(second, "web", "docker.stop");
         // One before the clock was set back by a thousand seconds, and one after.
         let windows = EffectWindows::new(limits, &[effect(5), effect(1000)]);
-        assert!(windows.check(&target("web"), at(10)).is_err());
+        assert!(windows.check(&chatty(), &target("web"), at(10)).is_err());
     }
 
     #[test]
@@ -407,14 +644,7 @@ mod tests {
             ..EffectLimits::default()
         };
         let mut windows = EffectWindows::new(limits, &[]);
-        assert_eq!(
-            windows.admit(Some(&target("web")), "docker.stop", at(1000)),
-            Ok(())
-        );
-        assert!(
-            windows
-                .admit(Some(&target("web")), "docker.stop", at(0))
-                .is_err()
-        );
+        assert_eq!(windows.admit(&effect(1000, "web", "docker.stop")), Ok(()));
+        assert!(windows.admit(&effect(0, "web", "docker.stop")).is_err());
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod limits;
 pub mod settings;
+pub mod share;
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -121,6 +121,12 @@ impl PolicySet {
         self.policies.iter().find(|policy| policy.name == *name)
     }
 
+    /// The policies that act: those that are off or watch do not.
+    pub fn acting(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        let acts = |policy: &&Arc<Policy>| matches!(policy.mode, Mode::Auto | Mode::Approve);
+        self.policies.iter().filter(acts)
+    }
+
     /// The policies that want to act on an alert with these labels; those that are off
     /// are not among them.
     pub fn matching<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a Arc<Policy>> {

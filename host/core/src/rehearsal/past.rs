@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::alert::{Alert, AlertStatus, Episode};
 use crate::event::{Event, EventBody};
+use crate::guard::limits::on_account_of;
 use crate::id::{IncidentId, PolicyName, Target};
 use crate::incident::End;
 use crate::record::{Append, History, HistoryError, IncidentRow, PastEffect, Standing};
@@ -59,12 +60,15 @@ impl Past {
                 let runs = self.runs.entry(row.policy.clone()).or_default();
                 runs.push(event.at);
             }
-            EventBody::EffectBegan { request, .. } => {
-                if let Ok(target) = row.target.parse() {
+            EventBody::EffectBegan { request, on, .. } => {
+                if let (Ok(thing), Ok(policy)) = (row.target.parse(), row.policy.parse()) {
                     self.effects.push(PastEffect {
                         at: event.at,
-                        target,
+                        policy,
+                        target: on_account_of(&thing, request, on.as_ref()),
                         action: request.name().to_owned(),
+                        // Nothing is begun in a rehearsal by what tells a person.
+                        tells: false,
                     });
                 }
             }

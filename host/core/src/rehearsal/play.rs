@@ -15,18 +15,18 @@ use crate::capability::Response;
 use crate::control::ControlEvent;
 use crate::duration::HumanDuration;
 use crate::engine::{
-    Action, Engine, Finding, Input, Note, Operator, Order, PluginVersion, Settings, Turn,
+    Action, Engine, Finding, Identity, Input, Note, Operator, Order, PluginVersion, Settings, Turn,
     VerifyOrder, World,
 };
 use crate::event::{
     Event, EventBody, FailureClass, Notice, PlannedEffect, RunMode, RunResult, StopCause,
 };
-use crate::guard::limits::{EffectWindows, on_account_of, tells_a_person};
+use crate::guard::limits::{EffectWindows, on_account_of, tells, tells_a_person};
 use crate::guard::settings::Fleet;
 use crate::id::{Digest, IncidentId, PluginRef, PolicyName, RunId, Target};
 use crate::incident::{Incident, Phase, Rung, VerifyCheck, later};
 use crate::policy::PolicySet;
-use crate::record::{Accepted, History, Priority, Recovered};
+use crate::record::{Accepted, History, PastEffect, Priority, Recovered};
 
 /// The engine on a stage; see the module.
 pub struct Rehearsal<'o> {
@@ -102,6 +102,7 @@ enum Stimulus {
         finding: Finding,
     },
     Fleet(Fleet),
+    Identified(Target),
 }
 
 impl Stimulus {
@@ -118,6 +119,8 @@ impl Stimulus {
             Self::Operator(_) | Self::Person { .. } => 0,
             Self::Alert(alert) => told(alert),
             Self::Again(accepted) => told(&accepted.alert),
+            // An answer to what is asked at that moment.
+            Self::Identified(_) => 0,
             Self::Go { .. } | Self::Stop { .. } | Self::Looked { .. } | Self::Fleet(_) => 5,
         }
     }
@@ -177,8 +180,10 @@ impl<'o> Rehearsal<'o> {
         outcomes: &'o mut dyn Outcomes,
         start: Timestamp,
     ) -> Self {
+        let mut effects = EffectWindows::new(settings.effects.clone(), &[]);
+        effects.share_among(&policies);
         Self {
-            effects: EffectWindows::new(settings.effects.clone(), &[]),
+            effects,
             engine: Engine::new(settings),
             stage: Stage {
                 policies,
@@ -284,6 +289,12 @@ impl<'o> Rehearsal<'o> {
             Stimulus::Fleet(fleet) => {
                 let members = self.outcomes.fleet(&fleet, self.now);
                 self.turn(Some(Input::Fleet { fleet, members }));
+            }
+            // There is no Docker: whatever is called like that is what it is called.
+            Stimulus::Identified(target) => {
+                let host = target.host().to_owned();
+                let found = Ok(Identity::by_name(target.clone(), &host));
+                self.turn(Some(Input::Identified { target, found }));
             }
         }
     }
@@ -391,8 +402,8 @@ impl<'o> Rehearsal<'o> {
                 });
             }
         }
-        for accepted in &turn.deferred {
-            let alert = accepted.alert.name().to_owned();
+        for deferred in &turn.deferred {
+            let alert = deferred.accepted.alert.name().to_owned();
             self.say(None, What::Waits { alert });
         }
         for event in &turn.append.events {
@@ -411,7 +422,9 @@ impl<'o> Rehearsal<'o> {
             };
             self.say(None, what);
         }
-        self.waiting.extend(turn.deferred);
+        let deferred = turn.deferred.into_iter();
+        self.waiting
+            .extend(deferred.map(|deferred| deferred.accepted));
         for note in turn.notes {
             match note {
                 Note::Opened(incident) => {
@@ -455,6 +468,7 @@ impl<'o> Rehearsal<'o> {
             }
             Action::Verify(order) => self.begin_look(&order),
             Action::LookAtFleet(fleet) => self.put(self.now, Stimulus::Fleet(fleet)),
+            Action::Identify(target) => self.put(self.now, Stimulus::Identified(target)),
             // What tells somebody goes on to its end.
             Action::Forget(incident) => self.runs.retain(|run, play| {
                 let tells = play.under_way && play.order.rung.step == 0;
@@ -584,7 +598,7 @@ impl<'o> Rehearsal<'o> {
         };
         let (mode, policy, target) = {
             let order = &play.order;
-            (order.mode, order.policy.clone(), order.target.clone())
+            (order.mode, order.policy.clone(), order.thing.clone())
         };
         // As the gate does it.
         if mode != RunMode::Dry {
@@ -600,8 +614,14 @@ impl<'o> Rehearsal<'o> {
             {
                 Some((StopCause::Paused, pause.to_string()))
             } else {
-                let on = on_account_of(&target, play.order.rung.step, &effect.request);
-                let admitted = self.effects.admit(on, effect.request.name(), self.now);
+                let request = &effect.request;
+                let admitted = self.effects.admit(&PastEffect {
+                    at: self.now,
+                    policy,
+                    target: on_account_of(&target, request, effect.on.as_ref()),
+                    action: request.name().to_owned(),
+                    tells: tells(play.order.rung.step, request),
+                });
                 admitted.err().map(|full| (StopCause::Rate, full.reason))
             };
             if let Some((cause, message)) = stop {

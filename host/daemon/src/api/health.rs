@@ -76,6 +76,18 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
         );
         checks.insert("files".to_owned(), said);
     }
+    for full in api.metrics.budgets.used_up(api.clock.now()) {
+        let said = checks
+            .entry(full.key)
+            .or_insert_with(|| "used up".to_owned());
+        let until = full
+            .until
+            .map_or_else(String::new, |until| format!(" until {until}"));
+        said.push_str(&format!(
+            "; policy {} waits{until}: {}",
+            full.policy, full.reason
+        ));
+    }
     let configuration = api.configuration.get();
     let said = match configuration.problem {
         Some(problem) => Some(format!("refused, what was before goes on: {problem}")),

@@ -35,7 +35,7 @@ pub(crate) use self::operate::{PauseBody, Pauses, PlanBody, ReasonBody, ResumeBo
 pub(crate) use self::plugins::{AcceptBody, InstallQuery, PluginList, RollBackBody};
 pub(crate) use self::server::Server;
 use crate::clock::Clock;
-use crate::engine::{EngineHandle, Switch};
+use crate::engine::{EngineHandle, Identities, Switch};
 use crate::intake::{self, Intake};
 use crate::reconfigure::{Running, Standings};
 use crate::serving::{Probation, Problems, Request, Serving};
@@ -69,6 +69,8 @@ pub(crate) struct Api {
     pub(crate) max_plugin_size: usize,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) docker: Arc<Docker>,
+    /// What targets are.
+    pub(crate) identities: Arc<Identities>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) engine: EngineHandle,
     pub(crate) switch: Arc<Switch>,

@@ -182,6 +182,23 @@ async fn operate(api: &Api, operator: Operator) -> Answer {
     Ok(Json(Said { message }))
 }
 
+/// A scope by what guards count and lock: a container by its name. Where Docker does not say
+/// what it is, it is what it is called: the stop switch holds whatever is down.
+async fn counted(api: &Api, scope: Scope) -> Scope {
+    let Scope::Target(target) = scope else {
+        return scope;
+    };
+    let found = api.identities.identify(&target).await;
+    let thing = found.map_or_else(
+        |error| {
+            tracing::warn!(%target, %error, "which container this is cannot be told");
+            target.clone()
+        },
+        |identity| identity.thing,
+    );
+    Scope::Target(thing)
+}
+
 pub(super) async fn pause(State(api): State<Arc<Api>>, Given(body): Given<PauseBody>) -> Answer {
     let scope = scope(body.all, body.policy, body.target)?;
     if let Scope::Policy(policy) = &scope
@@ -206,7 +223,7 @@ pub(super) async fn pause(State(api): State<Arc<Api>>, Given(body): Given<PauseB
         return Err(Refused::bad("a pause for no time holds nothing back"));
     }
     let operator = Operator::Pause {
-        scope,
+        scope: counted(&api, scope).await,
         until: duration.map(|duration| later(now, duration)),
         by: text("by", &body.by)?,
         reason: text("reason", &body.reason)?,
@@ -216,7 +233,7 @@ pub(super) async fn pause(State(api): State<Arc<Api>>, Given(body): Given<PauseB
 
 pub(super) async fn resume(State(api): State<Arc<Api>>, Given(body): Given<ResumeBody>) -> Answer {
     let operator = Operator::Resume {
-        scope: scope(body.all, body.policy, body.target)?,
+        scope: counted(&api, scope(body.all, body.policy, body.target)?).await,
         by: text("by", &body.by)?,
     };
     operate(&api, operator).await

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Api;
 use crate::reconfigure::Standing;
 use crate::serving::Problem;
+use crate::telemetry::budgets::UsedUp;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
@@ -20,6 +21,7 @@ pub(super) struct Status {
     policies: Vec<PolicyName>,
     problems: Vec<Problem>,
     configuration: Standing,
+    used_up: Vec<UsedUp>,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,5 +53,6 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
             .collect(),
         problems: api.problems.get(),
         configuration: api.configuration.get(),
+        used_up: api.metrics.budgets.used_up(api.clock.now()),
     })
 }

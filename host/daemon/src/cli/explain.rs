@@ -196,7 +196,7 @@ pub(super) fn run(config_file: &Path, what: &str, output: Output) -> Result<(), 
         }
     };
     let engine = engine(&config, &memory)?;
-    let effects = effects(&config, &memory, now)?;
+    let effects = effects(&config, &policies, &memory, now)?;
     let world = Asked {
         policies: &policies,
         history: memory.history(),
@@ -487,7 +487,12 @@ fn engine(config: &Config, memory: &Memory) -> Result<Engine, Failure> {
     Ok(Engine::knowing(app::settings(config), open, &controls))
 }
 
-fn effects(config: &Config, memory: &Memory, now: Timestamp) -> Result<EffectWindows, Failure> {
+fn effects(
+    config: &Config,
+    policies: &PolicySet,
+    memory: &Memory,
+    now: Timestamp,
+) -> Result<EffectWindows, Failure> {
     let limits = app::settings(config).effects;
     let past = match limits.horizon() {
         Some(horizon) => memory
@@ -496,7 +501,9 @@ fn effects(config: &Config, memory: &Memory, now: Timestamp) -> Result<EffectWin
             .map_err(|error| Failure::software(error.to_string()))?,
         None => Vec::new(),
     };
-    Ok(EffectWindows::new(limits, &past))
+    let mut effects = EffectWindows::new(limits, &past);
+    effects.share_among(policies);
+    Ok(effects)
 }
 
 fn text(explanation: &Explanation) -> String {

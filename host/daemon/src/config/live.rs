@@ -206,10 +206,12 @@ impl Limits {
         let GuardLimits {
             target_rate,
             total_rate,
+            telling_rate,
             actions,
         } = guards;
         settings.put("limits.guards.target_rate", target_rate);
         settings.put("limits.guards.total_rate", total_rate);
+        settings.put("limits.guards.telling_rate", telling_rate);
         for (name, window) in actions {
             settings.put(&format!("limits.guards.actions.{name}"), window);
         }

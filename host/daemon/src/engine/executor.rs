@@ -228,6 +228,8 @@ impl Executor {
                 switch: self.switch.clone(),
                 policy: order.policy.clone(),
                 target: order.target.clone(),
+                thing: order.thing.clone(),
+                metrics: self.metrics.clone(),
                 step: order.rung.step,
             }),
             halt,

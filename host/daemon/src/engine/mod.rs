@@ -6,6 +6,7 @@
 
 mod executor;
 mod fleet;
+mod identity;
 mod queue;
 mod recorder;
 mod switch;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::executor::Executor;
+pub(crate) use self::identity::Identities;
 use self::queue::Queue;
 pub(crate) use self::switch::Switch;
 pub(crate) use self::verifier::Verifier;
@@ -130,6 +132,7 @@ pub(crate) struct Driver {
     switch: Arc<Switch>,
     executor: Executor,
     verifier: Verifier,
+    identities: Arc<Identities>,
     metrics: Arc<Metrics>,
     handle: EngineHandle,
     queue: Queue,
@@ -154,6 +157,7 @@ pub(crate) struct Parts {
     pub(crate) switch: Arc<Switch>,
     pub(crate) executor: Executor,
     pub(crate) verifier: Verifier,
+    pub(crate) identities: Arc<Identities>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) handle: EngineHandle,
 }
@@ -162,6 +166,7 @@ pub(crate) struct Parts {
 struct Now<'a> {
     serving: &'a Serving,
     reader: &'a Reader,
+    identities: &'a Identities,
 }
 
 impl World for Now<'_> {
@@ -175,6 +180,10 @@ impl World for Now<'_> {
             version: plugin.version.to_string(),
             digest: plugin.digest,
         })
+    }
+
+    fn docker_host(&self, host: &str) -> Option<String> {
+        self.identities.host(host)
     }
 
     fn history(&self) -> &dyn History {
@@ -195,6 +204,7 @@ impl Driver {
             switch: parts.switch,
             executor: parts.executor,
             verifier: parts.verifier,
+            identities: parts.identities,
             metrics: parts.metrics,
             handle: parts.handle,
             halts: HashMap::new(),
@@ -267,9 +277,11 @@ impl Driver {
         let world = Now {
             serving: &serving,
             reader: &self.reader,
+            identities: &self.identities,
         };
         let turn = {
-            let effects = self.switch.effects();
+            let mut effects = self.switch.effects();
+            effects.share_among(&serving.policies);
             self.engine
                 .recover(recovered, self.clock.now(), &world, &effects)
         };
@@ -286,7 +298,7 @@ impl Driver {
                 None
             }
             Incoming::Input(input) => {
-                self.roomier |= matches!(input, Input::Settings(_));
+                self.roomier |= matches!(input, Input::Settings(_) | Input::Identified { .. });
                 Some(input)
             }
             Incoming::Operator(operator, reply) => {
@@ -311,8 +323,10 @@ impl Driver {
         let world = Now {
             serving: &serving,
             reader: &self.reader,
+            identities: &self.identities,
         };
-        let effects = self.switch.effects();
+        let mut effects = self.switch.effects();
+        effects.share_among(&serving.policies);
         let inputs = inputs
             .into_iter()
             .chain(alerts.into_iter().map(Input::Accepted));
@@ -353,11 +367,16 @@ impl Driver {
         let ended = turn.notes.iter().any(|note| matches!(note, Note::Ended(_)));
         let roomier = std::mem::take(&mut self.roomier);
         for note in &turn.notes {
+            if let Note::BudgetUsedUp { policy, full } = note {
+                self.metrics.budget_used_up(policy, full, self.clock.now());
+            }
             self.metrics.note(note);
         }
         let (plans, since) = self.engine.waiting();
         self.metrics.waiting(plans, since);
         self.queue.put_back(turn.deferred, ended || roomier);
+        let waiting: Vec<_> = self.queue.waiting().collect();
+        self.metrics.wait_for_room(&waiting, self.clock.now());
         for action in actions {
             self.act(action, &begun);
         }
@@ -415,6 +434,10 @@ impl Driver {
                 let verifier = &self.verifier;
                 let docker = verifier.docker.clone();
                 fleet::look(fleet, docker, self.handle.clone(), &verifier.tasks);
+            }
+            Action::Identify(target) => {
+                let tasks = &self.verifier.tasks;
+                self.identities.look(target, self.handle.clone(), tasks);
             }
             Action::Forget(incident) => {
                 if let Some(token) = self.verifying.remove(&incident) {

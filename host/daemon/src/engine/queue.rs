@@ -1,10 +1,11 @@
 //! Accepted alerts that wait for the engine: the most urgent first, and only so many of
 //! them in memory. The others are in the journal's inbox anyway.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use sentinel_core::alert::AlertStatus;
+use sentinel_core::engine::Deferred;
+use sentinel_core::id::PolicyName;
 use sentinel_core::record::{Accepted, Priority};
 use sentinel_journal::Reader;
 
@@ -15,26 +16,25 @@ use crate::telemetry::metrics::Metrics;
 const TURN: usize = 128;
 /// How many alerts of one lane are kept in memory.
 const IN_MEMORY: usize = 4096;
-/// How many lanes there are: one for ends that must not wait, then one for each priority.
-const LANES: usize = 1 + Priority::ALL.len();
-/// The lane of ends that overtake: those behind alerts that wait for an incident to end.
-/// Everywhere else an alert's end stays behind its begin.
-const ENDS: usize = 0;
+/// How many alerts of one policy that waited for room are tried in one turn.
+const ONCE_MORE: usize = 16;
 
 /// Alerts that wait.
 #[derive(Debug)]
 pub(super) struct Queue {
     reader: Arc<Reader>,
-    lanes: [Lane; LANES],
+    // One for each priority.
+    lanes: [Lane; Priority::ALL.len()],
+    // Those that there was no room for, by the policy that may have no more incidents open:
+    // they keep nobody else waiting.
+    waiting: BTreeMap<Option<PolicyName>, Waiting>,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     alerts: VecDeque<Accepted>,
-    // Where there were too many.
-    parked: VecDeque<Parked>,
-    // No more incidents may be open.
-    blocked: bool,
+    // Where there were too many: those that are in the journal's inbox alone.
+    parked: VecDeque<u64>,
 }
 
 impl Lane {
@@ -43,26 +43,30 @@ impl Lane {
     }
 }
 
-/// An alert that is in the journal's inbox alone.
-#[derive(Debug, Clone, Copy)]
-struct Parked {
-    seq: u64,
-    status: AlertStatus,
+/// Alerts that wait for room, the most urgent first and then in the order in which they
+/// came; none in place of those that are in the journal's inbox alone.
+#[derive(Debug, Default)]
+struct Waiting {
+    alerts: BTreeMap<(Priority, u64), Option<Accepted>>,
+    // How many of them are in memory.
+    held: usize,
+    // There was no room when it was tried last.
+    blocked: bool,
 }
 
 fn lane(accepted: &Accepted) -> usize {
     match Priority::of(&accepted.alert) {
-        Priority::Urgent => 1,
-        Priority::Normal => 2,
-        Priority::Low => 3,
+        Priority::Urgent => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
     }
 }
 
-/// Takes the ends out of a queue.
-fn ends<T>(queue: &mut VecDeque<T>, is_end: impl Fn(&T) -> bool) -> VecDeque<T> {
-    let (ends, others) = queue.drain(..).partition(is_end);
-    *queue = others;
-    ends
+/// Reads what is in the journal's inbox alone; none where that cannot be.
+fn read(reader: &Reader, places: &[u64], metrics: &Metrics) -> Option<Vec<Accepted>> {
+    let read = reader.inbox(places);
+    read.inspect_err(|error| metrics.journal_failed("reading the inbox", error))
+        .ok()
 }
 
 impl Queue {
@@ -70,94 +74,116 @@ impl Queue {
         Self {
             reader,
             lanes: Default::default(),
+            waiting: BTreeMap::new(),
         }
     }
 
     /// Whether something can be taken now.
     pub(super) fn ready(&self) -> bool {
-        self.lanes
+        self.lanes.iter().any(|lane| !lane.is_empty())
+            || self.waiting.values().any(|waiting| !waiting.blocked)
+    }
+
+    /// How many alerts wait for room, by the policy that may have no more incidents open.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&PolicyName, usize)> {
+        self.waiting
             .iter()
-            .any(|lane| !lane.blocked && !lane.is_empty())
+            .filter_map(|(policy, waiting)| Some((policy.as_ref()?, waiting.alerts.len())))
     }
 
     /// Adds alerts at the end of their lanes.
     pub(super) fn add(&mut self, alerts: Vec<Accepted>) {
         for accepted in alerts {
-            let status = accepted.alert.status;
-            let mut index = lane(&accepted);
-            let blocked = self.lanes.get(index).is_some_and(|lane| lane.blocked);
-            if blocked && status == AlertStatus::Resolved {
-                index = ENDS;
-            }
-            let Some(lane) = self.lanes.get_mut(index) else {
+            let Some(lane) = self.lanes.get_mut(lane(&accepted)) else {
                 continue;
             };
             if lane.parked.is_empty() && lane.alerts.len() < IN_MEMORY {
                 lane.alerts.push_back(accepted);
             } else {
-                let seq = accepted.seq;
-                lane.parked.push_back(Parked { seq, status });
+                lane.parked.push_back(accepted.seq);
             }
         }
     }
 
-    /// Puts back what there was no room for. It can be taken again once an incident has
-    /// ended.
-    pub(super) fn put_back(&mut self, deferred: Vec<Accepted>, ended: bool) {
-        let blocks = !deferred.is_empty();
-        for accepted in deferred.into_iter().rev() {
-            if let Some(lane) = self.lanes.get_mut(lane(&accepted)) {
-                lane.blocked = true;
-                lane.alerts.push_front(accepted);
+    /// Puts back what there was no room for. It can be taken again once there is `room`, be
+    /// it that an incident has ended. An end of an alert does not wait with its begin: that
+    /// is found to be overtaken when its time has come.
+    pub(super) fn put_back(&mut self, deferred: Vec<Deferred>, room: bool) {
+        for Deferred { accepted, policy } in deferred {
+            let waiting = self.waiting.entry(policy).or_default();
+            waiting.blocked = true;
+            let key = (Priority::of(&accepted.alert), accepted.seq);
+            let kept = (waiting.held < IN_MEMORY).then_some(accepted);
+            waiting.held += usize::from(kept.is_some());
+            waiting.alerts.insert(key, kept);
+        }
+        if room {
+            for waiting in self.waiting.values_mut() {
+                waiting.blocked = false;
             }
-        }
-        if ended {
-            for lane in &mut self.lanes {
-                lane.blocked = false;
-            }
-        }
-        if ended || !blocks {
-            return;
-        }
-        // What ends incidents must not wait behind what waits for that.
-        let (mut alerts, mut parked) = (VecDeque::new(), VecDeque::new());
-        for lane in self.lanes.iter_mut().filter(|lane| lane.blocked) {
-            alerts.extend(ends(&mut lane.alerts, |accepted| {
-                accepted.alert.status == AlertStatus::Resolved
-            }));
-            parked.extend(ends(&mut lane.parked, |parked| {
-                parked.status == AlertStatus::Resolved
-            }));
-        }
-        if let Some(lane) = self.lanes.get_mut(ENDS) {
-            lane.alerts.extend(alerts);
-            lane.parked.extend(parked);
         }
     }
 
     /// Takes the most urgent alerts, as many as one turn takes.
     pub(super) fn take(&mut self, metrics: &Metrics) -> Vec<Accepted> {
-        let mut taken = Vec::new();
-        for lane in self.lanes.iter_mut().filter(|lane| !lane.blocked) {
-            let room = TURN - taken.len();
+        let mut taken = self.take_waiting(metrics);
+        for lane in &mut self.lanes {
+            let room = TURN.saturating_sub(taken.len());
             if room == 0 {
                 break;
             }
             if lane.alerts.is_empty() && !lane.parked.is_empty() {
                 let count = lane.parked.len().min(TURN);
-                let seqs: Vec<_> = lane.parked.iter().take(count).map(|one| one.seq).collect();
-                match self.reader.inbox(&seqs) {
-                    Ok(alerts) => {
-                        lane.parked.drain(..count);
-                        lane.alerts.extend(alerts);
-                    }
-                    // They stay where they are; the next turn asks again.
-                    Err(error) => metrics.journal_failed("reading the inbox", &error),
+                let places: Vec<_> = lane.parked.iter().take(count).copied().collect();
+                // On an error they stay where they are; the next turn asks again.
+                if let Some(alerts) = read(&self.reader, &places, metrics) {
+                    lane.parked.drain(..count);
+                    lane.alerts.extend(alerts);
                 }
             }
             let count = room.min(lane.alerts.len());
             taken.extend(lane.alerts.drain(..count));
         }
+        taken
+    }
+
+    /// Takes some of those that waited for room: of each policy a few, because most often
+    /// there is room for one more.
+    fn take_waiting(&mut self, metrics: &Metrics) -> Vec<Accepted> {
+        let mut taken = Vec::new();
+        for waiting in self.waiting.values_mut().filter(|waiting| !waiting.blocked) {
+            let mut parked = Vec::new();
+            for _ in 0..ONCE_MORE.min(TURN / 2 - taken.len().min(TURN / 2)) {
+                let Some((key, kept)) = waiting.alerts.pop_first() else {
+                    break;
+                };
+                match kept {
+                    Some(accepted) => {
+                        waiting.held -= 1;
+                        taken.push(accepted);
+                    }
+                    None => parked.push(key),
+                }
+            }
+            if parked.is_empty() {
+                continue;
+            }
+            let places: Vec<_> = parked.iter().map(|(_, seq)| *seq).collect();
+            match read(&self.reader, &places, metrics) {
+                Some(alerts) => {
+                    // Some of its policies may have dealt with it.
+                    let again = alerts.into_iter().map(|accepted| Accepted {
+                        repeat: true,
+                        ..accepted
+                    });
+                    taken.extend(again);
+                }
+                None => waiting
+                    .alerts
+                    .extend(parked.into_iter().map(|key| (key, None))),
+            }
+        }
+        self.waiting.retain(|_, waiting| !waiting.alerts.is_empty());
         taken
     }
 }

@@ -43,6 +43,9 @@ use crate::telemetry::metrics::Metrics;
 /// comes after it.
 const BUSY: u64 = 4_000;
 
+/// How many times the backlog may wait because their policies may have no more incidents open.
+const WAITING: u64 = 2;
+
 /// How long an answer is held back for that at the most: far less than a sender waits.
 const HOLD: Duration = Duration::from_secs(2);
 
@@ -230,7 +233,10 @@ impl Intake {
             return Err(Rejection::Stopping);
         }
         let limits = self.config.load().limits.intake;
-        if self.metrics.backlog_len() >= limits.backlog {
+        // What waits for one policy must not keep the others' alerts out, as long as it can be
+        // kept in mind.
+        let waiting = self.metrics.waiting_len() >= limits.backlog.saturating_mul(WAITING);
+        if self.metrics.backlog_len() >= limits.backlog || waiting {
             return Err(Rejection::Overloaded);
         }
         let (body, permit) = body::read(request, &limits, &self.memory).await?;

@@ -8,13 +8,15 @@ use sentinel_core::alert::{Alert, AlertStatus};
 use sentinel_core::capability::{CapabilityError, Request};
 use sentinel_core::engine::Note;
 use sentinel_core::event::{CallResult, Guard, LogLevel, RunMode, RunResult, Silence};
+use sentinel_core::guard::limits::NoRoom;
 use sentinel_core::id::{Digest, IncidentId, PluginName, PolicyName, RunId};
 use sentinel_core::incident::{End, Incident, Phase, Rung};
 
+use super::budgets::Spent;
 use super::metrics::{
-    AlertLabels, CallLabels, EffectLabels, EndLabels, GuardLabels, LogLabels, Metrics,
-    NoticeLabels, PluginLabels, PolicyLabels, RejectLabels, ReloadLabels, ResultLabels, RunLabels,
-    SilenceLabels,
+    AlertLabels, BudgetLabels, CallLabels, EffectLabels, EndLabels, GuardLabels, LogLabels,
+    Metrics, NoticeLabels, PluginLabels, PolicyLabels, RejectLabels, ReloadLabels, ResultLabels,
+    RunLabels, SilenceLabels,
 };
 
 fn result_word<T, E>(result: &Result<T, E>) -> &'static str {
@@ -175,9 +177,15 @@ impl Metrics {
         self.backlog.inc_by(change);
     }
 
-    /// How many accepted alerts wait for the engine.
+    /// How many accepted alerts wait for the engine, without those that wait because a
+    /// policy may have no more incidents open: these are nobody else's affair.
     pub(crate) fn backlog_len(&self) -> u64 {
-        u64::try_from(self.backlog.get()).unwrap_or_default()
+        u64::try_from(self.backlog.get() - self.waiting.get()).unwrap_or_default()
+    }
+
+    /// How many accepted alerts wait because a policy may have no more incidents open.
+    pub(crate) fn waiting_len(&self) -> u64 {
+        u64::try_from(self.waiting.get()).unwrap_or_default()
     }
 
     /// A commit to the journal.
@@ -221,6 +229,56 @@ impl Metrics {
             target = %incident.target,
             state = incident.phase.as_str(),
             "incident goes on after a restart"
+        );
+    }
+
+    /// A budget that all policies draw from has no room for a policy. Told once for as long
+    /// as that goes on.
+    pub(crate) fn budget_used_up(&self, policy: &PolicyName, full: &NoRoom, now: Timestamp) {
+        let spent = Spent {
+            since: now,
+            until: Some(full.until),
+            reason: full.reason.clone(),
+        };
+        self.spent(&full.key, policy, spent, now);
+    }
+
+    /// Alerts wait because these policies may have no more incidents open; how many of each.
+    pub(crate) fn wait_for_room(&self, waiting: &[(&PolicyName, usize)], now: Timestamp) {
+        const KEY: &str = "limits.incidents";
+        for (policy, count) in waiting {
+            let reason = format!(
+                "{count} alerts wait because no more incidents of policy {policy} may be open"
+            );
+            let spent = Spent {
+                since: now,
+                until: None,
+                reason,
+            };
+            self.spent(KEY, policy, spent, now);
+        }
+        let over = |policy: &PolicyName| waiting.iter().all(|(waits, _)| *waits != policy);
+        self.budgets.end(KEY, over, now);
+        let count: usize = waiting.iter().map(|(_, count)| count).sum();
+        self.waiting.set(count as i64);
+    }
+
+    fn spent(&self, key: &str, policy: &PolicyName, spent: Spent, now: Timestamp) {
+        let reason = spent.reason.clone();
+        if !self.budgets.spent(key, policy, spent, now) {
+            return;
+        }
+        self.used_up
+            .get_or_create(&BudgetLabels {
+                key: key.to_owned(),
+                policy: policy.to_string(),
+            })
+            .inc();
+        tracing::warn!(
+            key,
+            %policy,
+            reason,
+            "a limit holds a policy back: if it is too low for what happens, raise it in the configuration"
         );
     }
 
@@ -435,6 +493,11 @@ impl Metrics {
                     })
                     .inc();
                 tracing::error!(%policy, reason, "storm: the policy does nothing until it is calm");
+            }
+            // Told of with its moment, by `budget_used_up`.
+            Note::BudgetUsedUp { .. } => {}
+            Note::Unidentified { target, error } => {
+                tracing::warn!(%target, error, "which container this is cannot be told; nothing but one of this very name is acted on");
             }
             Note::StormEnded { policy } => {
                 tracing::info!(%policy, "the storm is over");

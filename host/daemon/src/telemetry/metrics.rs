@@ -16,6 +16,8 @@ use sentinel_core::id::{PluginName, PolicyName};
 use super::exposition::{Form, as_text};
 use super::throttle::Throttle;
 
+use super::budgets::Budgets;
+
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($field:ident),+ }) => {
         $(#[$doc])*
@@ -81,6 +83,10 @@ labels!(
     ReloadLabels { what, result }
 );
 
+labels!(
+    /// Limits that held a policy back.
+    BudgetLabels { key, policy }
+);
 /// Begins a series, at 0.
 fn begin<L>(family: &Family<L, Counter>, labels: &L)
 where
@@ -151,6 +157,7 @@ pub(crate) struct Metrics {
     pub(super) plan_waiting_since: Gauge,
     pub(super) open: Gauge,
     pub(super) backlog: Gauge,
+    pub(super) waiting: Gauge,
     pub(super) repeats: Family<PolicyLabels, Counter>,
     pub(super) held: Family<GuardLabels, Counter>,
     pub(super) runs_started: Family<PluginLabels, Counter>,
@@ -170,6 +177,9 @@ pub(crate) struct Metrics {
     pub(super) reloads: Family<ReloadLabels, Counter>,
     pub(super) commits: Histogram,
     pub(super) journal_errors: Counter,
+    pub(super) used_up: Family<BudgetLabels, Counter>,
+    /// Which budgets are used up now.
+    pub(crate) budgets: Budgets,
     pub(super) time_to_heal: Histogram,
     pub(super) connections: Gauge,
     pub(super) connections_refused: Counter,
@@ -279,6 +289,11 @@ impl Metrics {
             "Alerts that are committed and not yet matched against the policies",
             Gauge::default()
         );
+        let waiting = register!(
+            "alerts_waiting",
+            "Alerts of the backlog that wait because their policy may have no more incidents open",
+            Gauge::default()
+        );
         let repeats = register!(
             "repeats_ignored",
             "Firing notifications that opened nothing because their episode had its incident",
@@ -376,6 +391,11 @@ impl Metrics {
             "Writes to the journal that failed",
             Counter::default()
         );
+        let used_up = register!(
+            "budgets_used_up",
+            "Times that a limit for all policies began to hold one back, by the configuration's key and the policy",
+            Family::default()
+        );
         let time_to_heal = Histogram::new(exponential_buckets(0.1, 2.0, 14));
         registry.register_with_unit(
             "time_to_heal",
@@ -416,6 +436,7 @@ impl Metrics {
             plan_waiting_since,
             open,
             backlog,
+            waiting,
             repeats,
             held,
             runs_started,
@@ -435,6 +456,8 @@ impl Metrics {
             reloads,
             commits,
             journal_errors,
+            used_up,
+            budgets: Budgets::default(),
             time_to_heal,
             connections,
             connections_refused,

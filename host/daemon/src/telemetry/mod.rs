@@ -4,6 +4,7 @@
 //! went wrong and was survived, INFO is the way of an incident from alert to end,
 //! DEBUG is for who writes policies and plugins, TRACE for who writes sentinel.
 
+pub(crate) mod budgets;
 pub(crate) mod events;
 pub(crate) mod exposition;
 mod lines;
