@@ -57,7 +57,7 @@ pub fn endless(address: SocketAddr, head: &str, within: Duration) -> (String, us
         // A chunk that was taken in part goes on where it was.
         let from = sent % chunk.len();
         // Whoever reads no more, or has closed, has had enough.
-        let Ok(bytes) = stream.write(chunk[from..].as_bytes()) else {
+        let Ok(bytes) = stream.write(&chunk.as_bytes()[from..]) else {
             break;
         };
         sent += bytes;

@@ -1023,14 +1023,13 @@ impl Incident {
         }
         let heard = SignedDuration::try_from(NEWS).ok();
         let heard = heard.and_then(|news| self.opened_at.checked_sub(news).ok());
-        let until = match verify.check {
+        let until = if verify.check == VerifyCheck::DockerRunning {
             // To run says little.
-            VerifyCheck::DockerRunning => deadline,
+            deadline
+        } else {
             // What could have said no has said yes: the alert may be late in hearing of it.
-            _ => {
-                let more = NEWS.saturating_sub(verify.within);
-                later(deadline, more)
-            }
+            let more = NEWS.saturating_sub(verify.within);
+            later(deadline, more)
         };
         Some(Untouched {
             since: self

@@ -117,6 +117,15 @@ pub(crate) enum StartError {
     },
 }
 
+impl From<NothingServes> for StartError {
+    fn from(nothing: NothingServes) -> Self {
+        match nothing {
+            NothingServes::Bad(problems) => Self::Files(problems),
+            NothingServes::Unkept(error) => Self::Unkept(error),
+        }
+    }
+}
+
 /// How long the drivers get to end what is left when the daemon stops.
 const DRIVERS: Duration = Duration::from_secs(5);
 
@@ -511,13 +520,7 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
     let running: Running = Arc::new(ArcSwap::from_pointee(config.clone()));
     let (handle, inputs) = engine::channel();
     let reloader = reloader(&running, &base, handle.clone())?;
-    reloader
-        .start(&base.reader)
-        .await
-        .map_err(|nothing| match nothing {
-            NothingServes::Bad(problems) => StartError::Files(problems),
-            NothingServes::Unkept(error) => StartError::Unkept(error),
-        })?;
+    reloader.start(&base.reader).await?;
 
     let switch = Arc::new(switch(&settings(&config), &base)?);
     let effects = TaskTracker::new();
@@ -548,7 +551,7 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
         &base,
         reader,
         &reloader,
-        intake.clone(),
+        &intake,
         (handle.clone(), switch.clone(), requests.clone()),
         (standings.clone(), &running),
         (stopping.clone(), engine_gone.clone()),
@@ -559,23 +562,8 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
     if let Some(reconciler) = reconciler {
         tasks.spawn(reconciler.serve(stopping.clone()));
     }
-    let leases = Leases {
-        journal: base.journal.clone(),
-        // A connection of its own: the engine must not wait for it.
-        reader: Arc::new(Reader::open(&config.data_dir)?),
-        engine: handle.clone(),
-        clock: base.clock.clone(),
-        metrics: base.metrics.clone(),
-        posted,
-    };
+    let (leases, housekeeping) = upkeep(&running, &base, &handle, posted)?;
     tasks.spawn(leases.serve(stopping.clone()));
-    let housekeeping = Housekeeping {
-        folder: config.data_dir.clone(),
-        journal: base.journal.clone(),
-        config: running.clone(),
-        clock: base.clock.clone(),
-        metrics: base.metrics.clone(),
-    };
     tasks.spawn(housekeeping.serve(stopping.clone()));
     let runs_playbooks = reloader.serving.load().runs_playbooks();
     let ansible = runs_playbooks.then(|| base.ansible.clone());
@@ -628,6 +616,33 @@ pub(crate) async fn serve(file: &Path, config: Config) -> Result<(), StartError>
     close(base.journal).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What goes on beside the engine without anybody asking for it.
+fn upkeep(
+    running: &Running,
+    base: &Base,
+    engine: &EngineHandle,
+    posted: Arc<Notify>,
+) -> Result<(Leases, Housekeeping), StartError> {
+    let folder = running.load().data_dir.clone();
+    let leases = Leases {
+        journal: base.journal.clone(),
+        // A connection of its own: the engine must not wait for it.
+        reader: Arc::new(Reader::open(&folder)?),
+        engine: engine.clone(),
+        clock: base.clock.clone(),
+        metrics: base.metrics.clone(),
+        posted,
+    };
+    let housekeeping = Housekeeping {
+        folder,
+        journal: base.journal.clone(),
+        config: running.clone(),
+        clock: base.clock.clone(),
+        metrics: base.metrics.clone(),
+    };
+    Ok((leases, housekeeping))
 }
 
 /// Says at each start who but the operator can make sentinel act.
@@ -707,7 +722,7 @@ fn server(
     base: &Base,
     reader: Arc<Reader>,
     reloader: &Reloader,
-    intake: Arc<Intake>,
+    intake: &Arc<Intake>,
     (engine, switch, requests): (EngineHandle, Arc<Switch>, mpsc::UnboundedSender<Request>),
     (configuration, config): (Arc<Standings>, &Running),
     (stopping, engine_gone): (CancellationToken, CancellationToken),
@@ -733,7 +748,7 @@ fn server(
         engine_gone,
         places: Places::default(),
     };
-    api::server(Arc::new(api), &intake, config)
+    api::server(Arc::new(api), intake, config)
 }
 
 /// Gives runs that have begun their time, then gives them up: the next start finds

@@ -1100,21 +1100,15 @@ impl File {
         });
         let own = own.collect::<Result<_, ConfigError>>()?;
         let runs = plugin.runs.unwrap_or(64);
-        let mail = {
-            let secrets = &self.http.secrets;
-            let is_secret = |name: &str| secrets.contains_key(name);
-            self.mail.resolve(folder, is_secret)?
-        };
+        let secrets = &self.http.secrets;
+        let is_secret = |name: &str| secrets.contains_key(name);
+        let mail = self.mail.resolve(folder, is_secret)?;
         let listen = self.listen.map_or_else(
             || SocketAddr::from(([127, 0, 0, 1], 9095)),
             |address| address.0,
         );
         edge::check(listen, self.access)?;
-        let alertmanager = {
-            let secrets = &self.http.secrets;
-            let is_secret = |name: &str| secrets.contains_key(name);
-            self.alertmanager.resolve(folder, is_secret)?
-        };
+        let alertmanager = self.alertmanager.resolve(folder, is_secret)?;
         let config = Config {
             listen,
             access: self.access,

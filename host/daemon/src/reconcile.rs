@@ -157,7 +157,7 @@ impl Reconciler {
         if grouped.muted.is_none() && !self.unmuted {
             if !*told {
                 *told = true;
-                self.metrics.cannot_tell_muted(found.alert.name());
+                Metrics::cannot_tell_muted(found.alert.name());
             }
             return Ok(false);
         }

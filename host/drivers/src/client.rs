@@ -70,22 +70,19 @@ pub(crate) fn tls(
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| broken(&error))?;
-    let builder = match ca {
-        Some(path) => {
-            let mut trusted = RootCertStore::empty();
-            for certificate in certificates(path)? {
-                trusted
-                    .add(certificate)
-                    .map_err(|error| (path.to_owned(), error.to_string()))?;
-            }
-            builder.with_root_certificates(trusted)
+    let builder = if let Some(path) = ca {
+        let mut trusted = RootCertStore::empty();
+        for certificate in certificates(path)? {
+            trusted
+                .add(certificate)
+                .map_err(|error| (path.to_owned(), error.to_string()))?;
         }
-        None => {
-            let verifier = Verifier::new(provider).map_err(|error| broken(&error))?;
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
-        }
+        builder.with_root_certificates(trusted)
+    } else {
+        let verifier = Verifier::new(provider).map_err(|error| broken(&error))?;
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
     };
     let Some((cert, key)) = client else {
         return Ok(builder.with_no_client_auth());

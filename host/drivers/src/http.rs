@@ -543,27 +543,25 @@ pub(crate) fn may_lead_to(host: &str, address: IpAddr) -> bool {
         address if address.is_loopback() => is_local,
         address if is_own(address) => is_local,
         IpAddr::V4(v4) => {
-            let unusable = match v4.octets() {
-                // This network, what no protocol uses, and what is reserved.
-                [0 | 240..=255, ..] | [192, 0, 0, _] => true,
-                // Where clouds keep metadata beside the link's 169.254.169.254.
-                [100, 100, 100, 200] | [168, 63, 129, 16] => true,
-                _ => false,
-            };
-            !(unusable || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast())
+            let octets = v4.octets();
+            // This network, what no protocol uses, and what is reserved.
+            let unusable = matches!(octets, [0 | 240..=255, ..] | [192, 0, 0, _]);
+            // Where clouds keep metadata beside the link's 169.254.169.254.
+            let metadata = matches!(octets, [100, 100, 100, 200] | [168, 63, 129, 16]);
+            !(unusable || metadata || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast())
         }
         IpAddr::V6(v6) => {
-            let unusable = match v6.segments() {
-                // Metadata: AWS, and Google.
-                [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => {
-                    true
-                }
-                // A translator of the site's own turns it into any IPv4 address.
-                [0x64, 0xff9b, 1, ..] => true,
-                _ => false,
-            };
+            let segments = v6.segments();
+            // AWS, and Google.
+            let metadata = matches!(
+                segments,
+                [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+            );
+            // A translator of the site's own turns it into any IPv4 address.
+            let translated = matches!(segments, [0x64, 0xff9b, 1, ..]);
             let mut within = embedded(v6);
-            !(unusable
+            !(metadata
+                || translated
                 || v6.is_unspecified()
                 || v6.is_unicast_link_local()
                 || v6.is_multicast()
@@ -580,8 +578,8 @@ fn embedded(v6: Ipv6Addr) -> impl Iterator<Item = IpAddr> {
         [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
         | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
         | [0x20, 0x02, a, b, c, d, ..] => (Some([a, b, c, d]), None),
-        [0x20, 0x01, 0, 0, a, b, c, d, _, _, _, _, e, f, g, h] => {
-            (Some([a, b, c, d]), Some([!e, !f, !g, !h]))
+        [0x20, 0x01, 0, 0, a, b, c, d, _, _, _, _, client @ ..] => {
+            (Some([a, b, c, d]), Some(client.map(|byte| !byte)))
         }
         _ => (None, None),
     };

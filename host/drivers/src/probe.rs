@@ -122,12 +122,11 @@ impl HttpProbe {
 fn check_address(url: &Url) -> Result<(), ProbeError> {
     let host = url.host_str().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let leads_here = match bare.parse::<IpAddr>() {
-        Ok(address) => !may_lead_to(host, address),
-        Err(_) => {
-            let name = host.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
+    let leads_here = if let Ok(address) = bare.parse::<IpAddr>() {
+        !may_lead_to(host, address)
+    } else {
+        let name = host.trim_end_matches('.');
+        name == "localhost" || name.ends_with(".localhost")
     };
     if leads_here {
         return Err(ProbeError::Unknown(format!(
@@ -151,7 +150,7 @@ fn explain(error: &reqwest::Error) -> ProbeError {
         // TLS tells of itself in there.
         let within = io
             .get_ref()
-            .is_some_and(|inner| inner.is::<rustls::Error>());
+            .is_some_and(<dyn StdError + Send + Sync>::is::<rustls::Error>);
         within
             || matches!(
                 io.kind(),

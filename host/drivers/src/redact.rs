@@ -250,9 +250,8 @@ impl Needle {
                 Some(digits) if byte(digits).map(char::from) == Some(*character) => {
                     length += skipped + prefix + 2;
                 }
-                Some(_) => return Found::Nothing,
                 None if number > 0 => return Found::Beginning,
-                None => return Found::Nothing,
+                Some(_) | None => return Found::Nothing,
             }
         }
         Found::Whole(length)
@@ -577,8 +576,12 @@ fn base64_at(text: &[u8], shift: usize) -> String {
 pub(crate) mod tests {
     use super::*;
 
+    /// A way to write a text.
+    type Spelling = fn(&str) -> String;
+
     /// Ways in which servers repeat what they are sent. Each is a spelling of a text.
-    pub(crate) fn spellings() -> Vec<(&'static str, fn(&str) -> String)> {
+    #[expect(clippy::too_many_lines, reason = "a list")]
+    pub(crate) fn spellings() -> Vec<(&'static str, Spelling)> {
         fn json(text: &str) -> String {
             serde_json::Value::from(text).to_string()
         }
@@ -589,13 +592,14 @@ pub(crate) mod tests {
             text.bytes().map(spell).collect()
         }
         fn printable(text: &str) -> String {
+            use std::fmt::Write as _;
             let mut out = String::new();
             for (at, byte) in text.bytes().enumerate() {
                 if at % 5 == 4 {
                     out.push_str("=\r\n");
                 }
                 if byte == b'=' || !byte.is_ascii_graphic() {
-                    out += &format!("={byte:02X}");
+                    write!(out, "={byte:02X}").unwrap();
                 } else {
                     out.push(char::from(byte));
                 }

@@ -16,7 +16,7 @@ use sentinel_core::alert::Alert;
 use sentinel_core::bounds;
 use sentinel_core::capability::{Blob, Request};
 use sentinel_core::control::ControlEvent;
-use sentinel_core::event::EventBody;
+use sentinel_core::event::{Event, EventBody};
 use sentinel_core::id::{Digest, PluginName};
 use sentinel_core::lease::Span;
 use sentinel_core::record::{Accepted, Append, Recovered};
@@ -895,6 +895,18 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
             query::number(*incident),
         ])?;
     }
+    follow(transaction, &append.events)?;
+    controls(transaction, &append.controls)?;
+    let mut done = transaction.prepare_cached("DELETE FROM inbox WHERE seq BETWEEN ?1 AND ?2")?;
+    let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
+    for (first, last) in ranges(&append.done) {
+        done.execute(params![number(first), number(last)])?;
+    }
+    Ok(())
+}
+
+/// Keeps apart what events say of runs, of effects and of what plugins remember.
+fn follow(transaction: &Transaction<'_>, events: &[Event]) -> rusqlite::Result<()> {
     let mut run_row = transaction.prepare_cached(
         "INSERT OR REPLACE INTO runs (incident, number, at, policy, plugin, mode)
          SELECT ?1, ?2, ?3, policy, ?4, ?5 FROM incidents WHERE id = ?1",
@@ -908,7 +920,7 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
                      THEN target ELSE 'docker://' || ?6 || ?7 END,
                 ?5 FROM incidents WHERE id = ?2",
     )?;
-    for event in &append.events {
+    for event in events {
         let (incident, at) = (query::number(event.incident), event.at.as_microsecond());
         match &event.body {
             EventBody::RunStarted {
@@ -958,12 +970,6 @@ fn append(transaction: &Transaction<'_>, append: &Append) -> rusqlite::Result<()
             }
             _ => {}
         }
-    }
-    controls(transaction, &append.controls)?;
-    let mut done = transaction.prepare_cached("DELETE FROM inbox WHERE seq BETWEEN ?1 AND ?2")?;
-    let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
-    for (first, last) in ranges(&append.done) {
-        done.execute(params![number(first), number(last)])?;
     }
     Ok(())
 }

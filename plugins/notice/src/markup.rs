@@ -42,19 +42,17 @@ impl Markup {
                 (Self::Slack, '>') => words.push_str("&gt;"),
                 // Some who take what Slack takes read Markdown.
                 (_, '@') => words.extend(['@', APART]),
-                (Self::Slack, ']') => words.extend([c, APART]),
-                (Self::Slack, _) => words.push(c),
-                (Self::RocketChat, '*' | '_' | '~' | '`' | '#') => words.extend(['\\', c]),
-                (Self::RocketChat, '[' | ']' | '<' | '|' | '\\' | '!' | ':' | '$') => {
+                (Self::Slack, ']')
+                | (Self::RocketChat, '[' | ']' | '<' | '|' | '\\' | '!' | ':' | '$') => {
                     words.extend([c, APART]);
                 }
-                (Self::RocketChat, _) => words.push(c),
-                (
+                (Self::RocketChat, '*' | '_' | '~' | '`' | '#')
+                | (
                     Self::Mattermost | Self::Discord,
                     '\\' | '`' | '*' | '_' | '~' | '[' | ']' | '(' | ')' | '<' | '>' | '|' | '#'
                     | '!' | '&' | '{' | '}',
                 ) => words.extend(['\\', c]),
-                (Self::Mattermost | Self::Discord, _) => words.push(c),
+                _ => words.push(c),
             }
         }
         words
@@ -128,6 +126,7 @@ fn is_hidden(c: char) -> bool {
 
 /// A URL with everything percent-encoded that could end it or be read as markup.
 fn written(url: &str) -> String {
+    use std::fmt::Write as _;
     let mut written = String::with_capacity(url.len());
     let mut utf8 = [0; 4];
     for c in url.chars() {
@@ -137,7 +136,8 @@ fn written(url: &str) -> String {
             written.push(c);
         } else {
             for byte in c.encode_utf8(&mut utf8).bytes() {
-                written.push_str(&format!("%{byte:02X}"));
+                // Writing to a String cannot fail.
+                let _ok = write!(written, "%{byte:02X}");
             }
         }
     }

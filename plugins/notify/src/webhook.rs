@@ -3,14 +3,14 @@
 
 use notice::{Notice, object};
 use sentinel_plugin::AlertStatus;
-use sentinel_plugin::serde_json::{Value, json};
+use sentinel_plugin::serde_json::{Map, Value, json};
 
 pub(crate) fn payload(notice: &Notice<'_>) -> Value {
     let incident = notice.incident;
     let (target, alert) = (&incident.target, &incident.alert);
-    let mut commands = json!({ "show": notice.show_command() });
+    let mut commands = Map::from_iter([("show".to_owned(), notice.show_command().into())]);
     if let Some(command) = notice.decide_command() {
-        commands["decide"] = command.into();
+        commands.insert("decide".to_owned(), command.into());
     }
     json!({
         "version": 1,

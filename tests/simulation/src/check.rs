@@ -892,14 +892,14 @@ impl Checker {
         }
         let target = (run.step > 0).then(|| incident.target.clone());
         let policy = incident.plan.policy.clone();
-        self.count_effect(at, policy, target, request.name())
+        self.count_effect(at, policy, target.as_ref(), request.name())
     }
 
     fn count_effect(
         &mut self,
         at: Timestamp,
         policy: PolicyName,
-        on: Option<Target>,
+        on: Option<&Target>,
         action: &'static str,
     ) -> Checked {
         let last = self.effects.last().map_or(at, |effect| effect.in_order);
@@ -908,7 +908,7 @@ impl Checker {
             in_order: at.max(last),
             really: self.now,
             policy,
-            target: on.clone(),
+            target: on.cloned(),
             action,
         });
         let limits = &self.settings.effects;
@@ -916,7 +916,7 @@ impl Checker {
         let windows = if on.is_some() {
             vec![
                 (limits.total, None, None),
-                (limits.per_target, on.as_ref(), None),
+                (limits.per_target, on, None),
                 (limits.per_action.get(action).copied(), None, Some(action)),
             ]
         } else {

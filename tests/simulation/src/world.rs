@@ -952,7 +952,9 @@ impl<'a> World<'a> {
         else {
             return Ok(());
         };
-        if !pending.turn.append.is_empty() {
+        if pending.turn.append.is_empty() {
+            self.checker.told(&pending.given);
+        } else {
             if self.killed("before a commit") {
                 return Ok(());
             }
@@ -967,8 +969,6 @@ impl<'a> World<'a> {
             if self.killed("after a commit") {
                 return Ok(());
             }
-        } else {
-            self.checker.told(&pending.given);
         }
         self.compare(&pending)?;
         let Pending { turn, given } = pending;

@@ -544,7 +544,7 @@ impl Engine {
         }
         let own = self.open.get(policy).copied().unwrap_or_default();
         let others = self.open.iter().filter(|(other, _)| *other != policy);
-        let shares = |name: &PolicyName| policies.get(name).filter(serves).is_some();
+        let shares = |name: &PolicyName| policies.get(name).as_ref().is_some_and(serves);
         share.has_room(own, others.map(|(name, open)| (*open, shares(name))))
     }
 

@@ -103,8 +103,8 @@ impl Pot {
             let used = |policy| self.0.get(policy).map_or(0, |slide| slide.after(horizon));
             let others = self.0.iter().filter(|(other, _)| *other != policy);
             let others = others.map(|(other, slide)| {
-                let shares = sharers.is_empty() || sharers.contains(other);
-                (slide.after(horizon), shares)
+                let has_share = sharers.is_empty() || sharers.contains(other);
+                (slide.after(horizon), has_share)
             });
             share.has_room(used(policy), others)
         };

@@ -212,17 +212,16 @@ impl PolicyReader<'_> {
         };
         let on_interrupt = self.on_interrupt(&section, OnInterrupt::Escalate);
         let steps = self.steps(&section, on_interrupt.unwrap_or(OnInterrupt::Escalate));
-        let verify = match section.get("verify") {
-            Some(node) => self.verify(node, target.as_ref()),
-            None => {
-                let within = Duration::from_mins(5);
-                Some(Verify {
-                    check: Check::AlertResolved,
-                    within,
-                    every: Duration::from_millis(500),
-                    steady: Verify::default_steady(within),
-                })
-            }
+        let verify = if let Some(node) = section.get("verify") {
+            self.verify(node, target.as_ref())
+        } else {
+            let within = Duration::from_mins(5);
+            Some(Verify {
+                check: Check::AlertResolved,
+                within,
+                every: Duration::from_millis(500),
+                steady: Verify::default_steady(within),
+            })
         };
         let guards = match section.get("guards") {
             Some(node) => self.guards(node),

@@ -116,11 +116,10 @@ impl Stimulus {
             (_, Priority::Low) => 4,
         };
         match self {
-            Self::Operator(_) | Self::Person { .. } => 0,
+            // To be identified is an answer to what is asked at that moment.
+            Self::Operator(_) | Self::Person { .. } | Self::Identified(_) => 0,
             Self::Alert(alert) => told(alert),
             Self::Again(accepted) => told(&accepted.alert),
-            // An answer to what is asked at that moment.
-            Self::Identified(_) => 0,
             Self::Go { .. } | Self::Stop { .. } | Self::Looked { .. } | Self::Fleet(_) => 5,
         }
     }

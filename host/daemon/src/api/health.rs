@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`: the truth about the daemon, for machines.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,10 +84,12 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
         let until = full
             .until
             .map_or_else(String::new, |until| format!(" until {until}"));
-        said.push_str(&format!(
+        // Writing to a String cannot fail.
+        let _ok = write!(
+            said,
             "; policy {} waits{until}: {}",
             full.policy, full.reason
-        ));
+        );
     }
     let configuration = api.configuration.get();
     let said = match configuration.problem {

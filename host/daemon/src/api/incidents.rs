@@ -280,7 +280,7 @@ impl IncidentView {
                     next = Some(line - 1);
                     continue;
                 }
-                let entry = merge(&event, entry);
+                let entry = merge(&event, &entry);
                 bytes += written(&entry);
                 events.push(entry);
             }
@@ -335,7 +335,7 @@ fn written(value: &impl Serialize) -> usize {
 }
 
 /// Puts an entry together with the event that it renders.
-fn merge(event: &Event, entry: Entry) -> Value {
+fn merge(event: &Event, entry: &Entry) -> Value {
     let fields = if entry.of_phase {
         json!({})
     } else {

@@ -257,8 +257,8 @@ pub(crate) fn server(api: Arc<Api>, intake: &Arc<Intake>, config: &Running) -> S
     let metrics = api.metrics.clone();
     let most = server::connections(config.load().limits.connections);
     let edge = Arc::new(Edge::new(config, most, metrics.clone()));
-    let mut routes = table(intake);
-    let mut listed: Vec<_> = routes.iter().map(Listed::of).collect();
+    let mut all = table(intake);
+    let mut listed: Vec<_> = all.iter().map(Listed::of).collect();
     let index = Route {
         method: Method::GET,
         path: "/api/v1",
@@ -267,11 +267,11 @@ pub(crate) fn server(api: Arc<Api>, intake: &Arc<Intake>, config: &Running) -> S
     };
     listed.push(Listed::of(&index));
     let said = json!({ "routes": listed });
-    routes.push(Route {
+    all.push(Route {
         handler: on(MethodFilter::GET, move || async move { Json(said) }),
         ..index
     });
-    let router = routes.into_iter().fold(Router::new(), |router, route| {
+    let router = all.into_iter().fold(Router::new(), |router, route| {
         let bounds = Bounds {
             takes: route.takes,
             edge: edge.clone(),

@@ -21,8 +21,8 @@ pub(super) fn list(
     filter: &IncidentFilter,
     output: Output,
 ) -> Result<(), Failure> {
-    let list = match url {
-        Some(url) => IncidentList::whole(filter, |filter| {
+    let list = if let Some(url) = url {
+        IncidentList::whole(filter, |filter| {
             let mut query = vec![("limit", filter.limit.to_string())];
             query.extend(filter.policy.clone().map(|policy| ("policy", policy)));
             query.extend(filter.state.clone().map(|state| ("state", state)));
@@ -31,12 +31,11 @@ pub(super) fn list(
                 query.push(("open", "true".to_owned()));
             }
             client::get(url, "api/v1/incidents", &query)
-        })?,
-        None => {
-            let reader = reader(config)?;
-            IncidentList::whole(filter, |filter| IncidentList::read(&reader, filter))
-                .map_err(|error| Failure::software(error.to_string()))?
-        }
+        })?
+    } else {
+        let reader = reader(config)?;
+        IncidentList::whole(filter, |filter| IncidentList::read(&reader, filter))
+            .map_err(|error| Failure::software(error.to_string()))?
     };
     print_as(output, &list, || list_text(&list))
 }
@@ -47,13 +46,12 @@ pub(super) fn show(
     id: IncidentId,
     output: Output,
 ) -> Result<(), Failure> {
-    let view = match url {
-        Some(url) => fetch(url, id)?,
-        None => {
-            let reader = reader(config)?;
-            IncidentView::whole(|page| IncidentView::read(&reader, id, page))
-                .map_err(|error| Failure::given(error.to_string()))?
-        }
+    let view = if let Some(url) = url {
+        fetch(url, id)?
+    } else {
+        let reader = reader(config)?;
+        IncidentView::whole(|page| IncidentView::read(&reader, id, page))
+            .map_err(|error| Failure::given(error.to_string()))?
     };
     print_as(output, &view, || show_text(&view))
 }

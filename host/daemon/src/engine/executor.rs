@@ -166,34 +166,8 @@ impl Executor {
         written: watch::Receiver<bool>,
     ) -> RunResult {
         let run = order.run;
-        // Checked when the policy was loaded, but for what its templates fill in.
-        let checked = if order.rung.step == 0 {
-            let (params, wrong) = plugin.fitting_params(&order.params);
-            if params.len() < order.params.len() {
-                tracing::warn!(incident = %run.incident, %run, plugin = %order.plugin, "params of `escalate` that do not fit the alert are left out");
-            }
-            order.params = params;
-            Ok(wrong)
-        } else {
-            let params = serde_json::Value::Object(order.params.clone());
-            self.sandbox.check_params(&plugin, &params).await
-        };
-        match checked {
-            Ok(wrong) => {
-                if let Some(wrong) = wrong.first() {
-                    return RunResult::Failed {
-                        class: FailureClass::Permanent,
-                        message: format!("params{}: {}", wrong.path, wrong.message),
-                    };
-                }
-            }
-            Err(failure) => {
-                self.judge(&plugin.digest, Some(&failure));
-                return RunResult::Failed {
-                    class: failure.class().unwrap_or(FailureClass::Permanent),
-                    message: failure.to_string(),
-                };
-            }
+        if let Err(end) = self.check_params(&mut order, &plugin).await {
+            return end;
         }
         let bounds = *self.config.load().limits.of(&order.plugin);
         let recorder = Arc::new(RunRecorder::new(
@@ -283,6 +257,37 @@ impl Executor {
 }
 
 impl Executor {
+    /// Checks the params of a run, as far as its templates filled them in: the rest was checked
+    /// when the policy was loaded. Of what tells a person, those that fit are left.
+    async fn check_params(&self, order: &mut Order, plugin: &Arc<Plugin>) -> Result<(), RunResult> {
+        let run = order.run;
+        let checked = if order.rung.step == 0 {
+            let (params, wrong) = plugin.fitting_params(&order.params);
+            if params.len() < order.params.len() {
+                tracing::warn!(incident = %run.incident, %run, plugin = %order.plugin, "params of `escalate` that do not fit the alert are left out");
+            }
+            order.params = params;
+            Ok(wrong)
+        } else {
+            let params = serde_json::Value::Object(order.params.clone());
+            self.sandbox.check_params(plugin, &params).await
+        };
+        let wrong = checked.map_err(|failure| {
+            self.judge(&plugin.digest, Some(&failure));
+            RunResult::Failed {
+                class: failure.class().unwrap_or(FailureClass::Permanent),
+                message: failure.to_string(),
+            }
+        })?;
+        match wrong.first() {
+            Some(wrong) => Err(RunResult::Failed {
+                class: FailureClass::Permanent,
+                message: format!("params{}: {}", wrong.path, wrong.message),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Counts how a run of this version ended, while the version is watched.
     fn judge(&self, digest: &Digest, failure: Option<&RunFailure>) {
         let fault = failure

@@ -225,6 +225,10 @@ struct Watch<'a> {
     broken: u32,
     /// The life of the container in which it was first not decided. What is started again
     /// and again would else never be.
+    #[expect(
+        clippy::option_option,
+        reason = "never undecided so far, or without a container"
+    )]
     undecided: Option<Option<Life>>,
 }
 
@@ -243,7 +247,7 @@ impl<'a> Watch<'a> {
     fn take(&mut self, seen: Seen, life: Option<Life>, now: Timestamp) -> Next {
         self.looks += 1;
         let (detail, until) = match seen {
-            Seen::Yes(detail) => return self.yes(detail, life, now),
+            Seen::Yes(detail) => return self.yes(&detail, life, now),
             Seen::No(detail) => (detail, self.order.deadline),
             Seen::NotYet(detail, until) => {
                 if *self.undecided.get_or_insert_with(|| life.clone()) == life {
@@ -270,7 +274,7 @@ impl<'a> Watch<'a> {
         self.no(detail, now, until)
     }
 
-    fn yes(&mut self, detail: String, life: Option<Life>, now: Timestamp) -> Next {
+    fn yes(&mut self, detail: &str, life: Option<Life>, now: Timestamp) -> Next {
         let order = self.order;
         let since = match &mut self.holds {
             Some((_, Some(known))) if life.as_ref().is_some_and(|life| life != known) => {
@@ -363,6 +367,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as a look finds it")]
     fn life(started: i64) -> Option<Life> {
         Some(Life {
             id: "c".to_owned(),

@@ -104,7 +104,7 @@ impl Reloader {
         };
         match (restored, looked.serving) {
             (Ok(()), _) => {
-                tracing::error!("the folders hold something bad: what served last of it serves on")
+                tracing::error!("the folders hold something bad: what served last of it serves on");
             }
             (Err(_), Some(good)) if !good.policies.policies().is_empty() => {
                 let swapped = self.swap(&empty, good, &looked.fresh, Why::Folder).await;

@@ -58,18 +58,15 @@ impl Budgets {
         let mut all = self.all();
         // What is over for long is forgotten.
         all.retain(|_, known| known.until.is_none_or(|until| now < later(until, QUIET)));
-        match all.get_mut(&(key.to_owned(), policy.clone())) {
-            Some(known) => {
-                *known = Spent {
-                    since: known.since,
-                    ..spent
-                };
-                false
-            }
-            None => {
-                all.insert((key.to_owned(), policy.clone()), spent);
-                true
-            }
+        if let Some(known) = all.get_mut(&(key.to_owned(), policy.clone())) {
+            *known = Spent {
+                since: known.since,
+                ..spent
+            };
+            false
+        } else {
+            all.insert((key.to_owned(), policy.clone()), spent);
+            true
         }
     }
 

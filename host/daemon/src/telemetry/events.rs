@@ -100,7 +100,7 @@ impl Metrics {
     }
 
     /// Alertmanager holds an alert that it has not told of, and may mute it.
-    pub(crate) fn cannot_tell_muted(&self, alert: &str) {
+    pub(crate) fn cannot_tell_muted(alert: &str) {
         tracing::warn!(
             alert,
             "alertmanager holds alerts that it has not told of, and cannot say whether it mutes them (it can since 0.28): nothing is done about them (alertmanager.unmuted)"
@@ -131,7 +131,7 @@ impl Metrics {
     pub(crate) fn waiting(&self, plans: usize, since: Option<Timestamp>) {
         self.plans_waiting.set(plans as i64);
         self.plan_waiting_since
-            .set(since.map_or(0, |since| since.as_second()));
+            .set(since.map_or(0, Timestamp::as_second));
     }
 
     /// A request did not get as far as a route, or did not bring what the route takes. It is counted where it may

@@ -98,7 +98,7 @@ impl RunFiles {
 /// Notes which process leads a run, over what was noted of an attempt before.
 pub(super) fn note(path: &Path, text: &str) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => private(path, text),
     }
 }

@@ -114,17 +114,15 @@ fn row(mut row: Value) -> Option<ContainerSummary> {
         // Nobody looks at it here.
         object.remove("Health");
     }
-    match serde_json::from_value(row.clone()) {
-        Ok(row) => Some(row),
-        Err(_) => {
-            let Value::Object(mut row) = row else {
-                return None;
-            };
-            row.retain(|key, _| ROW.contains(&key.as_str()));
-            keep(&mut row, "HostConfig", &["NetworkMode"]);
-            serde_json::from_value(Value::Object(row)).ok()
-        }
+    if let Ok(row) = serde_json::from_value(row.clone()) {
+        return Some(row);
     }
+    let Value::Object(mut row) = row else {
+        return None;
+    };
+    row.retain(|key, _| ROW.contains(&key.as_str()));
+    keep(&mut row, "HostConfig", &["NetworkMode"]);
+    serde_json::from_value(Value::Object(row)).ok()
 }
 
 /// Keeps of the object at `key` what is known.
@@ -173,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    fn state_of(state: Value) -> Option<ContainerStateStatusEnum> {
+    fn state_of(state: &Value) -> Option<ContainerStateStatusEnum> {
         looked_at(json!({ "Id": "a", "State": state }))
             .unwrap()
             .state?
@@ -183,7 +181,7 @@ mod tests {
     #[test]
     fn a_state_that_nobody_knows_is_one_of_what_does_not_run() {
         for state in ["stopped", "configured", "initialized", "", "UNKNOWN"] {
-            let found = state_of(json!({ "Status": state, "Running": false }));
+            let found = state_of(&json!({ "Status": state, "Running": false }));
             assert_eq!(found, Some(ContainerStateStatusEnum::EXITED), "{state}");
         }
         for (state, is) in [
@@ -205,7 +203,7 @@ mod tests {
             ),
             (json!({ "Status": null }), ContainerStateStatusEnum::EXITED),
         ] {
-            assert_eq!(state_of(state.clone()), Some(is), "{state}");
+            assert_eq!(state_of(&state), Some(is), "{state}");
         }
     }
 

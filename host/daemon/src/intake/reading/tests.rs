@@ -484,6 +484,7 @@ fn labels_are_whole_or_refused_and_annotations_are_cut() {
 }
 
 /// Bodies that are all work, by about how many bytes they have.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn bodies(endpoint: Endpoint, size: usize) -> Vec<(&'static str, Vec<u8>)> {
     let repeat = |part: &str, joined: &str| {
         let count = size / (part.len() + joined.len());
@@ -615,7 +616,7 @@ fn work(endpoint: Endpoint, body: &[u8]) -> (Duration, usize) {
         }
         Err(error) => error.to_string().len(),
     };
-    (processor() - begun, said)
+    (processor().saturating_sub(begun), said)
 }
 
 /// What this thread has had of the processor: other tests run beside this one.
