@@ -265,7 +265,7 @@ fn example(what: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documented_limit_takes_the_label_as_it_comes() {
     // Nothing of this machine is cleaned.
-    let example: String = example("limit: '{{ labels.instance }}'")
+    let example: Vec<_> = example("limit: '{{ labels.instance }}'")
         .replace(
             "clean: [docker, journal, logs]",
             "clean: [logs], log_dirs: [/nowhere]",
@@ -273,6 +273,7 @@ async fn the_documented_limit_takes_the_label_as_it_comes() {
         .lines()
         .map(|line| format!("    {line}\n"))
         .collect();
+    let example = example.concat();
     let policies = format!(
         "
 policies:
@@ -356,7 +357,7 @@ policies:
 ";
     let daemon = Daemon::prepare(&["ansible-playbook"], policies);
     let mut daemon = daemon;
-    let play = |daemon: &Daemon, name: &str| {
+    let write_play = |daemon: &Daemon, name: &str| {
         let out = daemon.path(name);
         fs::write(
             daemon.path("playbooks").join("play.yml"),
@@ -368,7 +369,7 @@ policies:
         .unwrap();
         out
     };
-    let first = play(&daemon, "first");
+    let first = write_play(&daemon, "first");
     daemon.serve().await;
     for (id, changed) in [(1, false), (2, true)] {
         let number = id.to_string();
@@ -381,7 +382,7 @@ policies:
                 Some(plan.to_owned())
             })
             .await;
-        let second = changed.then(|| play(&daemon, "second"));
+        let second = changed.then(|| write_play(&daemon, "second"));
         let output = said(
             daemon
                 .command(&["approve", &number, "--plan", &plan])

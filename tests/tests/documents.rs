@@ -54,7 +54,7 @@ fn around(example: &str) -> String {
 "
     .to_owned();
     for line in example.lines() {
-        policy.push_str(&format!("    {line}\n"));
+        policy.extend(["    ", line, "\n"]);
     }
     policy
 }

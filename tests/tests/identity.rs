@@ -140,7 +140,7 @@ async fn two_names_of_one_engine_are_one() {
     assert_eq!(effects(&incidents), 1, "{incidents:#?}");
     daemon.wait_log("are one Docker Engine").await;
     // The stop switch goes by the engine, too: a pause under one name holds both.
-    let paused = daemon
+    let answer = daemon
         .post(
             "/api/v1/pauses",
             format!(
@@ -149,7 +149,7 @@ async fn two_names_of_one_engine_are_one() {
             ),
         )
         .await;
-    assert_eq!(paused.0, 200, "{}", paused.1);
+    assert_eq!(answer.0, 200, "{}", answer.1);
     let name = format!("/{}", container.name);
     let pauses = daemon.json("/api/v1/pauses").await;
     let scope = pauses["pauses"][0]["scope"]["target"].as_str().unwrap();

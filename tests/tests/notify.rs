@@ -214,9 +214,10 @@ async fn a_secret_that_a_server_repeats_is_kept_nowhere() {
             let sent = sent.unwrap_or_default();
             let json = serde_json::Value::from(sent).to_string();
             let twice = serde_json::Value::from(json.as_str()).to_string();
-            let percent: String = sent.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            let html: String = sent.bytes().map(|byte| format!("&#{byte};")).collect();
-            let hex: String = sent.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let spelt = |spell: fn(u8) -> String| sent.bytes().map(spell).collect::<String>();
+            let percent = spelt(|byte| format!("%{byte:02X}"));
+            let html = spelt(|byte| format!("&#{byte};"));
+            let hex = spelt(|byte| format!("{byte:02x}"));
             let body = [sent, &json, &twice, &percent, &html, &hex].join(" | ");
             (400, format!("no such key: {body}"))
         })

@@ -94,7 +94,7 @@ async fn where_nobody_can_be_told_the_log_and_a_metric_say_so() {
     assert_eq!(count(&incident, "untold"), 1, "{incident:#}");
     daemon.wait_log("nobody was told of an incident").await;
     let metric = "sentinel_incidents_untold_total{policy=\"web-down\",why=\"failed\"}";
-    assert_eq!(daemon.metric(metric).await, 1.0);
+    assert!((daemon.metric(metric).await - 1.0).abs() < 0.1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +181,7 @@ async fn a_plan_that_waits_is_told_with_the_command_that_approves_it() {
     let command = told[0]["commands"]["decide"].as_str().unwrap();
     let words: Vec<_> = command.split(' ').skip(1).collect();
     assert_eq!(words[..2], ["approve", "1"]);
-    assert_eq!(daemon.metric("sentinel_plans_waiting").await, 1.0);
+    assert!((daemon.metric("sentinel_plans_waiting").await - 1.0).abs() < 0.1);
     daemon.wait_log("a plan waits for approval").await;
     // A dry run says what it would do, and not that it did.
     let shown = said(&mut daemon.command(&["incidents", "show", "1"]));
@@ -200,7 +200,7 @@ async fn a_plan_that_waits_is_told_with_the_command_that_approves_it() {
     assert_eq!(daemon.wait_end(1).await, "healed");
     let told = heard(&hears, 2).await;
     assert_eq!(told[1]["kind"], "end");
-    assert_eq!(daemon.metric("sentinel_plans_waiting").await, 0.0);
+    assert!(daemon.metric("sentinel_plans_waiting").await.abs() < 0.1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

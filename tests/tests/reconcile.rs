@@ -63,11 +63,11 @@ async fn alertmanager(groups: Arc<Mutex<Value>>, heard: Arc<Mutex<String>>) -> S
                 let alerts = groups.flat_map(|group| group["alerts"].as_array().expect("a list"));
                 Value::from(alerts.cloned().collect::<Vec<_>>()).to_string()
             };
-            let head = format!(
+            let start = format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
                 body.len()
             );
-            let _written = stream.write_all(format!("{head}{body}").as_bytes()).await;
+            let _written = stream.write_all(format!("{start}{body}").as_bytes()).await;
         }
     });
     format!("http://{address}")

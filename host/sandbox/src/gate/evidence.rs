@@ -173,9 +173,10 @@ mod tests {
         assert!(kept.len() <= LOG_BYTES && kept.len() > LOG_BYTES - 2 * line.len());
         assert!(kept.lines().all(|kept| kept == line.trim_end()));
         // What a progress bar drew over is not kept.
-        let bar: String = (0..5_000)
+        let bar: Vec<_> = (0..5_000)
             .map(|at| format!("\r{at:>5} {}", "=".repeat(60)))
             .collect();
+        let bar = bar.concat();
         assert_eq!(ending(&format!("begin\n{bar}\nend\n")).lines().count(), 3);
         // One endless line has no start to go back to.
         assert_eq!(ending(&"x".repeat(LOG_BYTES + 5)).len(), LOG_BYTES);
