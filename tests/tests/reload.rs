@@ -396,7 +396,7 @@ policies:
     mode: shadow
     steps: [{ plugin: ansible-playbook, params: { playbook: gone.yml } }]
     verify: { alert: resolved, within: 1s }
-    grants: { ansible: { playbooks: [gone.yml] } }
+    grants: { ansible: { playbooks: [gone.yml] }, docker: { containers: ['infra-sentinel-test-*'], actions: [restart] } }
 "#;
     let mut daemon = Daemon::prepare(&["hostile", "ansible-playbook"], &named("first", "auto"));
     let playbook = daemon.path("playbooks").join("gone.yml");

@@ -255,13 +255,8 @@ fn what_does_not_fit_the_alert_is_an_error_and_no_plan() {
         ("instance", "user:secret@elsewhere"),
         ("container", "../prod/db"),
     ]);
-    assert!(
-        policy
-            .plan(&evil)
-            .unwrap_err()
-            .to_string()
-            .contains("a user or a password")
-    );
+    let refused = policy.plan(&evil).unwrap_err().to_string();
+    assert!(refused.contains("user:secret@elsewhere"), "{refused}");
     assert!(policy.target(&evil).is_err());
 }
 

@@ -111,6 +111,16 @@ pub(crate) fn within_origin() -> Policy {
     })
 }
 
+/// Whether `cause` itself is an error of TLS. Such a one is wrapped into one or two of input
+/// and output, which show it only to those who ask.
+pub(crate) fn is_tls(cause: &(dyn StdError + 'static)) -> bool {
+    cause.is::<rustls::Error>()
+        || cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+            .is_some_and(|inner| is_tls(inner))
+}
+
 /// `error` and its causes in one line.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();

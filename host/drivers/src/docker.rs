@@ -236,7 +236,12 @@ impl DockerDriver for Docker {
     ) -> Result<Vitals, CapabilityError> {
         let host = self.host(host)?;
         check_name(container)?;
-        let found = look_up(host, container, timeout).await?;
+        // The connection and the engine's version are asked for before.
+        let found = tokio::time::timeout(timeout, look_up(host, container, timeout));
+        let found = found.await.map_err(|_| {
+            let text = format!("no answer to inspect within {timeout:?}");
+            CapabilityError::TimedOut(host.says(&text))
+        })??;
         let decides_within = details::health_decides_within(&found);
         let details = details::details(found).ok_or_else(|| host.nonsense("inspect"))?;
         Ok(Vitals {

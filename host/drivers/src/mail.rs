@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use self::message::{Outgoing, address};
 use crate::certificates::certificates;
+use crate::client;
 use crate::redact::Redactor;
 
 pub use self::message::{Sender, SenderError};
@@ -398,11 +399,5 @@ fn spellings(login: &Login) -> [String; 3] {
 
 /// Whether TLS is what went wrong.
 fn is_tls(error: &Error) -> bool {
-    std::iter::successors(error.source(), |&error| error.source()).any(|error| {
-        error.is::<rustls::Error>()
-            || error
-                .downcast_ref::<std::io::Error>()
-                .and_then(std::io::Error::get_ref)
-                .is_some_and(<dyn StdError + Send + Sync>::is::<rustls::Error>)
-    })
+    std::iter::successors(error.source(), |&error| error.source()).any(client::is_tls)
 }

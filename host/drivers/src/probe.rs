@@ -141,18 +141,11 @@ fn explain(error: &reqwest::Error) -> ProbeError {
     let text = chain(error);
     let causes = || std::iter::successors(error.source(), |&error| error.source());
     let told = causes().any(|cause| {
-        if cause.is::<NoAddress>() || cause.is::<Forbidden>() || cause.is::<rustls::Error>() {
+        if cause.is::<NoAddress>() || cause.is::<Forbidden>() || client::is_tls(cause) {
             return true;
         }
-        let Some(io) = cause.downcast_ref::<std::io::Error>() else {
-            return false;
-        };
-        // TLS tells of itself in there.
-        let within = io
-            .get_ref()
-            .is_some_and(<dyn StdError + Send + Sync>::is::<rustls::Error>);
-        within
-            || matches!(
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| {
+            matches!(
                 io.kind(),
                 ErrorKind::NetworkUnreachable
                     | ErrorKind::HostUnreachable
@@ -160,6 +153,7 @@ fn explain(error: &reqwest::Error) -> ProbeError {
                     | ErrorKind::AddrNotAvailable
                     | ErrorKind::PermissionDenied
             )
+        })
     });
     if told {
         ProbeError::Unknown(text)

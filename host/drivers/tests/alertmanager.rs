@@ -442,12 +442,24 @@ async fn other_statuses_are_told_with_their_reason() {
     let error = answered("503 Service Unavailable", &"x".repeat(10_000)).await;
     assert!(error.unwrap_err().to_string().len() < 400);
     assert_eq!(
-        answered("401 Unauthorized\r\nWWW-Authenticate: Basic", "").await,
+        answered("404 Not Found", "").await,
         Err(AlertmanagerError::Refused {
-            status: 401,
+            status: 404,
             reason: "no reason given".to_owned()
         })
     );
+    // Whatever it says, what is missing is a login.
+    for body in ["", "Unauthorized\n"] {
+        assert_eq!(
+            answered("401 Unauthorized\r\nWWW-Authenticate: Basic", body).await,
+            Err(AlertmanagerError::Refused {
+                status: 401,
+                reason:
+                    "it asks who is there: set `alertmanager.basic_auth` or `alertmanager.bearer`"
+                        .to_owned()
+            })
+        );
+    }
 }
 
 #[tokio::test]

@@ -1094,11 +1094,12 @@ async fn a_daemon_with_hardly_any_environment_runs_playbooks() {
     let site =
         Site::with("- {name: env, command: env, register: seen}\n- debug: {var: seen.stdout}\n");
     let path = std::env::var("PATH").unwrap();
+    let missing = site.folder.path().join("missing");
     for given in [
         vec![("PATH", path.as_str())],
         vec![
             ("PATH", path.as_str()),
-            ("HOME", "/nonexistent"),
+            ("HOME", missing.to_str().unwrap()),
             ("LANG", "xx_XX.UTF-8"),
         ],
         vec![
@@ -1129,4 +1130,5 @@ async fn a_daemon_with_hardly_any_environment_runs_playbooks() {
             assert!(!report.output.contains('\u{1b}'), "no colours");
         }
     }
+    assert!(!missing.exists());
 }

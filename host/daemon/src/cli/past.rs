@@ -65,8 +65,8 @@ impl FromStr for Moment {
     }
 }
 
-/// The policies of a folder or of a file. In a folder, what cannot be used is told on stderr,
-/// and counts as it does in a daemon: what served of that file before is used.
+/// The policies of a folder or of a file. In the daemon's own folder, what cannot be used is
+/// told on stderr, and counts as it does in a daemon: what served of that file before is used.
 pub(super) fn policies(
     config: &Config,
     path: &Path,
@@ -85,6 +85,12 @@ pub(super) fn policies(
             rendered(&problems)
         ))
     })?;
+    if !problems.is_empty() && path != config.policies_dir {
+        return Err(Failure::given(format!(
+            "the policies cannot be used\n\n{}",
+            rendered(&problems)
+        )));
+    }
     if !problems.is_empty() {
         remark(&format!(
             "{}\nnote: of what cannot be used, what served before counts\n",

@@ -308,11 +308,14 @@ mod tests {
     fn a_user_without_a_home_is_given_one() {
         let work_dir = tempfile::tempdir().unwrap();
         let own = work_dir.path().join("home");
-        for given in [&[][..], &[("HOME", "/nonexistent")], &[("HOME", "")]] {
+        let missing = work_dir.path().join("missing");
+        let missing = missing.to_str().unwrap();
+        for given in [&[][..], &[("HOME", missing)], &[("HOME", "")]] {
             let environment = environment(given, work_dir.path());
             let variables = environment.variables();
             assert_eq!(find(&variables, "HOME"), Some(own.as_os_str()));
             assert!(own.is_dir());
         }
+        assert!(!Path::new(missing).exists());
     }
 }

@@ -72,6 +72,6 @@ mod tests {
         let python = |pattern: &str| python(&pattern.parse().unwrap());
         assert_eq!(python("web*"), "(?:web[^/]*)\\Z");
         assert_eq!(python("all"), "(?:all)\\Z");
-        assert_eq!(python("web[0-9].{a,b}"), "(?:web[0-9]\\.(?:b|a))\\Z");
+        assert_eq!(python("web[0-9].{a,b}"), "(?:web[0-9]\\.(?:a|b))\\Z");
     }
 }

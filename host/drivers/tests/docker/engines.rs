@@ -345,6 +345,24 @@ async fn a_health_check_says_itself_how_long_it_may_take() {
 }
 
 #[tokio::test]
+async fn a_look_at_a_container_takes_no_longer_than_it_may() {
+    let url = proxy(|_| Fate::Swallow).await;
+    let bound = Duration::from_secs(5);
+    let begun = Instant::now();
+    let vitals = connected_to(&url).vitals("local", "web", bound).await;
+    assert!(
+        matches!(vitals, Err(CapabilityError::TimedOut(_))),
+        "{vitals:?}"
+    );
+    // The version and the container, with as much for each, would take ten.
+    assert!(
+        begun.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn a_mac_address_that_was_asked_for_outlives_a_recreate_and_no_other_does() {
     async fn addresses(container: &Container) -> (Option<String>, String) {
         let id = &container.name;

@@ -86,8 +86,8 @@ fn contradiction(path: &str, known: &Value, said: &Value) -> Option<String> {
     }
 }
 
-/// Whether both are one moment, however it is written.
+/// Whether both are one moment to the second, which is as far as the SDK writes it.
 fn same_time(known: &Value, said: &Value) -> bool {
     let time = |value: &Value| value.as_str()?.parse::<Timestamp>().ok();
-    matches!((time(known), time(said)), (Some(known), Some(said)) if known == said)
+    matches!((time(known), time(said)), (Some(known), Some(said)) if known.as_second() == said.as_second())
 }

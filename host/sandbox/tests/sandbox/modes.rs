@@ -429,7 +429,7 @@ async fn the_log_of_a_container_that_is_not_granted_is_no_evidence() {
             logs: Some("DB_PASSWORD=hunter2\n".to_owned()),
             ..World::default()
         });
-        stage.run(&world, &["playbook a.yml"], setup).await;
+        stage.run(&world, &["post https://api/a/c"], setup).await;
         let captured = captured(&world);
         assert_eq!(captured[0].0.as_deref(), Some("nginx"), "its state is kept");
         assert_eq!(captured[0].1, "");
