@@ -76,7 +76,7 @@ async fn a_plugin_sets_no_variable_of_a_playbook_that_is_not_granted() {
         play(json!({"vars": {"clean_hosts": "all"}})),
         play(json!({"vars": {"docker_socket": "/tmp/x.sock"}})),
         play(json!({"vars": {"journal_keep": "900T"}})),
-        play(json!({"vars": {"clean": {"a": {"{{ lookup('pipe', 'id') }}": 1}}}})),
+        play(json!({"vars": {"clean": {"a": {"{{ '{{' }} lookup('pipe', 'id') }}": 1}}}})),
         play(json!({"vars": {"ansible_connection": "ssh"}})),
         play(json!({"vars": {"container": "other"}})),
         play(json!({"vars": {"sentinel": {"target": {"name": "other"}}}})),

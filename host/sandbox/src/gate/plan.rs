@@ -5,8 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use sentinel_core::alert::Labels;
 use sentinel_core::capability::{DockerCall, Request, Response};
 use sentinel_core::event::{CallResult, PlannedEffect, Resource, StopCause};
+use sentinel_core::grant::INCIDENT_VARIABLE;
 use sentinel_core::mail::MailAddress;
 use sentinel_core::recording::is_same;
+use serde_json::Value;
 
 use super::Halted;
 use crate::log::clean;
@@ -59,7 +61,9 @@ impl ApprovedPlan {
         let planned = progress.now(planned);
         // Plans of older versions do not say which file a playbook was.
         let unknown = matches!(request, Request::Ansible(_)) && planned.on.is_none();
-        if !is_same(&planned.request, request) || (planned.on.as_ref() != on && !unknown) {
+        if !is_same(&anonymous(&planned.request), &anonymous(request))
+            || (planned.on.as_ref() != on && !unknown)
+        {
             let has = told(&planned.request, planned.on.as_ref());
             return Err(deviated(&format!(
                 "it asked for {asked}, and the plan has {has}"
@@ -131,6 +135,19 @@ pub(crate) fn stand_in(number: usize, on: Option<&Resource>) -> String {
         .map(|on| on.id.chars().take(SHORT).collect())
         .unwrap_or_default();
     format!("dry-run-{number}-{replaced}")
+}
+
+/// The request without the numbers of the run that makes it: the dry run that planned it and
+/// the run that carries it out are two. What else the variable says, the daemon has checked.
+fn anonymous(request: &Request) -> Request {
+    let mut request = request.clone();
+    if let Request::Ansible(asked) = &mut request
+        && let Some(Value::Object(said)) = asked.extra_vars.get_mut(INCIDENT_VARIABLE)
+    {
+        said.remove("run");
+        said.remove("attempt");
+    }
+    request
 }
 
 fn deviated(how: &str) -> Halted {
