@@ -9,7 +9,7 @@ fresh="$cache/fresh"
 # After so many days the root's archive is made anew.
 renew_after=7
 # What a run of all tests takes on the disk, what is built included (GiB).
-room=25
+room=18
 # A build folder that has grown beyond this is begun anew (GiB).
 build_limit=40
 
