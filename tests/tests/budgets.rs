@@ -21,7 +21,7 @@ policies:
     target: 'host://{{{{ labels.instance }}}}'
     mode: auto
     steps: [{{ plugin: notify, params: {{ kind: webhook, url: '{url}' }} }}]
-    verify: {{ alert: resolved, within: 1h }}
+    verify: {{ alert: resolved, within: 1h, steady: 0s }}
     grants:
       http: {{ urls: ['{url}'], methods: [POST] }}
   - name: web-down

@@ -1,6 +1,7 @@
 //! What the pages show is what works: their policies load, their configurations are read, and
 //! Alertmanager takes what is to be written into its file.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -44,17 +45,23 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// A policy around keys of one.
+/// A policy around keys of one, which also restarts its target.
 fn around(example: &str) -> String {
+    const DOCKER: &str = "docker: { containers: ['nginx'], actions: [inspect, restart, start] }";
     let mut policy = "policies:
   - name: example
     match: [a=b]
     target: docker://local/nginx
-    steps: [{ plugin: notify, params: { kind: webhook, url: 'https://example.com/' } }]
+    steps: [{ plugin: docker-restart }]
 "
     .to_owned();
+    let granted = example.contains("docker:");
     for line in example.lines() {
-        policy.extend(["    ", line, "\n"]);
+        let line = match line.strip_prefix("grants: {") {
+            Some(rest) if !granted => format!("grants: {{ {DOCKER},{rest}"),
+            _ => line.to_owned(),
+        };
+        writeln!(policy, "    {line}").unwrap();
     }
     policy
 }
@@ -67,12 +74,7 @@ fn what_the_pages_show_is_taken() {
             let keys = keys(&example);
             let policy = match keys.first() {
                 Some(&"policies") => example.clone(),
-                Some(&("grants" | "escalate")) => around(&example)
-                    .replace("methods: [POST]", "methods: [POST, GET]")
-                    .replace(
-                        "steps: [{ plugin: notify, params: { kind: webhook, url: 'https://example.com/' } }]",
-                        "steps: [{ plugin: docker-restart }]",
-                    ),
+                Some(&("grants" | "escalate")) => around(&example),
                 _ => String::new(),
             };
             // Keys and certificates are of the operator's own making.

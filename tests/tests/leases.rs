@@ -18,11 +18,11 @@ policies:
     match: ['alertname="Script"']
     target: 'docker://local/infra-sentinel-none-{{ labels.c }}'
     mode: shadow
-    steps: [{ plugin: docker-restart, timeout: 5s }]
+    steps: [{ plugin: hostile, params: { behaviour: changed, text: seen } }]
     verify: { docker: running, within: 2s }
     guards: { cooldown: 1s }
     grants:
-      docker: { containers: ['infra-sentinel-none-*'], actions: [inspect, restart, start] }
+      docker: { containers: ['infra-sentinel-none-*'], actions: [inspect] }
 "#;
 
 async fn post(daemon: &Daemon, alerts: Value) {
@@ -84,7 +84,7 @@ policies:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alert_whose_lease_is_over_has_resolved_though_nobody_says_so() {
-    let mut daemon = Daemon::prepare(&["docker-restart"], WATCH);
+    let mut daemon = Daemon::prepare(&["hostile"], WATCH);
     daemon.write_config("resolve_timeout: 3s\n");
     daemon.serve().await;
     let labels = |c: &str| json!({"alertname": "Script", "c": c});
@@ -142,7 +142,7 @@ async fn an_alert_whose_lease_is_over_has_resolved_though_nobody_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_survives_a_restart() {
-    let mut daemon = Daemon::start(&["docker-restart"], WATCH).await;
+    let mut daemon = Daemon::start(&["hostile"], WATCH).await;
     let ends_at = Timestamp::now() + SignedDuration::from_secs(12);
     post(
         &daemon,
@@ -168,7 +168,7 @@ async fn a_lease_survives_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_that_evaluate_one_rule_are_one_alert_and_one_end_ends_it() {
-    let daemon = Daemon::start(&["docker-restart"], WATCH).await;
+    let daemon = Daemon::start(&["hostile"], WATCH).await;
     let labels = json!({"alertname": "Script", "c": "x"});
     let minutes = |minutes: i64| in_seconds(60 * minutes);
     for start in [-10, -20, -5] {

@@ -188,7 +188,11 @@ pub(super) fn run(config_file: &Path, what: &str, output: Output) -> Result<(), 
         },
         Asks::Named(name) => {
             let meant = |alert: &Alert| alert.fingerprint.0 == name || alert.name() == name;
-            (from_journal(what, &memory, meant)?, None)
+            let named = from_journal(what, &memory, meant);
+            (
+                named.map_err(|unknown| no_matchers(&name).unwrap_or(unknown))?,
+                None,
+            )
         }
         Asks::Matching(matchers) => {
             let meant = |alert: &Alert| matchers.matches(&alert.labels) || alert.name() == what;
@@ -252,6 +256,21 @@ fn asks(what: &str, now: Timestamp) -> Result<Asks, Failure> {
         return Ok(Asks::Matching(matchers));
     }
     Ok(Asks::Named(what.to_owned()))
+}
+
+/// Why a text that no alert has for its name, and that looks like matchers, is none.
+fn no_matchers(what: &str) -> Option<Failure> {
+    if !what.contains(['=', '{', '~']) {
+        return None;
+    }
+    let error = Matchers::parse_list(what).err()?;
+    let message = format!(
+        "the journal knows no alert of this name, and the matchers `{}` are not valid: {error}",
+        harmless(what)
+    );
+    Some(Failure::given(message).hint(
+        "write them as Alertmanager does, such as 'alertname=\"NginxDown\", severity=~\"critical|page\"'",
+    ))
 }
 
 /// The alert of a file: one by itself, the first that fires of a webhook's body, or the first

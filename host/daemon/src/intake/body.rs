@@ -57,10 +57,21 @@ pub(super) async fn read(
     }
 }
 
+/// How much of a body that is too large is read on.
+const DRAINED: usize = 64 << 20;
+
 /// Reads on and keeps nothing, for a while: a client that is still sending when the
 /// connection closes sees a broken pipe, and not why.
 async fn drain(mut chunks: BodyDataStream, limits: &IntakeLimits) {
-    let rest = async { while let Some(Ok(_)) = chunks.next().await {} };
+    let rest = async {
+        let mut left = DRAINED;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(fewer) => left = fewer,
+                None => break,
+            }
+        }
+    };
     if tokio::time::timeout(limits.body_timeout, rest)
         .await
         .is_err()
