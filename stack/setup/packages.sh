@@ -132,11 +132,20 @@ each_part() {
                 unpack registry docker-registry
                 unpack prometheus prometheus
                 unpack prometheus-alertmanager prometheus-alertmanager
+                alertmanager_templates
             fi
             ;;
         *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
         esac
     done
+}
+
+# Debian's Alertmanager does not start without its templates, and knows them at one place only.
+alertmanager_templates() {
+    local there=/usr/share/prometheus/alertmanager own="$cache/prometheus-alertmanager/usr/share/prometheus/alertmanager"
+    [[ ! -e "$there/default.tmpl" && -d "$own" ]] || return 0
+    as_root mkdir -p "$there"
+    as_root cp "$own"/*.tmpl "$there/"
 }
 
 # First what would be installed, so that nobody is surprised, and whether it can be.

@@ -112,7 +112,14 @@ async fn what_waited_for_room_comes_when_there_is_some() {
         || async { (hook.told().len() == 3).then_some(()) },
     )
     .await;
-    // A restart forgets none of them; each end makes room for the next.
+    // A restart forgets none of them; each end makes room for the next. (A notice whose run has
+    // not ended on record is sent again.)
+    eventually("their runs have ended", Duration::from_secs(30), || async {
+        let incidents = daemon.incidents().await;
+        let verified = incidents.iter().filter(|one| one["state"] == "verifying");
+        (verified.count() == 3).then_some(())
+    })
+    .await;
     daemon.kill();
     daemon.serve().await;
     for known in 3..=30 {

@@ -311,7 +311,7 @@ policies:
     verify: {{ http: 'http://127.0.0.1:{}/', within: 10s, steady: 0s }}
     guards: {{ cooldown: 1s, flapping: off }}
     grants:
-      ansible: {{ playbooks: ['start-web.yml', 'clean-disk.yml'], hosts: [web] }}
+      ansible: {{ playbooks: ['start-web.yml', 'clean-disk.yml'], hosts: [web1] }}
   - name: disk-full
     match: ['alertname=DiskFull']
     target: 'host://{{{{ labels.machine }}}}/disk'

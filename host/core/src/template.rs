@@ -399,7 +399,7 @@ fn check_host(value: &str, whole: bool) -> Result<(), String> {
     let addressed = |host: &str| {
         host.strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
-            .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok())
+            .is_some_and(|host| host.parse::<core::net::Ipv6Addr>().is_ok())
     };
     let with_port = || {
         let (host, port) = value.rsplit_once(':')?;

@@ -1,8 +1,8 @@
 //! What a plugin may have Ansible do: which playbooks, with which variables, on which
 //! hosts, for which container.
 
+use core::net::Ipv6Addr;
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

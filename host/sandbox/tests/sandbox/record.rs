@@ -52,9 +52,9 @@ async fn a_run_ends_past_what_it_may_put_on_record_and_is_at_fault() {
 
     // Within the bound nothing changes.
     let whole = world();
-    let report = stage.run(&whole, &["logs nginx"; 4], bounded).await;
+    let report = stage.run(&whole, &["logs nginx"; 2], bounded).await;
     assert!(report.result.is_ok());
-    let replay = stage.replay(read_back(&whole), &["logs nginx"; 4]).await;
+    let replay = stage.replay(read_back(&whole), &["logs nginx"; 2]).await;
     assert_eq!(replay.divergence, None);
     assert_eq!(
         replay.outcome,
