@@ -53,6 +53,16 @@ async fn healed(daemon: &Daemon, id: u64) -> Value {
     incident
 }
 
+/// The incident on a target, in whatever order they open.
+async fn opened_on(daemon: &Daemon, target: &str) -> u64 {
+    sentinel_tests::eventually(target, Duration::from_secs(30), || async {
+        let incidents = daemon.incidents().await;
+        let found = incidents.iter().find(|one| one["target"] == target)?;
+        found["id"].as_u64()
+    })
+    .await
+}
+
 fn text_of(incident: &Value, kind: &str) -> String {
     let events = incident["events"].as_array().unwrap();
     let of_kind = events.iter().rfind(|event| event["kind"] == kind);
@@ -195,14 +205,11 @@ async fn a_host_that_cannot_be_reached_holds_up_nobody_else() {
         .await;
     let begun = Instant::now();
     daemon.deliver(&[down("local", &container.name)]).await;
-    healed(&daemon, 3).await;
+    let local = opened_on(&daemon, &format!("docker://local/{}", container.name)).await;
+    healed(&daemon, local).await;
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
-    let gone = if daemon.incident(1).await["target"] == "docker://gone/web" {
-        1
-    } else {
-        2
-    };
+    let gone = opened_on(&daemon, "docker://gone/web").await;
     assert_eq!(daemon.wait_end(gone).await, "escalated");
     let incident = daemon.incident(gone).await;
     assert_eq!(count(&incident, "run-started"), 2, "worth another attempt");

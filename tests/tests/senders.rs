@@ -135,6 +135,8 @@ async fn prometheus_alertmanager_and_amtool_are_understood() {
             &format!("--config.file={}", text("prometheus.yml")),
             &format!("--storage.tsdb.path={}", text("tsdb")),
             &format!("--web.listen-address=127.0.0.1:{prometheus}"),
+            // What was dropped before it had found its Alertmanager is sent again soon.
+            "--rules.alert.resend-delay=1s",
         ],
         &path("prometheus.log"),
     );

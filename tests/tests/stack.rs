@@ -236,6 +236,11 @@ async fn what_breaks_is_seen_told_healed_and_resolved() {
             1,
         )
         .replacen("attempts: 2", "attempts: 1", 1)
+        .replacen(
+            "on: [retryable, unverified]",
+            "on: [retryable, permanent, unverified]",
+            1,
+        )
     });
     eventually("the new policy serves", Duration::from_secs(40), || async {
         stack.logs().contains(r#"what="policies""#).then_some(())
