@@ -24,7 +24,7 @@ trap 'exit 130' INT TERM
 "$setup/deny.sh"
 "$setup/lint.sh"
 
-beside "the toolchains" "$setup/toolchains.sh" python js c
+beside "the toolchains" "$setup/toolchains.sh" python js c ansible
 beside "the images" "$setup/images.sh"
 beside "the plugins" "$setup/plugins.sh"
 beside "the build of sentinel" "$setup/build.sh" --bins
