@@ -65,7 +65,7 @@ release-check: ## Run the demo on bare machines, new and months old: what a rele
 .PHONY: crash
 crash: build plugins ## Kill the daemon 500 times under load: nothing may be lost, nothing done twice
 	@SENTINEL_CRASH_ROUNDS="$${SENTINEL_CRASH_ROUNDS:-500}" \
-		cargo test --release -p sentinel-tests --test crash -- --nocapture
+		cargo test --release --workspace --test crash -- --nocapture
 
 .PHONY: soak
 soak: ## Play the engine through SEEDS simulated worlds of faults (100000); SEED=n plays one

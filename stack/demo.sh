@@ -72,7 +72,7 @@ if [[ -n "$first_run" && -d "$docker_root" ]]; then enough_room "$docker_root" 1
 # Images and guests need little of the processors, or other ones of the build's moments.
 beside "the images" "$setup/images.sh"
 beside "the plugins" "$setup/plugins.sh"
-beside "the build of sentinel" "$setup/build.sh" -p sentinel -p drill
+beside "the build of sentinel" "$setup/build.sh" --bin sentinel --bin drill
 await_all
 say "building the image of sentinel"
 patiently "building the image" "$compose" build sentinel || die "the image of sentinel could not be built"

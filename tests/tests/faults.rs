@@ -96,9 +96,8 @@ async fn wait_phase(daemon: &Daemon, id: u64, phase: &str) {
 /// Posts an alert that is too large for what may be left in a page.
 async fn post(daemon: &Daemon, container: &str) -> StatusCode {
     let mut alert = down(container);
-    alert
-        .labels
-        .push(("padding".to_owned(), "x".repeat(100_000)));
+    let padding = |n| (format!("padding{n}"), "x".repeat(15_000));
+    alert.labels.extend((0..4).map(padding));
     daemon.post(DOOR, webhook(&[alert]).to_string()).await.0
 }
 
