@@ -276,10 +276,10 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "leads out of it",
         ),
         (
-            // 2 to the power of 40 parts in a few KiB.
+            // 2 to the power of 20 parts in a few KiB.
             "schema-fan.wasm",
             Core {
-                schema: &schema_fan(40),
+                schema: &schema_fan(20),
                 ..core
             }
             .quiet(),
