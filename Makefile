@@ -75,6 +75,10 @@ soak: ## Play the engine through SEEDS simulated worlds of faults (100000); SEED
 mutants: ## Plant bugs in the engine, one after another, and see the simulation find each
 	@cargo test --release -p sentinel-simulation --features mutations --test mutants -- --nocapture
 
+.PHONY: fuzz
+fuzz: ## Feed every parser of foreign bytes with made-up input for FUZZ_SECONDS each (60); FUZZ_TARGET=name feeds one
+	@FUZZ_SECONDS="$(FUZZ_SECONDS)" FUZZ_TARGET="$(FUZZ_TARGET)" FUZZ_INPUT="$(FUZZ_INPUT)" stack/setup/fuzz.sh
+
 .PHONY: bench
 bench: build plugins ## Measure what sentinel costs, beside the plain disk; ARGS='--only effect' for a part
 	@target/release/sentinel-bench $(ARGS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks for what the build and the stack need and, on Debian, installs what is missing.
-# usage: packages.sh [build] [docker] [ansible] [tests]      (the first three when none is named)
+# usage: packages.sh [build] [docker] [ansible] [tests] [fuzz]      (the first three when none is named)
 set -euo pipefail
 # shellcheck source=stack/setup/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -120,12 +120,12 @@ each_part() {
         docker) docker_engine ;;
         ansible) need_version ansible-core ansible-playbook 2.14 "see https://docs.ansible.com" ansible-playbook --version ;;
         # A clock that can be set, a disk that can fail and its mounts, signatures, other machines to reach, a journal to
-        # clean, mail, containers of one file, a browser, Prometheus, and a registry that asks for passwords. (The tests ask Debian's own Python
+        # clean, mail, containers of one file, another engine that speaks Docker's API, a browser, Prometheus, and a registry that asks for passwords. (The tests ask Debian's own Python
         # for its aiosmtpd.)
         tests)
             need faketime:faketime e2fsprogs:mkfs.ext4 mount:mount minisign:minisign openssh-client:ssh openssh-server:/usr/sbin/sshd \
                 openssl:openssl systemd:journalctl iproute2:ip apache2-utils:htpasswd python3:python3 python3-aiosmtpd:aiosmtpd \
-                busybox-static:/bin/busybox chromium:chromium
+                busybox-static:/bin/busybox chromium:chromium podman:podman
             # rustup's toolchain has clippy.
             if debian_rust || ! have cargo; then apt_install rust-web-clippy; fi
             if [[ -z "${planning:-}" ]]; then
@@ -135,7 +135,9 @@ each_part() {
                 alertmanager_templates
             fi
             ;;
-        *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests]" ;;
+        # libFuzzer is C++.
+        fuzz) need g++:g++ ;;
+        *) die "unknown part '$part'" "usage: packages.sh [build] [docker] [ansible] [tests] [fuzz]" ;;
         esac
     done
 }

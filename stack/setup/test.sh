@@ -16,7 +16,7 @@ if [[ ! -x target/release/sentinel ]]; then
     enough_room "$root" "$room"
 fi
 ((EUID == 0)) || die "the tests mount disks, make networks and set clocks: they need root" "sudo make test"
-"$setup/packages.sh" build docker ansible tests
+"$setup/packages.sh" build docker ansible tests fuzz
 trap 'end_all; "$setup/docker.sh" stop' EXIT
 trap 'exit 130' INT TERM
 "$setup/docker.sh" start
@@ -27,7 +27,8 @@ trap 'exit 130' INT TERM
 beside "the toolchains" "$setup/toolchains.sh" python js c ansible
 beside "the images" "$setup/images.sh"
 beside "the plugins" "$setup/plugins.sh"
-beside "the build of sentinel" "$setup/build.sh" --bins
+# The fuzz targets too, as `make fuzz` builds them but for what watches which code is reached.
+beside "the build of sentinel" "$setup/build.sh" --bins --features sentinel-fuzz/engine
 await_all
 say "building the image of sentinel"
 patiently "building the image" "$setup/compose" build sentinel || die "the image of sentinel could not be built"

@@ -6,6 +6,7 @@
 //! needs something that is missing fails and says what to run; it is never skipped.
 
 #![forbid(unsafe_code)]
+pub mod alertmanager;
 pub mod containers;
 pub mod daemon;
 pub mod fake_docker;
@@ -14,6 +15,7 @@ pub mod ledger;
 pub mod machine;
 pub mod mail;
 pub mod payload;
+pub mod podman;
 pub mod raw;
 pub mod receiver;
 pub mod registry;

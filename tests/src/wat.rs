@@ -1,5 +1,7 @@
 //! Plugins of a few lines, written as WebAssembly text: what no honest toolchain makes.
 
+use std::fmt::Write as _;
+
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, WorldId};
 
@@ -170,6 +172,52 @@ impl Core<'_> {
     pub fn with_wasi(&self) -> Vec<u8> {
         component(&resolve(WITH_WASI), "with-wasi", self.bytes())
     }
+}
+
+/// A plugin with two functions of so many branches each, over many variables: the compiler keeps in mind
+/// which of them live where, and that grows faster than they do.
+#[must_use]
+pub fn greedy(name: &str, branches: usize) -> Vec<u8> {
+    let mut body = "(local i32)".repeat(50);
+    for n in 0..branches {
+        let (asked, read, written) = (n % 50, n * 3 % 50, n * 7 % 50);
+        write!(
+            body,
+            "(if (local.get {asked}) (then (local.set {written} (i32.add (local.get {read}) (i32.const 3)))))"
+        )
+        .expect("text");
+    }
+    let fields = format!("(func {body})").repeat(2);
+    let core = Core {
+        fields: &fields,
+        name,
+        ..CORE
+    };
+    core.quiet()
+}
+
+/// A plugin with a function that the compiler needs minutes for, and little memory: loops in which each of many
+/// variables depends on another one.
+#[must_use]
+pub fn slow(name: &str) -> Vec<u8> {
+    const VARIABLES: usize = 10_000;
+    let mut turn = String::new();
+    for n in 0..VARIABLES {
+        let written = (n * 7 + 1) % VARIABLES;
+        write!(
+            turn,
+            "(local.set {written} (i32.add (local.get {n}) (i32.const 1)))"
+        )
+        .expect("text");
+    }
+    let turns = format!("(loop {turn} (br_if 0 (local.get 0)))").repeat(30);
+    let fields = format!("(func {} {turns})", "(local i32)".repeat(VARIABLES));
+    let core = Core {
+        fields: &fields,
+        name,
+        ..CORE
+    };
+    core.quiet()
 }
 
 /// Bytes as WAT writes them in a string.

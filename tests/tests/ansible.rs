@@ -362,16 +362,18 @@ policies:
         fs::write(
             daemon.path("playbooks").join("play.yml"),
             format!(
-                "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - copy: {{dest: {}, content: x}}\n",
+                "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - copy: {{dest: {}, content: x}}\n    - include_tasks: more.yml\n",
                 out.display()
             ),
         )
         .unwrap();
         out
     };
+    let more = "- debug: { msg: more }\n";
+    fs::write(daemon.path("playbooks").join("more.yml"), more).unwrap();
     let first = write_play(&daemon, "first");
     daemon.serve().await;
-    for (id, changed) in [(1, false), (2, true)] {
+    for (id, changed) in [(1, false), (2, true), (3, true)] {
         let number = id.to_string();
         daemon
             .deliver(&[Alert::firing("Play", &[("number", number.as_str())])])
@@ -382,7 +384,15 @@ policies:
                 Some(plan.to_owned())
             })
             .await;
-        let second = changed.then(|| write_play(&daemon, "second"));
+        let second = changed.then(|| {
+            if id == 2 {
+                return write_play(&daemon, "second");
+            }
+            // What the playbook includes is part of it.
+            let more = more.replace("more", "other");
+            fs::write(daemon.path("playbooks").join("more.yml"), more).unwrap();
+            daemon.path("second")
+        });
         let output = said(
             daemon
                 .command(&["approve", &number, "--plan", &plan])

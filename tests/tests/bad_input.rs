@@ -56,6 +56,19 @@ fn a_policy_that_only_watches_is_checked_like_one_that_acts() {
     assert!(said.contains("docker.restart"), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn quotes_that_are_part_of_a_matcher_are_noted_and_serve() {
+    let quoted = GOOD.replace(r#"'alertname="WebDown"'"#, r#""alertname='WebDown'""#);
+    assert_ne!(quoted, GOOD);
+    let mut daemon = Daemon::prepare(&["docker-restart"], &quoted);
+    let (code, said) = check(&daemon);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("note: "), "{said}");
+    assert!(said.contains(r#"write 'alertname="WebDown"'"#), "{said}");
+    daemon.serve().await;
+    daemon.wait_log("the quotes are part of what").await;
+}
+
 #[test]
 fn each_mistake_in_a_policy_is_told_with_its_place() {
     let cases = [

@@ -145,16 +145,29 @@ async fn a_healthy_container_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_gets_the_time_to_stop_that_it_asks_for() {
-    const FLUSHES: &str = "trap 'sleep 4; echo clean; exit 0' TERM; while :; do sleep 0.1; done";
-    let container = Container::sh("flushes", FLUSHES, &["--stop-timeout", "30"]);
-    let before = container.started_at();
-    // Its trap may not be set yet.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let daemon = Daemon::start(&["docker-restart"], RESTART).await;
-    daemon.deliver(&[down(&container)]).await;
-    healed(&daemon, 1).await;
-    assert_ne!(container.started_at(), before);
-    assert!(docker_ok(&["logs", &container.name]).contains("clean"));
+    // Longer than what a playbook or a plugin might think is enough.
+    const FLUSHES: &str = "trap 'sleep 7; echo clean; exit 0' TERM; while :; do sleep 0.1; done";
+    let playbook = RESTART
+        .replace(
+            "plugin: docker-restart",
+            "plugin: ansible-playbook\n        params: { playbook: restart-container.yml }",
+        )
+        .replace(
+            "    grants:",
+            "    grants:\n      ansible: { playbooks: ['restart-container.yml'] }",
+        );
+    for policies in [RESTART, &playbook] {
+        let container = Container::sh("flushes", FLUSHES, &["--stop-timeout", "30"]);
+        let before = container.started_at();
+        // Its trap may not be set yet.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let daemon = Daemon::start(&BOTH, policies).await;
+        daemon.deliver(&[down(&container)]).await;
+        healed(&daemon, 1).await;
+        assert_ne!(container.started_at(), before);
+        let said = docker_ok(&["logs", &container.name]);
+        assert!(said.contains("clean"), "{policies}: {said}");
+    }
 }
 
 /// A container that ends again and again, two seconds after each start.

@@ -1,6 +1,7 @@
 //! Plugins and policies are changed while the daemon runs: what is good is taken over at
 //! once, what is bad changes nothing, and what is under way goes on as it began.
 
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use sentinel_tests::containers::{Container, docker_ok};
@@ -408,4 +409,23 @@ policies:
     std::fs::remove_file(&playbook).unwrap();
     daemon.write_policies(&named("first", "off"));
     wait_policies(&daemon, "plays (shadow), first (off)").await;
+}
+
+/// As Kubernetes mounts a `ConfigMap`: each file is a link into a folder, which is a link
+/// itself, and a change exchanges that one alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_link_leads_to_is_noticed_when_it_is_exchanged() {
+    let daemon = Daemon::start(&["hostile"], &named("first", "auto")).await;
+    let folder = daemon.path("policies");
+    let exchange = |version: &str, text: &str| {
+        std::fs::create_dir(folder.join(version)).unwrap();
+        std::fs::write(folder.join(version).join("linked.yaml"), text).unwrap();
+        symlink(version, folder.join("..new")).unwrap();
+        std::fs::rename(folder.join("..new"), folder.join("..data")).unwrap();
+    };
+    exchange("..1", &named("linked", "off"));
+    symlink("..data/linked.yaml", folder.join("linked.yaml")).unwrap();
+    wait_policies(&daemon, "linked (off), first (auto)").await;
+    exchange("..2", &named("linked", "auto"));
+    wait_policies(&daemon, "linked (auto), first (auto)").await;
 }

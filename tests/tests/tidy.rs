@@ -60,9 +60,7 @@ fn dependencies(metadata: &Value, name: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_core_knows_no_runtime_no_wasmtime_no_disk_and_no_network() {
-    let found = dependencies(&metadata(), "sentinel-core");
-    assert!(found.contains("serde"), "the test looks at the right place");
+fn the_core_and_the_intake_know_no_runtime_no_wasmtime_no_disk_and_no_network() {
     let banned = [
         "tokio",
         "async-std",
@@ -81,8 +79,13 @@ fn the_core_knows_no_runtime_no_wasmtime_no_disk_and_no_network() {
         "mio",
         "socket2",
     ];
-    for name in banned {
-        assert!(!found.contains(name), "sentinel-core depends on {name}");
+    let metadata = metadata();
+    for package in ["sentinel-core", "sentinel-intake"] {
+        let found = dependencies(&metadata, package);
+        assert!(found.contains("serde"), "the test looks at the right place");
+        for name in banned {
+            assert!(!found.contains(name), "{package} depends on {name}");
+        }
     }
 }
 
@@ -93,11 +96,21 @@ fn arrows_point_down_only() {
         (
             "sentinel-core",
             &[
+                "sentinel-intake",
                 "sentinel-journal",
                 "sentinel-sandbox",
                 "sentinel-drivers",
                 "sentinel",
             ][..],
+        ),
+        (
+            "sentinel-intake",
+            &[
+                "sentinel-journal",
+                "sentinel-sandbox",
+                "sentinel-drivers",
+                "sentinel",
+            ],
         ),
         (
             "sentinel-journal",
@@ -133,9 +146,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn the_core_asks_no_clock() {
+fn the_core_and_the_intake_ask_no_clock() {
     let mut files = Vec::new();
     sources(&root().join("host/core/src"), &mut files);
+    sources(&root().join("host/intake/src"), &mut files);
     assert!(files.len() > 5);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
@@ -158,12 +172,14 @@ fn the_core_asks_no_clock() {
 fn unsafe_code_is_forbidden_in_every_crate_of_the_host() {
     for root_file in [
         "host/core/src/lib.rs",
+        "host/intake/src/lib.rs",
         "host/journal/src/lib.rs",
         "host/drivers/src/lib.rs",
         "host/daemon/src/main.rs",
         "stack/drill/src/main.rs",
         "tests/src/lib.rs",
         "tests/bench/src/main.rs",
+        "tests/fuzz/src/lib.rs",
     ] {
         let text = fs::read_to_string(root().join(root_file)).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{root_file}");

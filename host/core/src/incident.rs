@@ -42,6 +42,9 @@ use crate::recording::plan_digest;
 /// person has to look: a plugin that takes the daemon down must not do so for ever.
 pub const MAX_INTERRUPTIONS: u32 = 3;
 
+/// How long an incident is held back before a person is told, when the policy does not say.
+pub(crate) const DEFAULT_HELD_AFTER: Duration = Duration::from_mins(10);
+
 /// A policy as an incident carries it out: everything rendered for its alert. A later change
 /// of the policy takes the place of it only while nothing has been done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -589,11 +592,11 @@ pub struct Incident {
     pub evidence: bool,
     /// Whether a run that had acted was stopped because the alert resolved.
     pub cut_short: bool,
-    /// Whether a person was told that the breaker is open.
+    /// Whether a person was told that the breaker is open, or could not be.
     pub told: bool,
     /// Since when a guard holds it back, and what it said last.
     pub held: Option<(Timestamp, String)>,
-    /// Whether a person was told that it is held.
+    /// Whether a person was told that it is held, or could not be.
     pub told_held: bool,
     /// What a person is being told, beside what it does.
     pub telling: Option<Telling>,
@@ -805,13 +808,7 @@ impl Incident {
                 self.gone = true;
                 self.end(End::Cancelled, reason.clone(), at)
             }
-            EventBody::HeldLong { reason } => match self.phase {
-                Phase::Held(_) if self.tells_when_held() => {
-                    self.told_held = true;
-                    self.tell(Notice::Held, reason.clone())
-                }
-                _ => Vec::new(),
-            },
+            EventBody::HeldLong { reason } => self.waited_long(reason, at),
             EventBody::PolicyChanged { .. }
             | EventBody::PolicyGone { .. }
             | EventBody::Again { .. }
@@ -888,11 +885,6 @@ impl Incident {
         self.ended() && (self.heard || self.telling.is_some())
     }
 
-    /// Whether a person is told when it is held for long.
-    fn tells_when_held(&self) -> bool {
-        !self.told_held && self.tells()
-    }
-
     /// Whether anybody is told of it.
     fn tells(&self) -> bool {
         self.plan.escalate.is_some() && self.plan.mode != Mode::Shadow
@@ -926,7 +918,9 @@ impl Incident {
                     .min()
             }
             Phase::BackingOff { until, .. } => Some((*until).min(expires)),
-            Phase::AwaitingApproval { until, .. } => Some(*until),
+            Phase::AwaitingApproval { until, .. } => {
+                self.told_at().into_iter().chain([*until]).min()
+            }
             Phase::Watching => Some(expires),
             Phase::Verifying { deadline, .. } => Some(*deadline),
             Phase::Pending(_)
@@ -937,13 +931,33 @@ impl Incident {
         }
     }
 
-    /// When a person is told that it is held.
+    /// When a person has to hear that it waits: that it is held back for long, or that a plan
+    /// waits of which nobody could be told at once.
     #[must_use]
     pub fn told_at(&self) -> Option<Timestamp> {
-        let (since, _) = self.held.as_ref()?;
-        let after = self.plan.escalate.as_ref()?.held_after?;
-        (self.tells_when_held() && matches!(self.phase, Phase::Held(_)) && !self.resolved())
-            .then(|| later(*since, after))
+        let unnamed = self.plan.escalate.is_none();
+        if self.plan.mode == Mode::Shadow
+            || self.resolved()
+            || (unnamed && active(Mutation::UnnamedWaitsUnseen))
+        {
+            return None;
+        }
+        match (&self.phase, &self.plan.escalate) {
+            (Phase::Held(_), escalate) if !self.told_held => {
+                let (since, _) = self.held.as_ref()?;
+                let after = match escalate {
+                    Some(escalate) => escalate.held_after?,
+                    None => DEFAULT_HELD_AFTER,
+                };
+                Some(later(*since, after))
+            }
+            (Phase::AwaitingApproval { since, .. }, None) if self.plan.approval.tell => {
+                let silent = self.untold.as_ref().map(|(at, ..)| *at);
+                let after = later(*since, DEFAULT_HELD_AFTER);
+                silent.is_none_or(|at| at < *since).then_some(after)
+            }
+            _ => None,
+        }
     }
 
     /// Whether the `ttl` has passed while it waited.
@@ -1297,6 +1311,27 @@ impl Incident {
         self.start(Rung::first(1), at)
     }
 
+    /// A person has to hear that it has waited for long.
+    fn waited_long(&mut self, reason: &str, at: Timestamp) -> Vec<Command> {
+        if self.told_at().is_none() {
+            return Vec::new();
+        }
+        self.told_held |= matches!(self.phase, Phase::Held(_));
+        if let Some(silence) = self.unnamed(at) {
+            self.untold = Some(silence);
+            return Vec::new();
+        }
+        self.tell(Notice::Held, reason.to_owned())
+    }
+
+    /// Why nobody can be told anything of it, where its policy names nobody.
+    fn unnamed(&self, at: Timestamp) -> Option<(Timestamp, Silence, String)> {
+        let policy = &self.plan.policy;
+        let why = || format!("policy {policy} has no `escalate`, which says whom to tell");
+        let unnamed = self.plan.escalate.is_none();
+        unnamed.then(|| (at, Silence::Unnamed, why()))
+    }
+
     /// A person has to look; tells one first when the policy says by which plugin. A
     /// shadow tells nobody.
     fn escalate(&mut self, reason: String, at: Timestamp) -> Vec<Command> {
@@ -1304,11 +1339,8 @@ impl Incident {
         let silence = if self.plan.mode == Mode::Shadow {
             let why = format!("policy {policy} is a shadow, which tells nobody");
             Some((at, Silence::Shadow, why))
-        } else if self.plan.escalate.is_none() {
-            let why = format!("policy {policy} has no `escalate`, which says whom to tell");
-            Some((at, Silence::Unnamed, why))
         } else {
-            None
+            self.unnamed(at)
         };
         if silence.is_some() {
             self.untold = silence;
@@ -1506,13 +1538,14 @@ impl Incident {
                 };
                 let since = self.held.as_ref().map_or(at, |(since, _)| *since);
                 self.held = Some((since, reason.clone()));
-                let tell = *guard == Guard::Breaker
-                    && !self.told
-                    && self.plan.escalate.is_some()
-                    && self.plan.mode != Mode::Shadow;
+                let tell = *guard == Guard::Breaker && !self.told && self.plan.mode != Mode::Shadow;
                 if tell {
                     self.told = true;
                     self.told_held = true;
+                    if let Some(silence) = self.unnamed(at) {
+                        self.untold = Some(silence);
+                        return self.enter(Phase::Held(hold));
+                    }
                     self.drop_unsaid();
                     return self.enter(Phase::Escalating {
                         reason: reason.clone(),

@@ -156,6 +156,20 @@ impl Matcher {
         &self.value
     }
 
+    /// What was probably meant by one whose name or value begins and ends with quotes that
+    /// are a part of it, as in `alertname='A'`; none for any other. Only double quotes are
+    /// quotes to Alertmanager, and its alerts have none around their names.
+    #[must_use]
+    pub fn without_quotes(&self) -> Option<Self> {
+        let (name, value) = (bare(&self.name), bare(&self.value));
+        if name.is_none() && value.is_none() {
+            return None;
+        }
+        let name = name.unwrap_or_else(|| self.name.clone());
+        let value = value.unwrap_or_else(|| self.value.clone());
+        Self::new(name, self.op, value).ok()
+    }
+
     /// Whether it holds for `labels`.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
@@ -166,6 +180,21 @@ impl Matcher {
             .map_or_else(|| label == self.value, |pattern| pattern.is_match(label));
         holds == matches!(self.op, MatchOp::Equal | MatchOp::Matches)
     }
+}
+
+/// What stands between quotes, where `text` begins and ends with them. Those of `'a'|'b'`
+/// go as well.
+fn bare(text: &str) -> Option<String> {
+    let mut chars = text.chars();
+    let (first, last) = (chars.next()?, chars.next_back()?);
+    let quotes = is_quote(first) && is_quote(last);
+    let inside = chars.as_str().replace([first, last], "");
+    (quotes && !inside.is_empty()).then_some(inside)
+}
+
+/// Quotes, also those that word processors and chats make of them.
+fn is_quote(c: char) -> bool {
+    "\"'`´“”„‟‘’‚‛«»‹›".contains(c)
 }
 
 fn compile(go: &str) -> Result<Regex, RegexError> {

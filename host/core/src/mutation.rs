@@ -52,6 +52,8 @@ pub enum Mutation {
     PolicyKeptWhileWaiting,
     /// An alert that its policy does not fit goes to nobody.
     MisfitTellsNobody,
+    /// What waits under a policy that names nobody is on no record as such.
+    UnnamedWaitsUnseen,
     /// A target is taken for what it is called, although it may be called otherwise.
     AliasesBelieved,
     /// Whoever comes first takes all of what is for all.
@@ -60,7 +62,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::CooldownFromAlert,
         Self::LockGivenUpBetweenRungs,
         Self::RepeatsReopen,
@@ -83,6 +85,7 @@ impl Mutation {
         Self::ShadowActs,
         Self::PolicyKeptWhileWaiting,
         Self::MisfitTellsNobody,
+        Self::UnnamedWaitsUnseen,
         Self::AliasesBelieved,
         Self::NoShares,
     ];

@@ -4,8 +4,10 @@
 //! `starts_at`) and `policy` (the policy's name). What is not there is an error where
 //! it is used, unless the filter `default` stands behind it; a misspelled name is an
 //! error when the policy is loaded. A label whose name is no identifier is written
-//! `labels["service.name"]`. Labels are only ever data: what stands in one is never
+//! `labels["service.name"]`; `labels.service.name` is an error, too. Labels are only ever data: what stands in one is never
 //! itself read as a template.
+
+mod names;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +19,7 @@ use minijinja::value::Object;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 use serde::{Serialize, Serializer};
 
+use self::names::{Apart, Reach, apart};
 use crate::alert::{Alert, Labels};
 use crate::bounds;
 use crate::http::HttpUrl;
@@ -25,6 +28,10 @@ use crate::id::{IdError, PolicyName, Target};
 /// How much one rendering may do, in instructions of the template engine and blocks of
 /// 64 bytes: enough for any honest template, and at most a few milliseconds.
 const FUEL: u64 = 20_000;
+
+/// How long a template may be, in bytes. The engine counts lines and columns in 16 bits, and
+/// panics where there are more.
+const LENGTH: usize = 32 << 10;
 
 /// What a template sees, and what `alert` has.
 const VARIABLES: [&str; 4] = ["labels", "annotations", "alert", "policy"];
@@ -577,14 +584,39 @@ pub(crate) fn is_literal(source: &str) -> bool {
     !["{{", "{%", "{#"].iter().any(|open| source.contains(open))
 }
 
+/// What is wrong with a template that is too long.
+fn too_long(source: &str) -> Option<String> {
+    (source.len() > LENGTH).then(|| {
+        format!(
+            "the template has {} bytes, and may have {LENGTH}",
+            source.len()
+        )
+    })
+}
+
 /// Checks syntax, and that the names exist.
 fn check(source: &str) -> Result<(), TemplateError> {
     if is_literal(source) {
         return Ok(());
     }
-    let template = PLAIN
-        .template_from_str(source)
-        .map_err(|error| not_valid(&error, source))?;
+    if let Some(message) = too_long(source) {
+        return Err(TemplateError {
+            message,
+            span: 0..source.len(),
+            help: Some("only a text in which nothing is filled in may be longer".to_owned()),
+        });
+    }
+    let template =
+        PLAIN
+            .template_from_str(source)
+            .map_err(|error| match apart(source, Reach::Likely) {
+                Some(name) => not_one(&name),
+                None => not_valid(&error, source),
+            })?;
+    // Before names are looked for: `bar` of `labels.foo-bar` is one that nobody meant.
+    if let Some(name) = apart(source, Reach::Sure) {
+        return Err(not_one(&name));
+    }
     let mut used: Vec<_> = template.undeclared_variables(true).into_iter().collect();
     used.sort();
     let globals: Vec<_> = PLAIN.globals().map(|(name, _)| name).collect();
@@ -597,6 +629,9 @@ fn check(source: &str) -> Result<(), TemplateError> {
         if let ("alert", Some(field)) = (root, field)
             && !ALERT_FIELDS.contains(&field)
         {
+            if VARIABLES.contains(&field) {
+                return Err(beside(source, field));
+            }
             return Err(unknown(source, field, "`alert`", &ALERT_FIELDS));
         }
     }
@@ -648,14 +683,49 @@ impl Object for EveryLabel {
 }
 
 fn not_valid(error: &Error, source: &str) -> TemplateError {
+    // The engine's own range goes past the end where a quote is not closed.
+    let inside = |at: usize| source.floor_char_boundary(at);
     TemplateError {
         message: format!("the template is not valid: {}", reason(error)),
-        span: error.range().unwrap_or(0..source.len()),
+        span: error.range().map_or(0..source.len(), |range| {
+            inside(range.start)..inside(range.end)
+        }),
         help: Some(
             "expected Jinja's syntax, such as '{{ labels.container | default(\"nginx\") }}'"
                 .to_owned(),
         ),
     }
+}
+
+/// A name that the template takes apart.
+fn not_one(name: &Apart) -> TemplateError {
+    let Apart { at, root, name } = name;
+    let (message, help) = match *root {
+        "labels" | "annotations" => (
+            format!("`{root}.{name}` is not read as one name"),
+            format!("write `{root}[{name:?}]`: behind a dot, a name is letters, digits and `_`"),
+        ),
+        "alert" => (
+            format!("`alert.{name}` is part of a text, and texts have no parts"),
+            format!("`alert` has {}", ALERT_FIELDS.join(", ")),
+        ),
+        _ => (
+            format!("`{root}.{name}` is part of a text, and texts have no parts"),
+            format!("`{root}` is the policy's name"),
+        ),
+    };
+    TemplateError {
+        message,
+        span: at.clone(),
+        help: Some(help),
+    }
+}
+
+/// What stands beside the alert, as other tools have it inside.
+fn beside(source: &str, name: &str) -> TemplateError {
+    let mut error = unknown(source, name, "`alert`", &ALERT_FIELDS);
+    error.help = Some(format!("write `{name}`, without `alert.` before it"));
+    error
 }
 
 fn unknown(source: &str, name: &str, what: &str, known: &[&str]) -> TemplateError {
@@ -683,6 +753,9 @@ fn render(
 ) -> Result<String, RenderError> {
     if is_literal(source) {
         return Ok(source.to_owned());
+    }
+    if let Some(message) = too_long(source) {
+        return Err(RenderError::new(&bounds::quoted(source), message));
     }
     environment
         .template_from_str(source)
@@ -799,6 +872,36 @@ mod tests {
             assert_eq!(rendered(text, &[]).unwrap(), text);
         }
         assert_eq!(rendered("{{ policy }}\n", &[]).unwrap(), "nginx-down\n");
+    }
+
+    #[test]
+    fn a_template_is_bounded_and_a_text_is_not() {
+        let long = |length: usize| "x".repeat(length) + "{{ labels.a }}";
+        let whole = rendered(&long(30_000), &[("a", "y")]).unwrap();
+        assert_eq!(whole.len(), 30_001);
+        for source in [long(33_000), long(100_000), "\n".repeat(70_000) + "{{"] {
+            let error = Template::parse(source.as_str()).unwrap_err();
+            assert!(error.to_string().ends_with("may have 32768"), "{error}");
+            // From a journal, say, that knows no such bound.
+            let error = render_value(&json!(source), &context(&[])).unwrap_err();
+            assert!(error.to_string().ends_with("may have 32768"), "{error}");
+            assert!(error.to_string().len() < 1000);
+        }
+        let text = "x".repeat(100_000);
+        assert_eq!(rendered(&text, &[]).unwrap(), text);
+    }
+
+    #[test]
+    fn the_place_of_a_mistake_is_inside_the_template() {
+        for source in [
+            "{{ labels.a | default(\"nginx}",
+            "{{ \"ä",
+            "{% if 'x",
+            "a {{",
+        ] {
+            let span = Template::parse(source).unwrap_err().span();
+            assert!(source.get(span.clone()).is_some(), "{span:?} of {source}");
+        }
     }
 
     #[test]

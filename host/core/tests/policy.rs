@@ -523,6 +523,25 @@ mistakes! {
     maintenance: "maintenance",
 }
 
+#[test]
+fn quotes_that_are_part_of_a_matcher_are_noted_and_no_mistake() {
+    let text = r#"
+policies:
+  - name: quoted
+    match: ["alertname='A'", '{severity=~"critical", team!="\"x\""}', 'host=“web”']
+    target: docker://local/web
+    steps: [{ plugin: docker-restart }]
+  - name: plain
+    match: ['alertname="A"', job=web, "instance=\"web1\""]
+    target: docker://local/web
+    steps: [{ plugin: docker-restart }]
+"#;
+    let set = good(text);
+    assert_eq!(set.policies().len(), 2);
+    insta::assert_snapshot!("quotes", reports(set.notes()));
+    assert!(good(NGINX).notes().is_empty());
+}
+
 fn any_durations(range: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
     range.prop_map(Duration::from_secs)
 }
@@ -632,5 +651,85 @@ proptest::proptest! {
         if let Err(errors) = parse(&[("a.yaml", &torn)]) {
             proptest::prop_assert!(!errors.is_empty());
         }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_file_as_yaml_is_told_with_its_place() {
+    let mut bomb = "a: &a [x, x, x]\n".to_owned();
+    for (before, c) in ('a'..='g').zip('b'..='h') {
+        let aliases = format!("*{before}, ").repeat(9);
+        writeln!(bomb, "{c}: &{c} [{aliases}]").unwrap();
+    }
+    for (text, (line, column), message, help) in [
+        (
+            "a: 1\na: 2\n",
+            (2, 1),
+            "duplicate key `a`",
+            "stands at 1:1 already",
+        ),
+        (
+            "a:\n  - { b: 1, b: 2 }\n",
+            (2, 13),
+            "duplicate key `b`",
+            "stands at 2:7 already",
+        ),
+        (
+            "\u{feff}a: 1\r\nb: 2\r\na: 3\r\n",
+            (3, 1),
+            "duplicate key `a`",
+            "1:1 already",
+        ),
+        (
+            "a: 1\n---\nb: 2\n",
+            (3, 1),
+            "more than one document",
+            "remove the line `---`",
+        ),
+        (
+            "---\n---\nb: 2\n",
+            (3, 1),
+            "more than one document",
+            "remove the line `---`",
+        ),
+        ("a:\n\tb: 1\n", (2, 2), "tab", "indentation"),
+        ("a: { b: 1\n", (1, 4), "unclosed bracket", "brackets"),
+        ("a: 'b\n", (1, 4), "unclosed quote", "quotes"),
+        (
+            "a: *b\n",
+            (1, 4),
+            "no `&` mark of this name",
+            "has to be quoted",
+        ),
+        (&bomb, (8, 1), "unfold to too much", "fewer aliases"),
+        (
+            "? [a]\n: b\n",
+            (1, 3),
+            "expected a text as key, found a list",
+            "`log:`",
+        ),
+    ] {
+        let error = sentinel_core::policy::check_yaml("sentinel.yaml", text).unwrap_err();
+        assert!(error.message().contains(message), "{text}: {error}");
+        assert!(error.help().unwrap().contains(help), "{text}: {error:?}");
+        if text != bomb {
+            assert_eq!(
+                (error.line(), error.column()),
+                (line, column),
+                "{text}: {error}"
+            );
+        }
+    }
+    for text in [
+        "",
+        "# nothing\n",
+        "\u{feff}",
+        "---\na: 1\n...\n",
+        "\u{feff}a: 1\r\nb: [1, 2]\r\n",
+        "a: &a { b: 1 }\nc: { <<: *a, b: 2 }\n",
+        "1: a\ntrue: b\n",
+    ] {
+        let checked = sentinel_core::policy::check_yaml("sentinel.yaml", text);
+        assert!(checked.is_ok(), "{text:?}: {checked:?}");
     }
 }

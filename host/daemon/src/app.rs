@@ -44,8 +44,8 @@ use crate::reconcile::Reconciler;
 use crate::reconfigure::{self, Reconfigurer, Running, Standings};
 use crate::secrets::{self, SecretError};
 use crate::serving::{
-    Drains, Folders, Loader, NothingServes, Probation, Problem, Problems, Reloader, Request,
-    Serving,
+    Drains, Folders, Loader, NothingServes, PolicyReader, Probation, Problem, Problems, Reloader,
+    Request, Serving,
 };
 use crate::telemetry::metrics::Metrics;
 use crate::upkeep::{Housekeeping, Leases};
@@ -349,11 +349,13 @@ pub(crate) fn loader(config: &Running, sandbox: Arc<Sandbox>) -> Loader {
             policies: config.policies_dir.clone(),
             playbooks: config.ansible.playbooks_dir.clone(),
         },
-        environment: environment(&config),
+        policies: Arc::new(PolicyReader::new(
+            config.policies_dir.clone(),
+            environment(&config),
+        )),
         config: running,
         past: None,
         refused: Arc::default(),
-        parsed: Arc::default(),
     }
 }
 

@@ -20,6 +20,7 @@ use sentinel_core::duration::HumanDuration;
 use sentinel_core::guard::settings::{Day, Maintenance, Moment, Window, WindowError};
 use sentinel_core::id::PluginName;
 use sentinel_core::lease::RESOLVE_TIMEOUT;
+use sentinel_core::policy::{check_yaml, nearest};
 use sentinel_drivers::ansible::InventorySource;
 use sentinel_drivers::docker::{DockerHost, SshFiles, TlsFiles};
 use sentinel_sandbox::gate::GateLimits;
@@ -27,6 +28,7 @@ use sentinel_sandbox::{Room, RunLimits};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
 
 pub(crate) use self::alertmanager::AlertmanagerConfig;
 use self::alertmanager::AlertmanagerSection;
@@ -486,7 +488,7 @@ impl FromStr for MaintenanceTimes {
         let options = serde_saphyr::options! { with_snippet: false };
         serde_saphyr::from_str_with_options(s, options)
             .map(Self)
-            .map_err(|error| error.to_string())
+            .map_err(|error| said(&error))
     }
 }
 
@@ -907,19 +909,50 @@ impl Config {
         path: &Path,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        let bytes = std::fs::read(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;
-        let mut file = parse(&path.display().to_string(), &text)?;
+        let name = path.display().to_string();
+        let mut file = parse(&name, &utf8(&name, bytes)?)?;
         overlay(&mut file, variable)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         file.resolve(folder)
     }
 }
 
+/// What the file says, if it is a text.
+fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, ConfigError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().get(..good).unwrap_or_default();
+        let before = String::from_utf8_lossy(before);
+        let line = before.split('\n').next_back().unwrap_or_default();
+        let message = match error.as_bytes() {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "the file is in UTF-16: save it as UTF-8",
+            _ => "what stands here is not UTF-8: save the file as UTF-8",
+        };
+        ConfigError::Source {
+            file: name.to_owned(),
+            line: before.matches('\n').count() as u64 + 1,
+            column: line.chars().count() as u64 + 1,
+            message: message.to_owned(),
+        }
+    })
+}
+
 /// Reads the file; one without any key is one with all defaults.
 fn parse(name: &str, text: &str) -> Result<File, ConfigError> {
+    // What is wrong with it as YAML is said in words of its own.
+    check_yaml(name, text).map_err(|error| ConfigError::Source {
+        file: name.to_owned(),
+        line: error.line() as u64,
+        column: error.column() as u64,
+        message: match error.help() {
+            Some(help) => format!("{}: {help}", error.message()),
+            None => error.message().to_owned(),
+        },
+    })?;
     let options = serde_saphyr::options! { with_snippet: false };
     let file: Option<File> =
         serde_saphyr::from_str_with_options(text, options).map_err(|error| {
@@ -928,10 +961,83 @@ fn parse(name: &str, text: &str) -> Result<File, ConfigError> {
                 file: name.to_owned(),
                 line: location.map_or(0, |at| at.line()),
                 column: location.map_or(0, |at| at.column()),
-                message: error.to_string(),
+                message: said(&error),
             }
         })?;
     Ok(file.unwrap_or_default())
+}
+
+/// What the YAML library has against a value, for an operator: without the place, which is
+/// said before it, and without what stands there, which may be a secret.
+fn said(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => said(error),
+        Error::SerdeUnknownField {
+            field, expected, ..
+        } if field == "policies" => format!(
+            "unknown key `policies`: policies stand in files of their own, in the folder `policies_dir`; valid keys: {}",
+            expected.join(", ")
+        ),
+        Error::SerdeUnknownField {
+            field, expected, ..
+        } => unknown("key", field, "valid keys:", expected),
+        Error::SerdeUnknownVariant {
+            variant, expected, ..
+        } => unknown("word", variant, "expected one of", expected),
+        Error::SerdeMissingField { field, .. } => format!("missing key `{field}`"),
+        Error::SerdeInvalidType {
+            unexpected,
+            expected,
+            ..
+        }
+        | Error::SerdeInvalidValue {
+            unexpected,
+            expected,
+            ..
+        } => {
+            // Texts come with what they say.
+            let found = match unexpected.split_once(' ') {
+                Some(("string", _)) => "a text",
+                _ => unexpected,
+            };
+            format!("expected {expected}, found {found}")
+        }
+        Error::Unexpected { expected, .. } => match *expected {
+            "mapping start" => {
+                "expected a map of keys, such as `key: value`; one without keys is left out"
+                    .to_owned()
+            }
+            "sequence start" => "expected a list, such as `[a, b]`".to_owned(),
+            "string scalar" => "expected a text".to_owned(),
+            "scalar" => "expected one value, and no list and no map".to_owned(),
+            other => format!("expected {other}"),
+        },
+        Error::InvalidScalar { ty, .. } => match *ty {
+            "u8" | "u16" | "u32" | "u64" => {
+                let bits: u32 = ty.trim_start_matches('u').parse().unwrap_or(64);
+                format!(
+                    "expected a whole number from 0 to {}",
+                    u64::MAX >> (64 - bits)
+                )
+            }
+            "boolean" => "expected true or false".to_owned(),
+            other => format!("expected {other}"),
+        },
+        Error::InvalidBooleanStrict { .. } => "expected true or false".to_owned(),
+        Error::NullIntoString { .. } => "expected a text, found nothing".to_owned(),
+        other => UserMessageFormatter.format_message(other).into_owned(),
+    }
+}
+
+fn unknown(what: &str, word: &str, then: &str, known: &[&str]) -> String {
+    let meant = nearest(word, known.iter().copied())
+        .map(|meant| format!("did you mean `{meant}`? "))
+        .unwrap_or_default();
+    format!(
+        "unknown {what} `{word}`: {meant}{then} {}",
+        known.join(", ")
+    )
 }
 
 /// A variable's value, if it is set, as what it should be.
@@ -942,7 +1048,7 @@ fn parsed<T: FromStr>(
 where
     T::Err: fmt::Display,
 {
-    variable(name)
+    given(name, variable)?
         .map(|value| {
             value
                 .parse()
@@ -952,6 +1058,27 @@ where
                 })
         })
         .transpose()
+}
+
+/// A variable's value, if it is set. One in quotes is refused: `docker --env-file` and
+/// systemd's kin do not take them away, and a path with quotes in it would be made.
+fn given(
+    name: &'static str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<String>, ConfigError> {
+    let value = variable(name);
+    let quoted = |value: &&String| {
+        let mut chars = value.chars();
+        let ends = (chars.next(), chars.next_back());
+        matches!(ends, (Some('"'), Some('"')) | (Some('\''), Some('\'')))
+    };
+    if let Some(value) = value.as_ref().filter(quoted) {
+        return Err(ConfigError::Environment {
+            name,
+            error: format!("`{value}`: the quotes are part of the value: write it without them"),
+        });
+    }
+    Ok(value)
 }
 
 fn overlay(file: &mut File, variable: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
@@ -1067,7 +1194,7 @@ where
             .map_err(|error: T::Err| wrong(error.to_string()))?;
         Ok((key.trim().to_owned(), value))
     };
-    variable(name)
+    given(name, variable)?
         .map(|value| value.split(',').map(pair).collect())
         .transpose()
 }
@@ -1290,6 +1417,8 @@ impl Config {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     /// The configuration of a file with this text and of these variables, or what is
@@ -1540,6 +1669,207 @@ http:
             assert!(!error.contains("s3cret"), "{error}");
             assert!(error.contains("sentinel.yaml:1:"), "{error}");
         }
+    }
+
+    /// Files, the place of what is wrong, and a part of what is said.
+    const WRONG: &[(&str, &str, &str)] = &[
+        (
+            "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n",
+            "2:1: ",
+            "duplicate key `listen`: it stands at 1:1 already; keep one of the two",
+        ),
+        (
+            "limits:\n  incidents: 5\n  incidents: 6\n",
+            "3:3: ",
+            "duplicate key `incidents`: it stands at 2:3",
+        ),
+        (
+            "docker:\n  hosts: { a: unix:///a, b: unix:///b, a: unix:///c }\n",
+            "2:40: ",
+            "duplicate key `a`",
+        ),
+        (
+            "log: { level: info }\n---\nlisten: 127.0.0.1:2\n",
+            "3:1: ",
+            "more than one document in the file: expected one document",
+        ),
+        ("limits:\n\tincidents: 5\n", "2:", "tab"),
+        ("log: { level: info\n", "1:6: ", "unclosed bracket"),
+        ("listen: '127.0.0.1:1\n", "1:9: ", "unclosed quote"),
+        (
+            "log:\n   level: info\n  format: text\n",
+            "3:3: ",
+            "indentation",
+        ),
+        ("allowed_hosts: [*a]\n", "1:", "no `&` mark of this name"),
+        ("? [a]\n: b\n", "1:", "expected a text as key, found a list"),
+        (
+            "lissten: 127.0.0.1:1\n",
+            "1:1: ",
+            "unknown key `lissten`: did you mean `listen`? valid keys: listen, access,",
+        ),
+        (
+            "limits:\n  plugin:\n    memmory: 5MiB\n",
+            "3:5: ",
+            "unknown key `memmory`: did you mean `memory`? valid keys:",
+        ),
+        ("policies: []\n", "1:1: ", "in the folder `policies_dir`"),
+        (
+            "limits: 5\n",
+            "1:9: ",
+            "expected a map of keys, such as `key: value`",
+        ),
+        ("hello\n", "1:1: ", "expected a map of keys"),
+        ("- listen: 127.0.0.1:1\n", "1:1: ", "expected a map of keys"),
+        ("log: level\n", "1:6: ", "expected a map of keys"),
+        (
+            "log:\n  # level: info\nlisten:\n",
+            "1:",
+            "one without keys is left out",
+        ),
+        (
+            "docker: { hosts: [a] }\n",
+            "1:18: ",
+            "expected a map of keys",
+        ),
+        (
+            "maintenance: { from: '22:00' }\n",
+            "1:14: ",
+            "expected a list",
+        ),
+        ("data_dir: [a]\n", "1:11: ", "expected a text"),
+        (
+            "limits:\n  incidents: many\n",
+            "2:14: ",
+            "expected a whole number from 0 to 4294967295",
+        ),
+        (
+            "limits: { incidents: -5 }\n",
+            "1:22: ",
+            "expected a whole number",
+        ),
+        (
+            "limits: { incidents: 1.5 }\n",
+            "1:22: ",
+            "expected a whole number",
+        ),
+        (
+            "log: { format: jsn }\n",
+            "1:16: ",
+            "unknown word `jsn`: did you mean `json`? expected one of text, json",
+        ),
+        (
+            "maintenance: [{ days: [sta], from: '22:00', to: '06:00' }]\n",
+            "1:24: ",
+            "did you mean `sat`?",
+        ),
+        (
+            "maintenance: [{ from: '22:00' }]\n",
+            "1:",
+            "missing key `to`",
+        ),
+        (
+            "alertmanager: { url: 'http://am', unmuted: perhaps }\n",
+            "1:44: ",
+            "true or false",
+        ),
+        ("listen: 9095\n", "1:9: ", "expected IP:PORT"),
+        ("shutdown_grace: 5\n", "1:17: ", "`5` has no unit"),
+        // A mark at the beginning and Windows' ends of lines move nothing.
+        (
+            "\u{feff}log:\r\n  level: info\r\n  levl: debug\r\n",
+            "3:3: ",
+            "unknown key `levl`",
+        ),
+        (
+            "\u{feff}log:\r\n  level: info\r\n  level: debug\r\n",
+            "3:3: ",
+            "duplicate key `level`",
+        ),
+        (
+            "\u{feff}lissten: 127.0.0.1:1\n",
+            "1:",
+            "unknown key `lissten`",
+        ),
+    ];
+
+    #[test]
+    fn what_is_wrong_with_the_file_is_said_to_an_operator() {
+        let mut bomb = "a: &a [x, x, x]\n".to_owned();
+        for (before, c) in ('a'..='g').zip('b'..='h') {
+            let aliases = format!("*{before}, ").repeat(9);
+            writeln!(bomb, "{c}: &{c} [{aliases}]").unwrap();
+        }
+        let too_much = (
+            bomb.as_str(),
+            ":",
+            "aliases unfold to too much: use fewer aliases",
+        );
+        for (text, place, says) in WRONG.iter().copied().chain([too_much]) {
+            let error = read(text, &[]).unwrap_err();
+            let place = format!("sentinel.yaml:{place}").replace("::", ":");
+            assert!(
+                error.contains(&place) && error.contains(says),
+                "{text}: {error}"
+            );
+            assert!(!error.contains("at line"), "{text}: {error}");
+        }
+        for text in [
+            "",
+            "\n",
+            "# nothing\n",
+            "\u{feff}",
+            "---\n",
+            "---\nlog: { level: info }\n...\n",
+            "\u{feff}log:\r\n  level: info\r\n",
+            "log: &log { level: info }\n",
+            "listen:\ndata_dir:\n",
+        ] {
+            let config = read(text, &[]);
+            assert_eq!(config.unwrap().log.level, "info", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sentinel.yaml");
+        let utf16: Vec<u8> = "\u{feff}log: { level: info }"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        for (bytes, says) in [
+            (&utf16[..], "1:1: the file is in UTF-16"),
+            (
+                &b"# a\n# caf\xe9\n"[..],
+                "2:6: what stands here is not UTF-8",
+            ),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = Config::read(&path, &|_| None).unwrap_err().to_string();
+            assert!(error.contains(&format!("sentinel.yaml:{says}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn quotes_around_a_variable_are_not_made_part_of_a_path() {
+        for (name, value) in [
+            ("SENTINEL_DATA_DIR", "\"/var/lib/sentinel\""),
+            ("SENTINEL_LISTEN", "'127.0.0.1:9095'"),
+            (
+                "SENTINEL_DOCKER_HOSTS",
+                "\"local=unix:///var/run/docker.sock\"",
+            ),
+        ] {
+            let error = read("", &[(name, value)]).unwrap_err();
+            assert!(
+                error.contains(name) && error.contains("without them"),
+                "{error}"
+            );
+        }
+        // As a header of mail has it.
+        let from = read("", &[("SENTINEL_MAIL_FROM", "\"A\" <a@example.com>")]);
+        assert!(!from.unwrap_err().contains("quotes"));
     }
 
     #[test]

@@ -369,8 +369,8 @@ struct WireReceiver {
     name: String,
 }
 
-/// Reads a list of groups or of alerts.
-fn parse(body: &[u8]) -> Result<Vec<GroupedAlert>, AlertmanagerError> {
+/// Reads what Alertmanager's API answers: a list of groups or of alerts.
+pub fn parse(body: &[u8]) -> Result<Vec<GroupedAlert>, AlertmanagerError> {
     let malformed =
         |error: serde_json::Error| AlertmanagerError::Malformed(shown(&error.to_string()));
     let entries: Vec<&RawValue> = serde_json::from_slice(body).map_err(malformed)?;
@@ -404,20 +404,27 @@ impl WireAlert {
                 "an alert has no labels or no fingerprint".to_owned(),
             ));
         }
+        // As it is taken from a notification.
+        let fingerprint = if self.fingerprint.len() > bounds::FINGERPRINT {
+            Fingerprint::of(&labels)
+        } else {
+            Fingerprint(self.fingerprint)
+        };
+        let link = |url: &String| (1..=bounds::LINK).contains(&url.len());
         let status = self.status;
         let held = [&status.silenced_by, &status.inhibited_by];
         let muted = status.muted_by.as_ref().map(|by| !by.is_empty());
         let found = ActiveAlert {
             alert: Alert {
                 source: "alertmanager".to_owned(),
-                fingerprint: Fingerprint(self.fingerprint),
+                fingerprint,
                 status: AlertStatus::Firing,
                 labels,
                 annotations: bounds::annotations(self.annotations.unwrap_or_default()),
                 starts_at: identifying_start(self.starts_at),
                 // What stands there is when Alertmanager would give the alert up.
                 ends_at: None,
-                generator_url: self.generator_url.filter(|url| !url.is_empty()),
+                generator_url: self.generator_url.filter(link),
             },
             suppressed: status.state == "suppressed" || held.iter().any(|by| !by.is_empty()),
             receivers: self
@@ -485,6 +492,28 @@ mod tests {
         assert!(parse(br#"[{"labels":{}}]"#).is_err());
         assert!(parse(br#"[{"alerts":[{}]}]"#).is_err());
         assert_eq!(parse(b"[]").unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_found_is_bounded_as_what_is_told() {
+        let active = alert(r#"{"state":"active"}"#);
+        let with = |fingerprint: &str, link: &str| {
+            let text = active.replace(
+                r#""fingerprint":"f""#,
+                &format!(r#""fingerprint":"{fingerprint}","generatorURL":"{link}""#),
+            );
+            parse(format!("[{text}]").as_bytes())
+                .unwrap()
+                .remove(0)
+                .found
+                .alert
+        };
+        let short = with("f", "http://p/graph");
+        assert_eq!(short.fingerprint.0, "f");
+        assert_eq!(short.generator_url.as_deref(), Some("http://p/graph"));
+        let long = with(&"f".repeat(200), &"h".repeat(5_000));
+        assert_eq!(long.fingerprint, Fingerprint::of(&long.labels));
+        assert_eq!(long.generator_url, None);
     }
 
     #[test]

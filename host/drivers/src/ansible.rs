@@ -22,6 +22,7 @@
 //! what runs on other machines already.
 
 mod arguments;
+mod contents;
 mod environment;
 mod events;
 mod files;
@@ -40,11 +41,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sentinel_core::capability::{AnsibleRequest, CapabilityError, PlaybookReport};
-use sentinel_core::id::Digest;
 use sentinel_sandbox::driver::{AnsibleDriver, PlaybookScope};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::arguments::variables;
+use self::contents::Contents;
 use self::environment::Environment;
 use self::files::RunFiles;
 pub use self::inventory::InventorySource;
@@ -116,6 +118,8 @@ pub struct Ansible {
     config: AnsibleConfig,
     /// Read once; playbooks get this and nothing else of the daemon's environment.
     environment: Arc<Environment>,
+    /// What is known of the playbooks folder.
+    contents: Arc<Contents>,
     // A playbook whose caller is gone is ended here, and its files are removed.
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -153,6 +157,7 @@ impl Ansible {
                 work_dir: work_dir.clone(),
             },
             environment: Arc::new(Environment::new(environment, &work_dir)),
+            contents: Arc::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }
@@ -243,12 +248,11 @@ impl Ansible {
 #[async_trait]
 impl AnsibleDriver for Ansible {
     async fn identify(&self, playbook: &str) -> Result<Option<String>, CapabilityError> {
-        let path = self.playbook(playbook).await?;
-        let text = tokio::fs::read(&path).await.map_err(|error| {
-            CapabilityError::Unavailable(format!("playbook {playbook} cannot be read: {error}"))
-        })?;
-        let digest = Digest::of(&text).to_string();
-        Ok(Some(digest.trim_start_matches("sha256:").to_owned()))
+        self.playbook(playbook).await?;
+        let folder = self.config.playbooks_dir.clone();
+        let contents = self.contents.clone();
+        let digest = blocking(move || contents.digest(&folder)).await??;
+        Ok(Some(digest.hex()))
     }
 
     async fn run(
@@ -266,7 +270,7 @@ impl AnsibleDriver for Ansible {
         let playbook = self.playbook(&request.playbook).await?;
         if scope.digest.is_some() && self.identify(&request.playbook).await? != scope.digest {
             return Err(CapabilityError::Failed(format!(
-                "playbook {} was changed while it was about to be run",
+                "playbook {}, or something else in the playbooks folder, was changed while it was about to be run",
                 request.playbook
             )));
         }

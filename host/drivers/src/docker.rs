@@ -534,7 +534,9 @@ impl Grace {
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a text has the form of a container's name or id, and so is one segment of a URL's path.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     name.len() <= NAME_LENGTH
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
         && name

@@ -18,6 +18,7 @@ pub mod ansible;
 mod certificates;
 mod client;
 pub mod docker;
+mod environment;
 pub mod http;
 pub mod mail;
 pub mod probe;

@@ -1009,6 +1009,16 @@ async fn a_playbook_is_the_file_that_it_was() {
     let text = failed(ansible.run(&request(), &scope, TIMEOUT).await);
     assert!(text.contains("was changed"), "{text}");
     invalid(ansible.identify("../x.yml").await);
+    // What runs leave behind does not make another playbook of it, what it may use does.
+    let digest = ansible.identify("main.yml").await.unwrap();
+    fs::write(site.playbooks().join("main.retry"), "localhost\n").unwrap();
+    assert_eq!(ansible.identify("main.yml").await.unwrap(), digest);
+    fs::create_dir_all(site.playbooks().join("roles/web/tasks")).unwrap();
+    let tasks = site.playbooks().join("roles/web/tasks/main.yml");
+    fs::write(tasks, "- {name: role, command: 'true'}\n").unwrap();
+    let scope = PlaybookScope { digest, ..scope };
+    let text = failed(ansible.run(&request(), &scope, TIMEOUT).await);
+    assert!(text.contains("was changed"), "{text}");
 }
 
 #[tokio::test]

@@ -84,13 +84,19 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
 
 /// What a log is like. Frames are counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Log {
+pub enum Log {
     /// Everything in it checks, or it is empty.
     Whole,
     /// Its last transaction does not check.
-    CutOff { frame: u64 },
+    CutOff {
+        /// The first frame that does not.
+        frame: u64,
+    },
     /// A transaction before its last does not check.
-    Lost { frame: u64 },
+    Lost {
+        /// The first frame that does not.
+        frame: u64,
+    },
     /// It is not known what the frames belong to.
     NoHeader,
 }
@@ -136,8 +142,8 @@ fn number(header: &[u8], index: usize) -> u32 {
     words.get(index).copied().map_or(0, u32::from_be_bytes)
 }
 
-/// See <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
-fn read_log(mut log: impl Read) -> std::io::Result<Log> {
+/// Looks through a write-ahead log: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
+pub fn read_log(mut log: impl Read) -> std::io::Result<Log> {
     let mut header = [0; HEADER];
     if !fill(&mut log, &mut header)? {
         return Ok(Log::Whole);

@@ -23,6 +23,7 @@ mod schema;
 mod writer;
 
 pub use heard::Acted;
+pub use integrity::{Log, read_log};
 pub use query::{IncidentFilter, Reader, StoredServing};
 pub use sentinel_core::record::{Accepted, Append, IncidentRow, Recovered};
 pub use writer::{DEAD_LETTER_BYTES, DeadLetter, Journal, PluginRecord};
@@ -59,6 +60,14 @@ pub enum OpenError {
     Missing {
         /// The folder.
         path: std::path::PathBuf,
+    },
+    /// Whether there is one cannot be seen.
+    #[error("whether there is a journal in {path} cannot be seen: {source}")]
+    Hidden {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// A later version of sentinel wrote it.
     #[error(

@@ -50,10 +50,11 @@ impl Reader {
     /// Opens the journal in `folder` for reading, beside whoever writes it.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
         let file = folder.join(FILE);
-        if !file.exists() {
-            return Err(OpenError::Missing {
-                path: folder.to_owned(),
-            });
+        let path = folder.to_owned();
+        match file.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(OpenError::Missing { path }),
+            Err(source) => return Err(OpenError::Hidden { path, source }),
         }
         let connection = Connection::open_with_flags(
             file,

@@ -392,6 +392,11 @@ fn a_folder_that_cannot_be_made_is_told() {
         Reader::open(folder.path()),
         Err(OpenError::Missing { .. })
     ));
+    // Where it cannot be seen whether there is one, nobody says that there is none.
+    assert!(matches!(
+        Reader::open(&file.join("data")),
+        Err(OpenError::Hidden { .. })
+    ));
 }
 
 /// A journal that has been killed: what was committed is in its log.

@@ -126,8 +126,8 @@ pub struct PlaybookScope {
 /// Ansible, on the machine that the daemon runs on.
 #[async_trait]
 pub trait AnsibleDriver: Send + Sync {
-    /// The digest (SHA-256, in hexadecimal) of the file that `playbook` means; none where
-    /// nothing is known of files. What it includes is not in it.
+    /// The digest (SHA-256, in hexadecimal) of the file that `playbook` means and of all that
+    /// it may use of the folder that it is in; none where nothing is known of files.
     async fn identify(&self, playbook: &str) -> Result<Option<String>, CapabilityError> {
         let _unknown = playbook;
         Ok(None)
@@ -135,7 +135,7 @@ pub trait AnsibleDriver: Send + Sync {
 
     /// Runs a playbook to its end, or ends its whole process group at `timeout`
     /// (`timed-out`). A playbook that ran and failed is a report, no error. One that is
-    /// another file than `scope` says, or that would run on other hosts, is not run.
+    /// another than `scope` says, or that would run on other hosts, is not run.
     async fn run(
         &self,
         request: &AnsibleRequest,

@@ -45,3 +45,4 @@ pub use plugins::Plugins;
 pub use rehearse::Script;
 pub use replay::{Divergence, ReplayOutcome, ReplayReport, ReplayedCall};
 pub use run::{IncidentInput, Outcome, Room, RunFailure, RunLimits, RunReport};
+pub use schema::{ParamsSchema, SchemaError};

@@ -222,8 +222,12 @@ pub(crate) fn clean(text: &str, max: usize) -> String {
     cleaned
 }
 
+/// How far up something can be written over, as on a terminal of so many lines: what is
+/// above stays whatever comes.
+const ROWS: usize = 50;
+
 /// `text` as a terminal would have left it: what is written over is gone, as progress bars
-/// do it, and so are colours. Every way to break a line is one.
+/// do it, also those of several lines, and so are colours. Every way to break a line is one.
 pub(crate) fn settled(text: &str) -> Cow<'_, str> {
     const STEERS: [char; 8] = [
         '\r', '\u{8}', '\u{b}', '\u{c}', '\u{1b}', '\u{85}', '\u{2028}', '\u{2029}',
@@ -231,44 +235,69 @@ pub(crate) fn settled(text: &str) -> Cow<'_, str> {
     if !text.contains(STEERS) {
         return Cow::Borrowed(text);
     }
+    // The lines from the first on that can be written over, the cursor's among them.
+    let mut lines: Vec<Vec<char>> = vec![Vec::new()];
+    let (mut row, mut at) = (0_usize, 0_usize);
     let mut settled = String::with_capacity(text.len());
-    let mut line: Vec<char> = Vec::new();
-    let mut at = 0_usize;
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
         match c {
             '\n' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
-                settled.extend(line.drain(..));
-                settled.push('\n');
-                at = 0;
+                (row, at) = (row + 1, 0);
+                if row == lines.len() {
+                    lines.push(Vec::new());
+                }
+                if lines.len() > ROWS {
+                    settled.extend(lines.remove(0));
+                    settled.push('\n');
+                    row -= 1;
+                }
             }
             '\r' => at = 0,
             '\u{8}' => at = at.saturating_sub(1),
             '\u{1b}' => match control_sequence(rest.as_str()) {
                 Some((parameters, end, behind)) => {
-                    match (end, parameters) {
-                        ('K', "" | "0") => line.truncate(at),
-                        ('K', "2") => line.clear(),
-                        ('G', parameters) => {
-                            let column = parameters.parse::<usize>().unwrap_or(1);
-                            at = column.saturating_sub(1);
+                    let count = || parameters.parse::<usize>().unwrap_or(1).max(1);
+                    let line = lines.get_mut(row);
+                    match (end, parameters, line) {
+                        ('K', "" | "0", Some(line)) => line.truncate(at),
+                        ('K', "2", Some(line)) => line.clear(),
+                        ('J', "" | "0", Some(line)) => {
+                            line.truncate(at);
+                            lines.truncate(row + 1);
                         }
+                        ('G', ..) => at = count() - 1,
+                        ('A', ..) => row = row.saturating_sub(count()),
+                        ('B', ..) => row = row.saturating_add(count()).min(lines.len() - 1),
+                        ('E', ..) => {
+                            (row, at) = (row.saturating_add(count()).min(lines.len() - 1), 0);
+                        }
+                        ('F', ..) => (row, at) = (row.saturating_sub(count()), 0),
                         _ => {}
                     }
-                    at = at.min(line.len());
+                    at = at.min(lines.get(row).map_or(0, Vec::len));
                     rest = behind.chars();
                 }
-                None => put(&mut line, &mut at, c),
+                None => put(&mut lines, row, &mut at, c),
             },
-            c => put(&mut line, &mut at, c),
+            c => put(&mut lines, row, &mut at, c),
         }
     }
-    settled.extend(line);
+    let last = lines.len() - 1;
+    for (row, line) in lines.into_iter().enumerate() {
+        settled.extend(line);
+        if row < last {
+            settled.push('\n');
+        }
+    }
     Cow::Owned(settled)
 }
 
 /// Writes `c` where the cursor is.
-fn put(line: &mut Vec<char>, at: &mut usize, c: char) {
+fn put(lines: &mut [Vec<char>], row: usize, at: &mut usize, c: char) {
+    let Some(line) = lines.get_mut(row) else {
+        return;
+    };
     match line.get_mut(*at) {
         Some(there) => *there = c,
         None => line.push(c),
@@ -475,6 +504,16 @@ mod tests {
             ("\u{8}\u{8}a", "a"),
             ("\u{1b}]0;title\u{7}x", "\u{1b}]0;title\u{7}x"),
             ("\u{1b}[", "\u{1b}["),
+            // Bars of several lines, as Docker, npm and Compose draw them.
+            (
+                "pull\na 1%\nb 1%\n\u{1b}[2A\u{1b}[2Ka 100%\r\u{1b}[1B\u{1b}[2Kb 50%\r\u{1b}[1B",
+                "pull\na 100%\nb 50%\n",
+            ),
+            ("a\nb\nc\u{1b}[2Fx\u{1b}[Ey", "x\ny\nc"),
+            ("up\nold\nolder\u{1b}[1A\r\u{1b}[Jnew\n", "up\nnew\n"),
+            ("a\nbc\u{1b}[9Ad", "ad\nbc"),
+            ("a\u{1b}[9Bb", "ab"),
+            ("a\u{1b}[0Ab", "ab"),
         ] {
             assert_eq!(settled(written), left, "{written:?}");
         }
@@ -484,6 +523,15 @@ mod tests {
             .collect();
         let bar = bar.concat();
         assert_eq!(settled(&bar).len(), 68);
+        let bars: Vec<_> = (0..10_000)
+            .map(|at| format!("\u{1b}[2A\u{1b}[2Ka {at}\n\u{1b}[2Kb {at}\n"))
+            .collect();
+        let bars = format!("begin\n\n\n{}", bars.concat());
+        assert_eq!(settled(&bars), "begin\na 9999\nb 9999\n");
+        // Nobody writes over what stands higher than a terminal is.
+        let long = "line\n".repeat(200);
+        let over = settled(&format!("{long}\u{1b}[999A\u{1b}[Jgone")).into_owned();
+        assert_eq!(over.lines().filter(|line| *line == "line").count(), 151);
     }
 
     #[test]

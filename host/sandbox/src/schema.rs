@@ -41,15 +41,15 @@ const MESSAGE: usize = 500;
 
 /// Why a schema is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SchemaError {
+pub enum SchemaError {
     /// It is none.
     NotOne(String),
     /// It would cost too much, or cannot be told what it costs.
     Costly(String),
 }
 
-/// A schema that was looked at, and compiled.
-pub(crate) struct ParamsSchema {
+/// The schema of a plugin's params, looked at and compiled.
+pub struct ParamsSchema {
     value: Value,
     validator: Validator,
     weight: Weight,
@@ -58,7 +58,7 @@ pub(crate) struct ParamsSchema {
 impl ParamsSchema {
     /// Reads the schema that a plugin gave. Takes time that its bounds bound, so it belongs on a
     /// thread for such work.
-    pub(crate) fn new(text: &str) -> Result<Self, SchemaError> {
+    pub fn new(text: &str) -> Result<Self, SchemaError> {
         if text.len() > TEXT {
             return Err(SchemaError::Costly(format!(
                 "it has {} KiB, and may have {} KiB",
@@ -105,7 +105,8 @@ impl ParamsSchema {
     }
 
     /// What is wrong with `params`; nothing, if it takes them.
-    pub(crate) fn mistakes(&self, params: &Value) -> Vec<ParamError> {
+    #[must_use]
+    pub fn mistakes(&self, params: &Value) -> Vec<ParamError> {
         let whole = |keyword: &str, message: String| {
             vec![ParamError {
                 path: String::new(),

@@ -4,7 +4,7 @@
 
 import * as clock from 'sentinel:plugin/clock@0.1.0';
 import * as docker from 'sentinel:plugin/docker@0.1.0';
-import { changed, container, labels, log, plugin, retryable, unchanged } from './bindings/sentinel.js';
+import { OWN_GRACE, changed, container, labels, log, plugin, retryable, unchanged } from './bindings/sentinel.js';
 
 const LOOK_AGAIN_AFTER = 250;
 
@@ -56,7 +56,7 @@ export const { describe, remediate } = plugin({
     log.info(`${dependents.join(', ')} depend on ${name}`);
     for (const dependent of dependents) {
       const target = { host, name: dependent };
-      docker.restart(target, 5000);
+      docker.restart(target, OWN_GRACE);
       settle(target, patience * 1000);
     }
     return changed(`restarted ${dependents.join(', ')}`);

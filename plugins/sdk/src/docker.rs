@@ -5,16 +5,14 @@
 //! decided, so a name, a short id and a long id are treated alike.
 //!
 //! ```no_run
-//! use std::time::Duration;
-//!
-//! use sentinel_plugin::docker::{Container, State};
+//! use sentinel_plugin::docker::{Container, OWN_GRACE, State};
 //! use sentinel_plugin::{Failure, warn};
 //!
 //! fn unfreeze() -> Result<(), Failure> {
 //!     let cache = Container::new("local", "cache");
 //!     if cache.inspect()?.state == State::Paused {
 //!         warn!("{cache} is frozen; it said last: {}", cache.logs(5)?);
-//!         cache.restart(Duration::from_secs(5))?;
+//!         cache.restart(OWN_GRACE)?;
 //!     }
 //!     Ok(())
 //! }

@@ -6,7 +6,7 @@
 //! passes:
 //!
 //! ```no_run
-//! use sentinel_plugin::docker::Health;
+//! use sentinel_plugin::docker::{self, Health};
 //! use sentinel_plugin::params::Span;
 //! use sentinel_plugin::{Failure, Incident, Outcome, Remediation, info};
 //! use serde::Deserialize;
@@ -16,12 +16,8 @@
 //! #[derive(Deserialize)]
 //! #[serde(deny_unknown_fields)]
 //! struct Params {
-//!     #[serde(default = "ten_seconds")]
-//!     timeout: Span,
-//! }
-//!
-//! fn ten_seconds() -> Span {
-//!     Span::from_secs(10)
+//!     /// Without it the container has as long to stop as it asks for.
+//!     timeout: Option<Span>,
 //! }
 //!
 //! impl Remediation for Bounce {
@@ -45,7 +41,7 @@
 //!             return Ok(Outcome::unchanged(format!("{container} is healthy")));
 //!         }
 //!         info!("{container} is {}, {}", details.state, details.health);
-//!         container.restart(params.timeout)?;
+//!         container.restart(docker::grace(params.timeout))?;
 //!         Ok(Outcome::changed(format!("restarted {container}")))
 //!     }
 //! }

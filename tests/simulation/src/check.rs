@@ -26,6 +26,9 @@ use sentinel_core::recording::plan_digest;
 
 use crate::docker::{CallKey, named};
 
+/// After how long of waiting it has to be on record that a policy names nobody.
+const UNNAMED_WAITS: Duration = Duration::from_mins(10);
+
 /// Something that must hold, and did not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -122,10 +125,6 @@ pub struct Given {
 
 /// The account of one incident.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is something that an event said"
-)]
 struct Track {
     folded: Incident,
     alert: Arc<Alert>,
@@ -140,8 +139,10 @@ struct Track {
     interruptions: u32,
     // Whether an effect of one of its steps began.
     acted: bool,
-    // Whether the record says that nobody was told.
-    untold: bool,
+    // When the record said last that nobody was told.
+    untold: Option<Timestamp>,
+    // Since when guards have held it back.
+    held_since: Option<Timestamp>,
     // Whether its policy did not want to do anything any more.
     gone: bool,
 }
@@ -472,7 +473,8 @@ impl Checker {
             plan: None,
             interruptions: 0,
             acted: false,
-            untold: false,
+            untold: None,
+            held_since: None,
             gone: false,
         };
         self.tracks.insert(event.incident, track);
@@ -985,7 +987,7 @@ impl Checker {
                 continue;
             };
             let tried = track.runs.values().any(|run| run.step == 0);
-            ensure(tried || track.untold, invariant::TOLD, || {
+            ensure(tried || track.untold.is_some(), invariant::TOLD, || {
                 format!("incident {} is escalated ({reason})", track.folded.id)
             })?;
         }
@@ -1193,6 +1195,10 @@ impl Checker {
                     },
                 )?;
             }
+            // What is due at once is a matter of the next turn.
+            if wake.is_none_or(|wake| wake > now) {
+                self.unnamed_is_on_record(incident, now)?;
+            }
             let Phase::Held(Hold { guard, rung, until }) = &incident.phase else {
                 continue;
             };
@@ -1215,6 +1221,34 @@ impl Checker {
             })?;
         }
         Ok(())
+    }
+
+    /// Of what waits for long under a policy that names nobody, the record says that nobody
+    /// was told.
+    fn unnamed_is_on_record(&self, incident: &Incident, now: Timestamp) -> Checked {
+        let plan = &incident.plan;
+        let Some(track) = self.tracks.get(&incident.id) else {
+            return Ok(());
+        };
+        if plan.escalate.is_some() || plan.mode == Mode::Shadow || incident.resolved() {
+            return Ok(());
+        }
+        let told_before = track.runs.values().any(|run| run.step == 0);
+        let (since, on_record) = match &incident.phase {
+            Phase::Held(_) => (track.held_since, track.untold.is_some() || told_before),
+            Phase::AwaitingApproval { since, .. } if plan.approval.tell => {
+                let untold = track.untold.is_some_and(|at| at >= *since);
+                (Some(*since), untold)
+            }
+            _ => return Ok(()),
+        };
+        let for_long = since.is_some_and(|since| later(since, UNNAMED_WAITS) <= now);
+        ensure(on_record || !for_long, invariant::TOLD, || {
+            format!(
+                "incident {} is {:?} since {since:?}, its policy names nobody, and that is not on record at {now}",
+                incident.id, incident.phase
+            )
+        })
     }
 
     /// What has not begun to act is under the policies as they are, after a turn that was
@@ -1382,7 +1416,9 @@ impl Track {
                     known.planned.push(effect.clone());
                 }
             }
-            EventBody::Untold { .. } => self.untold = true,
+            EventBody::Untold { .. } => self.untold = Some(at),
+            EventBody::GuardHeld { .. } => self.held_since = self.held_since.or(Some(at)),
+            EventBody::GuardsPassed => self.held_since = None,
             EventBody::PolicyChanged { .. } => {
                 self.plan = None;
                 for run in self.runs.values_mut() {

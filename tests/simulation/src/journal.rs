@@ -182,6 +182,11 @@ impl Journal {
         self.incidents.get(&id)
     }
 
+    /// The events of each incident.
+    pub fn record(&self) -> impl Iterator<Item = &[Event]> {
+        self.incidents.values().map(|kept| kept.events.as_slice())
+    }
+
     /// The inbox row that was written last.
     pub fn last_seq(&self) -> u64 {
         self.last_seq

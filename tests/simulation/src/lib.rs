@@ -26,6 +26,7 @@ pub use scenario::{Ending, Happening, Scenario, What};
 pub use soak::{Found, soak};
 pub use story::Story;
 
+use sentinel_core::event::Event;
 use world::World;
 
 /// What a simulation went through.
@@ -60,6 +61,15 @@ pub fn play(scenario: &Scenario, story: &mut Story) -> Result<Account, Violation
             Err(check::violation(invariant::PANIC, detail))
         }
     }
+}
+
+/// The events of each incident of a scenario, played to its end: records as a daemon writes them.
+pub fn record(scenario: &Scenario) -> Vec<Vec<Event>> {
+    let mut story = Story::default();
+    let mut world = World::new(scenario, &mut story);
+    // What did not hold is for others to find.
+    let _checked = world.play();
+    world.record()
 }
 
 /// A scenario that failed, cut down to what it takes.

@@ -270,6 +270,11 @@ impl<'a> World<'a> {
         (incidents, effects, self.steps)
     }
 
+    /// The events of each incident.
+    pub(crate) fn record(&self) -> Vec<Vec<Event>> {
+        self.journal.record().map(<[Event]>::to_vec).collect()
+    }
+
     /// Plays the scenario to its end.
     pub(crate) fn play(&mut self) -> Checked {
         let until = START + micros(self.scenario.until);

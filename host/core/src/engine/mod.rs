@@ -221,13 +221,7 @@ impl Engine {
         world: &dyn World,
         effects: &EffectWindows,
     ) -> Turn {
-        let context = Context {
-            now: whole_micros(now),
-            world,
-            effects,
-            stopping: false,
-        };
-        self.places.serve(world.policies().policies().len());
+        let (context, mut work) = self.begin_turn(now, world, effects, false);
         self.last = recovered.last_incident;
         self.controls = Controls::fold(&recovered.controls);
         // Nobody looked while the daemon was down: the calm begins anew.
@@ -240,7 +234,6 @@ impl Engine {
         for policy in storms {
             self.fleets.exceeded(&policy, context.now);
         }
-        let mut work = Work::default();
         for events in &recovered.open {
             match Incident::fold(events) {
                 Ok(incident) => self.adopt(&mut work, incident),
@@ -291,21 +284,32 @@ impl Engine {
         effects: &EffectWindows,
         stopping: bool,
     ) -> Turn {
-        let context = Context {
-            now: whole_micros(now),
-            world,
-            effects,
-            stopping,
-        };
-        self.places.serve(world.policies().policies().len());
-        self.fresh = Fresh::default();
-        let mut work = Work::default();
+        let (context, mut work) = self.begin_turn(now, world, effects, stopping);
         for input in inputs {
             self.take(&mut work, &context, input);
         }
         self.fire_timers(&mut work, &context);
         self.schedule_looks(&mut work, &context);
         self.finish(work, &context)
+    }
+
+    /// What every turn begins with.
+    fn begin_turn<'a>(
+        &mut self,
+        now: Timestamp,
+        world: &'a dyn World,
+        effects: &'a EffectWindows,
+        stopping: bool,
+    ) -> (Context<'a>, Work) {
+        self.places.serve(world.policies().policies().len());
+        self.fresh = Fresh::default();
+        let context = Context {
+            now: whole_micros(now),
+            world,
+            effects,
+            stopping,
+        };
+        (context, Work::default())
     }
 
     fn adopt(&mut self, work: &mut Work, incident: Incident) {
@@ -869,9 +873,16 @@ impl Engine {
                 work.commands.push_back((id, Command::AskGuards));
             }
             Phase::BackingOff { .. } => self.record(work, context, id, EventBody::TimerFired),
-            Phase::AwaitingApproval { plan, .. } => {
+            Phase::AwaitingApproval { plan, until, .. } if *until <= context.now => {
                 let plan = *plan;
                 self.record(work, context, id, EventBody::ApprovalExpired { plan });
+            }
+            Phase::AwaitingApproval { plan, since, .. } => {
+                let plan = plan.short();
+                let reason = format!("plan {plan} waits for approval since {since}");
+                self.record(work, context, id, EventBody::HeldLong { reason });
+                let due = self.incidents.get(&id).and_then(Incident::due);
+                self.timers.extend(due.map(|due| (due, id)));
             }
             // Once it has resolved it is watched whether it stays so.
             Phase::Verifying { deadline, .. }
@@ -977,7 +988,7 @@ impl Engine {
         })));
     }
 
-    /// Starts a run.
+    /// Begins a run of what an incident does, if it still wants it.
     fn start(
         &mut self,
         work: &mut Work,
@@ -986,8 +997,7 @@ impl Engine {
         rung: Rung,
         mode: RunMode,
     ) {
-        let id = run.incident;
-        let Some(incident) = self.incidents.get(&id) else {
+        let Some(incident) = self.incidents.get(&run.incident) else {
             return;
         };
         let escalating = matches!(incident.phase, Phase::Escalating { run: None, .. });
@@ -1283,7 +1293,7 @@ impl Engine {
     }
 }
 
-/// Why a person is told of an incident that a guard holds.
+/// Why a person has to hear of an incident that a guard holds.
 fn held_long(incident: &Incident, hold: &Hold) -> String {
     let (since, reason) = match &incident.held {
         Some((since, reason)) => (*since, reason.as_str()),

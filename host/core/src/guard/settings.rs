@@ -5,9 +5,9 @@ mod text;
 
 use std::time::Duration;
 
-use jiff::civil::{Time, Weekday};
+use jiff::Timestamp;
+use jiff::civil::{DateTime, Time, Weekday};
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _, Zoned};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Labels;
@@ -183,7 +183,7 @@ pub enum Maintenance {
         days: Vec<Day>,
         /// When it begins, on the clocks of `zone`.
         from: Time,
-        /// When it ends; on the next day when it is not after `from`.
+        /// When it ends, on the same clocks; on the next day when it is not after `from`.
         to: Time,
         /// The zone's name in the IANA database.
         zone: String,
@@ -246,8 +246,10 @@ impl From<Weekday> for Day {
 }
 
 impl Maintenance {
-    /// When the time that holds at `now` is over; none when none holds. A zone that is
-    /// not known counts as UTC: policies are refused that name one.
+    /// When the time that holds at `now` is over; none when none holds. Of a weekly one the
+    /// clocks of its zone decide, and nothing else: it holds whenever they show a time of it,
+    /// also where a change of clocks shows that twice or leaves a part of it out. A zone that
+    /// is not known counts as UTC: policies are refused that name one.
     #[must_use]
     pub fn until(&self, now: Timestamp) -> Option<Timestamp> {
         match self {
@@ -259,33 +261,48 @@ impl Maintenance {
                 zone,
             } => {
                 let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
-                let local = now.to_zoned(zone);
-                // One that began yesterday may reach into today.
-                [local.yesterday().ok(), Some(local)]
-                    .into_iter()
-                    .flatten()
-                    .filter(|day| days.is_empty() || days.contains(&day.weekday().into()))
-                    .filter_map(|day| span(&day, *from, *to))
-                    .find(|(begin, end)| *begin <= now && now < *end)
-                    .map(|(_, end)| end)
+                let mut until = now;
+                // What the clocks show decides, so a change of them counts on its own: a time
+                // that they leave out is not waited for, and one that they show twice holds twice.
+                for _ in 0..CHANGES {
+                    let local = zone.to_datetime(until);
+                    let Some(end) = local_end(local, days, *from, *to) else {
+                        break;
+                    };
+                    let end = zone.to_offset(until).to_timestamp(end).ok()?;
+                    match zone.following(until).next() {
+                        Some(change) if change.timestamp() <= end => until = change.timestamp(),
+                        _ => return Some(end),
+                    }
+                }
+                (until > now).then_some(until)
             }
         }
     }
 }
 
-/// When a window that begins on `day` begins and ends. A time that the change of clocks
-/// leaves out is moved as [`jiff`] moves it.
-fn span(day: &Zoned, from: Time, to: Time) -> Option<(Timestamp, Timestamp)> {
-    let date = day.date();
-    let last = if to > from {
-        date
-    } else {
-        date.checked_add(1.day()).ok()?
-    };
-    let zone = day.time_zone();
-    let begin = date.to_datetime(from).to_zoned(zone.clone()).ok()?;
-    let end = last.to_datetime(to).to_zoned(zone.clone()).ok()?;
-    Some((begin.timestamp(), end.timestamp()))
+/// How many changes of clocks one window may reach over: no zone has as many in two days.
+const CHANGES: u32 = 8;
+
+/// When the window is over in which `local` is, by the clocks; none when it is in none.
+fn local_end(local: DateTime, days: &[Day], from: Time, to: Time) -> Option<DateTime> {
+    let over_midnight = to <= from;
+    // One that began yesterday may reach into today.
+    let yesterday = local.date().yesterday().ok().filter(|_| over_midnight);
+    [yesterday, Some(local.date())]
+        .into_iter()
+        .flatten()
+        .filter(|day| days.is_empty() || days.contains(&day.weekday().into()))
+        .filter_map(|day| {
+            let last = if over_midnight {
+                day.tomorrow().ok()?
+            } else {
+                day
+            };
+            Some((day.to_datetime(from), last.to_datetime(to)))
+        })
+        .find(|(begin, end)| *begin <= local && local < *end)
+        .map(|(_, end)| end)
 }
 
 #[cfg(test)]
@@ -324,6 +341,154 @@ mod tests {
         let end = Some(at("2026-07-11T04:00:00Z"));
         assert_eq!(nightly(&[]).until(at("2026-07-10T20:00:00Z")), end);
         assert_eq!(nightly(&[]).until(at("2026-07-10T19:59:59Z")), None);
+    }
+
+    fn window(days: &[Day], from: &str, to: &str, zone: &str) -> Maintenance {
+        Maintenance::Weekly {
+            days: days.to_vec(),
+            from: from.parse().unwrap(),
+            to: to.parse().unwrap(),
+            zone: zone.to_owned(),
+        }
+    }
+
+    /// From when to when it holds between two moments, to the minute.
+    fn spans(window: &Maintenance, from: &str, to: &str) -> Vec<String> {
+        let mut now = at(from);
+        let mut spans: Vec<String> = Vec::new();
+        while now < at(to) {
+            match window.until(now) {
+                Some(until) => {
+                    assert!(until > now);
+                    spans.push(format!("{} to {until}", now.strftime("%d %H:%M")));
+                    now = until;
+                }
+                None => now += Duration::from_mins(1),
+            }
+        }
+        let short = |span: String| {
+            span.replace("2026-", "")
+                .replace(":00Z", "")
+                .replace('T', " ")
+        };
+        spans.into_iter().map(short).collect()
+    }
+
+    /// Berlin sets its clocks back from 3:00 to 2:00 on 25 October 2026, a Sunday, at 1:00 UTC.
+    #[test]
+    fn what_the_clocks_show_twice_holds_twice() {
+        let night = |from, to| {
+            let window = window(&[Day::Sun], from, to, "Europe/Berlin");
+            spans(&window, "2026-10-24T20:00:00Z", "2026-10-25T12:00:00Z")
+        };
+        // All of the doubled hour, without a break.
+        assert_eq!(night("02:00", "03:00"), ["25 00:00 to 10-25 02:00"]);
+        assert_eq!(night("01:00", "04:00"), ["24 23:00 to 10-25 03:00"]);
+        // The end and the begin are within it: the clocks are past it, and then before it again.
+        let end = ["24 23:00 to 10-25 00:30", "25 01:00 to 10-25 01:30"];
+        assert_eq!(night("01:00", "02:30"), end);
+        let begin = ["25 00:30 to 10-25 01:00", "25 01:30 to 10-25 03:00"];
+        assert_eq!(night("02:30", "04:00"), begin);
+        let both = ["25 00:15 to 10-25 00:45", "25 01:15 to 10-25 01:45"];
+        assert_eq!(night("02:15", "02:45"), both);
+        // Before and after, nothing is other than on any day.
+        assert_eq!(night("00:00", "01:00"), ["24 22:00 to 10-24 23:00"]);
+        assert_eq!(night("03:00", "04:00"), ["25 02:00 to 10-25 03:00"]);
+    }
+
+    /// Berlin sets its clocks forward from 2:00 to 3:00 on 29 March 2026, a Sunday, at 1:00 UTC.
+    #[test]
+    fn what_the_clocks_leave_out_is_not_waited_for() {
+        let night = |from, to| {
+            let window = window(&[Day::Sun], from, to, "Europe/Berlin");
+            spans(&window, "2026-03-28T20:00:00Z", "2026-03-29T12:00:00Z")
+        };
+        assert_eq!(night("01:00", "02:30"), ["29 00:00 to 03-29 01:00"]);
+        assert_eq!(night("02:30", "03:30"), ["29 01:00 to 03-29 01:30"]);
+        assert_eq!(night("02:30", "04:00"), ["29 01:00 to 03-29 02:00"]);
+        assert_eq!(night("01:30", "03:30"), ["29 00:30 to 03-29 01:30"]);
+        assert_eq!(night("02:00", "03:00"), [""; 0]);
+        assert_eq!(night("02:15", "02:45"), [""; 0]);
+    }
+
+    #[test]
+    fn a_window_over_midnight_goes_by_the_clocks_of_both_days() {
+        let saturdays = |from, to| window(&[Day::Sat], from, to, "Europe/Berlin");
+        let autumn = ("2026-10-24T12:00:00Z", "2026-10-26T12:00:00Z");
+        let spring = ("2026-03-28T12:00:00Z", "2026-03-30T12:00:00Z");
+        for (from, to, (begin, end), expected) in [
+            ("22:00", "06:00", autumn, &["24 20:00 to 10-25 05:00"][..]),
+            ("22:00", "06:00", spring, &["28 21:00 to 03-29 04:00"]),
+            (
+                "22:00",
+                "02:30",
+                autumn,
+                &["24 20:00 to 10-25 00:30", "25 01:00 to 10-25 01:30"],
+            ),
+            ("22:00", "02:30", spring, &["28 21:00 to 03-29 01:00"]),
+        ] {
+            assert_eq!(spans(&saturdays(from, to), begin, end), expected);
+        }
+        // Days of 25 and of 23 hours are whole days, and one follows the other.
+        let sundays = window(&[Day::Sun], "00:00", "00:00", "Europe/Berlin");
+        let autumn = spans(&sundays, autumn.0, autumn.1);
+        assert_eq!(autumn, ["24 22:00 to 10-25 23:00"]);
+        let spring = spans(&sundays, spring.0, spring.1);
+        assert_eq!(spring, ["28 23:00 to 03-29 22:00"]);
+    }
+
+    #[test]
+    fn clocks_of_the_south_of_half_hours_and_at_midnight_count_too() {
+        // Sydney goes back from 3:00 to 2:00 on 5 April, and forward on 4 October, both at 16:00
+        // UTC of the day before.
+        let sydney = window(&[Day::Sun], "01:30", "02:30", "Australia/Sydney");
+        assert_eq!(
+            spans(&sydney, "2026-04-04T12:00:00Z", "2026-04-05T12:00:00Z"),
+            ["04 14:30 to 04-04 15:30", "04 16:00 to 04-04 16:30"]
+        );
+        assert_eq!(
+            spans(&sydney, "2026-10-03T12:00:00Z", "2026-10-04T12:00:00Z"),
+            ["03 15:30 to 10-03 16:00"]
+        );
+        // Lord Howe goes back from 2:00 to 1:30 at 15:00 UTC, and forward from 2:00 to 2:30 at 15:30.
+        let howe = |from, to| window(&[Day::Sun], from, to, "Australia/Lord_Howe");
+        let (april, october) = (
+            ("2026-04-04T12:00:00Z", "2026-04-05T12:00:00Z"),
+            ("2026-10-03T12:00:00Z", "2026-10-04T12:00:00Z"),
+        );
+        for (from, to, (begin, end), expected) in [
+            ("01:00", "02:00", april, &["04 14:00 to 04-04 15:30"][..]),
+            (
+                "01:00",
+                "01:45",
+                april,
+                &["04 14:00 to 04-04 14:45", "04 15:00 to 04-04 15:15"],
+            ),
+            ("01:45", "02:15", october, &["03 15:15 to 10-03 15:30"]),
+            ("02:15", "03:00", october, &["03 15:30 to 10-03 16:00"]),
+            ("02:00", "02:30", october, &[]),
+        ] {
+            assert_eq!(spans(&howe(from, to), begin, end), expected, "{from} {to}");
+        }
+        // Cairo leaves out the first hour of 24 April, a Friday, and shows the last one of
+        // 29 October, a Thursday, twice.
+        let cairo = |days: &[Day], from, to| window(days, from, to, "Africa/Cairo");
+        let april = ("2026-04-23T12:00:00Z", "2026-04-24T12:00:00Z");
+        let friday = cairo(&[Day::Fri], "00:00", "02:00");
+        assert_eq!(
+            spans(&friday, april.0, april.1),
+            ["23 22:00 to 04-23 23:00"]
+        );
+        let thursday = cairo(&[Day::Thu], "23:30", "00:30");
+        assert_eq!(
+            spans(&thursday, april.0, april.1),
+            ["23 21:30 to 04-23 22:00"]
+        );
+        let october = ("2026-10-29T12:00:00Z", "2026-10-30T12:00:00Z");
+        assert_eq!(
+            spans(&thursday, october.0, october.1),
+            ["29 20:30 to 10-29 21:00", "29 21:30 to 10-29 22:30"]
+        );
     }
 
     #[test]

@@ -363,3 +363,41 @@ proptest! {
         prop_assert!(regex_matches(&regex::escape(&text), &text));
     }
 }
+
+#[test]
+fn quotes_that_are_part_of_a_value_are_probably_not_meant() {
+    for (written, meant) in [
+        ("alertname='A'", r#"alertname="A""#),
+        (r#"alertname="'A'""#, r#"alertname="A""#),
+        (r#"alertname="\"A\"""#, r#"alertname="A""#),
+        ("alertname=`A`", r#"alertname="A""#),
+        ("alertname=“A b”", r#"alertname="A b""#),
+        ("alertname=„A“", r#"alertname="A""#),
+        ("alertname!='A'", r#"alertname!="A""#),
+        ("severity=~'critical|page'", r#"severity=~"critical|page""#),
+        (
+            "severity=~'critical'|'page'",
+            r#"severity=~"critical|page""#,
+        ),
+        ("“alertname”=“A”", r#"alertname="A""#),
+        ("“alertname”=A", r#"alertname="A""#),
+    ] {
+        let matcher = Matcher::parse(written).unwrap();
+        let found = matcher.without_quotes().map(|meant| meant.to_string());
+        assert_eq!(found.as_deref(), Some(meant), "{written}");
+    }
+    for written in [
+        "alertname=A",
+        r#"alertname="A""#,
+        r#""alertname"="A""#,
+        "alertname=",
+        "alertname=O'Brien",
+        "alertname='",
+        "alertname=''",
+        "alertname=A'",
+        r#"summary=~".*'x'""#,
+    ] {
+        let matcher = Matcher::parse(written).unwrap();
+        assert_eq!(matcher.without_quotes(), None, "{written}");
+    }
+}

@@ -1,12 +1,13 @@
 //! What is wrong with a file of policies, or of their tests, and where.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
 use miette::{GraphicalReportHandler, GraphicalTheme, NamedSource, SourceSpan};
 use serde::Serialize;
 
-/// One mistake in a file of policies or of their tests.
+/// One mistake in a file of policies, of their tests, or of the configuration.
 ///
 /// Its `Display` is the message alone; [`PolicyError::one_line`] is for logs and
 /// editors, [`PolicyError::report`] for people.
@@ -77,6 +78,10 @@ impl PolicyError {
     /// asked.
     #[must_use]
     pub fn report(&self, colour: bool) -> String {
+        if !self.can_be_drawn() {
+            let help = self.help.iter().map(|help| format!("\n  help: {help}"));
+            return self.one_line() + &help.collect::<String>();
+        }
         let theme = if colour {
             GraphicalTheme::unicode()
         } else {
@@ -93,11 +98,33 @@ impl PolicyError {
     }
 }
 
+impl PolicyError {
+    /// Whether the lines around the place are of a length that people read. Of longer ones a
+    /// terminal shows nothing that helps, and drawing them panics from 65,536 columns on.
+    fn can_be_drawn(&self) -> bool {
+        let text: &str = self.source_text.inner();
+        let (from, to) = (self.span.offset(), self.span.offset() + self.span.len());
+        let before = text.get(..from).unwrap_or(text).rsplitn(3, '\n').take(2);
+        let after = text.get(to..).unwrap_or_default().splitn(3, '\n').take(2);
+        let inside = text.get(from..to).unwrap_or_default().split('\n');
+        // What the place is in the midst of is told piece by piece, which is near enough.
+        before
+            .chain(inside)
+            .chain(after)
+            .all(|line| line.len() <= WIDE)
+    }
+}
+
+/// How long a line may be that is shown, in bytes.
+const WIDE: usize = 1 << 10;
+
 /// A file that is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     name: String,
     text: Arc<str>,
+    /// Where each line begins.
+    lines: Arc<[usize]>,
 }
 
 /// A place in a file, in bytes.
@@ -105,9 +132,11 @@ pub(crate) type Span = Range<usize>;
 
 impl Source {
     pub(crate) fn new(name: &str, text: &str) -> Self {
+        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             name: name.to_owned(),
             text: text.into(),
+            lines: std::iter::once(0).chain(ends).collect(),
         }
     }
 
@@ -122,9 +151,11 @@ impl Source {
     /// Line and column of a place, both counted from 1.
     pub(crate) fn position(&self, offset: usize) -> (usize, usize) {
         let before = self.text.get(..offset).unwrap_or(&self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = before.matches('\n').count() + 1;
-        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+        let line = self.lines.partition_point(|start| *start <= before.len());
+        let line_start = line.checked_sub(1).and_then(|index| self.lines.get(index));
+        let line_before = line_start.and_then(|start| before.get(*start..));
+        let line_before = line_before.unwrap_or_default();
+        let column = without_mark(line_before).chars().count() + 1;
         (line, column)
     }
 
@@ -133,6 +164,8 @@ impl Source {
         let before = self.text.split_inclusive('\n').take(line.saturating_sub(1));
         let start: usize = before.map(str::len).sum();
         let rest = self.text.get(start..).unwrap_or_default();
+        let start = start + rest.len() - without_mark(rest).len();
+        let rest = without_mark(rest);
         let text = rest.split('\n').next().unwrap_or_default();
         let width = text
             .chars()
@@ -156,6 +189,29 @@ impl Source {
     }
 }
 
+/// How many mistakes of one file are told. Of one that is no policy file at all they would be more
+/// than anybody reads, and drawing all of them would keep what draws them busy for minutes.
+pub(crate) const TOLD: usize = 100;
+
+/// Notes down a mistake, or that there are more of them.
+pub(crate) fn note(errors: &mut Vec<PolicyError>, source: &Source, at: &Span, problem: Problem) {
+    match errors.len().cmp(&TOLD) {
+        Ordering::Less => errors.push(source.error(at, problem)),
+        Ordering::Equal => {
+            let more = Problem::new(format!("there are more mistakes than these {TOLD}"))
+                .label("the next")
+                .help("mend these first");
+            errors.push(source.error(at, more));
+        }
+        Ordering::Greater => {}
+    }
+}
+
+/// Without the mark of the byte order that some editors write: nobody sees it in a line.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// What is wrong, without the place.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
@@ -166,8 +222,9 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(message: impl Into<String>) -> Self {
+        // One line, whatever it quotes of the file.
         Self {
-            message: message.into(),
+            message: message.into().replace(char::is_control, " "),
             label: "here".to_owned(),
             help: None,
         }
@@ -220,6 +277,7 @@ fn is_part(part: &str, whole: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Environment, PolicySet};
 
     #[test]
     fn positions_count_characters() {
@@ -233,6 +291,60 @@ mod tests {
             assert_eq!(source.offset(line, column), offset);
         }
         assert_eq!(source.offset(1, 99), "ä: b".len());
+        let marked = Source::new("a.yaml", "\u{feff}ab\nc");
+        assert_eq!(marked.position("\u{feff}a".len()), (1, 2));
+        assert_eq!(marked.position("\u{feff}ab\n".len()), (2, 1));
+        assert_eq!(marked.offset(1, 2), "\u{feff}a".len());
+        assert_eq!(marked.offset(2, 1), "\u{feff}ab\n".len());
+    }
+
+    #[test]
+    fn a_message_is_one_line_whatever_it_quotes() {
+        let source = Source::new("a.yaml", "ttl: ...");
+        let problem = Problem::new("`a\n\tb\u{1b}` is no duration");
+        let error = source.error(&(5..8), problem);
+        assert_eq!(error.one_line(), "a.yaml:1:6: `a  b ` is no duration");
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_long_line_is_told_without_the_line() {
+        let problem = || Problem::new("it is wrong").help("mend it");
+        for long in ["x", "\t", "ä"].map(|text| text.repeat(70_000)) {
+            let texts = [
+                (format!("{long}a"), long.len(), 1),
+                (format!("a{long}"), 0, 1),
+                (format!("{long}\na"), long.len() + 1, 2),
+                (format!("a\n{long}"), 0, 1),
+            ];
+            for (text, at, line) in texts {
+                let source = Source::new("a.yaml", &text);
+                let report = source.error(&(at..at + 1), problem()).report(false);
+                assert!(report.starts_with(&format!("a.yaml:{line}:")), "{report}");
+                assert!(
+                    report.ends_with(": it is wrong\n  help: mend it"),
+                    "{report}"
+                );
+            }
+        }
+        let drawn = Source::new("a.yaml", "a\nb\n").error(&(2..3), problem());
+        assert!(drawn.report(false).contains("─"), "{}", drawn.report(false));
+    }
+
+    #[test]
+    fn of_a_file_that_is_no_policy_file_the_first_mistakes_are_told() {
+        let twice = "  - { name: a, match: [a=b], target: 'host://a', steps: [{ plugin: b }] }\n";
+        for (item, count) in [("  - x\n", 40_000), (twice, 2_000)] {
+            let bad = format!("policies:\n{}", item.repeat(count));
+            let files = [("a.yaml", bad.as_str()), ("b.yaml", "policies: [y]")];
+            let errors = PolicySet::parse(&files, &Environment::default()).unwrap_err();
+            assert_eq!(errors.len(), TOLD + 2);
+            for (index, error) in errors.iter().enumerate() {
+                let more = error.message() == "there are more mistakes than these 100";
+                assert_eq!(more, index == TOLD, "{}", error.one_line());
+                assert_eq!(error.file() == "b.yaml", index > TOLD);
+                assert!(!error.report(false).is_empty());
+            }
+        }
     }
 
     #[test]

@@ -21,3 +21,4 @@ pub use model::{
 };
 pub use plugins::{ParamError, PluginCatalog, PluginFacts};
 pub use set::{Environment, PolicySet};
+pub use yaml::check_yaml;

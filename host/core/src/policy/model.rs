@@ -25,8 +25,6 @@ pub const DEFAULT_TTL: Duration = Duration::from_hours(24);
 /// How many of a container's last log lines are kept as evidence when the policy does
 /// not say.
 pub const DEFAULT_EVIDENCE: u32 = 100;
-/// How long an incident is held back before a person is told, when the policy does not say.
-pub(super) const DEFAULT_HELD_AFTER: Duration = Duration::from_mins(10);
 /// For how long what is verified has to hold, at the most, when the policy does not say.
 const STEADY: Duration = Duration::from_secs(10);
 

@@ -10,8 +10,7 @@ use serde_json::{Map, Value};
 
 use super::error::{PolicyError, Problem, Source, Span};
 use super::model::{
-    Check, DEFAULT_EVIDENCE, DEFAULT_HELD_AFTER, DEFAULT_TTL, Escalation, Mode, Policy,
-    SourceLocation, Step, Verify,
+    Check, DEFAULT_EVIDENCE, DEFAULT_TTL, Escalation, Mode, Policy, SourceLocation, Step, Verify,
 };
 use super::section::{Keys, Reader, Section};
 use super::set::Environment;
@@ -24,8 +23,8 @@ use crate::grant::{
 use crate::guard::settings::Guards;
 use crate::http::HttpMethod;
 use crate::id::{Digest, PluginRef, PluginRefError, PolicyName};
-use crate::incident::{Approval, OnInterrupt, StepFailure, When};
-use crate::matcher::{Matcher, Matchers};
+use crate::incident::{Approval, DEFAULT_HELD_AFTER, OnInterrupt, StepFailure, When};
+use crate::matcher::{MatchOp, Matcher, Matchers};
 use crate::template::{TargetTemplate, Template, TemplateError, UrlTemplate};
 
 const FILE: Keys = Keys {
@@ -131,6 +130,8 @@ pub(super) struct FileContents {
     /// Every policy's name, with or without mistakes, and where it stands.
     pub(super) names: Vec<(PolicyName, Span)>,
     pub(super) errors: Vec<PolicyError>,
+    /// What is no mistake, and probably not meant.
+    pub(super) notes: Vec<PolicyError>,
 }
 
 /// Reads a file.
@@ -142,6 +143,7 @@ pub(super) fn read(source: &Source, environment: &Environment) -> FileContents {
         },
         environment,
         names: Vec::new(),
+        notes: Vec::new(),
     };
     let entries = match yaml::parse(source) {
         Ok(root) => reader.file(&root).unwrap_or_default(),
@@ -153,6 +155,7 @@ pub(super) fn read(source: &Source, environment: &Environment) -> FileContents {
         entries,
         names: reader.names,
         errors,
+        notes: reader.notes,
     }
 }
 
@@ -163,6 +166,7 @@ struct PolicyReader<'a> {
     reader: Reader<'a>,
     environment: &'a Environment,
     names: Vec<(PolicyName, Span)>,
+    notes: Vec<PolicyError>,
 }
 
 impl PolicyReader<'_> {
@@ -307,7 +311,12 @@ impl PolicyReader<'_> {
                     self.reader.fail::<()>(&item.at, problem);
                     good = false;
                 }
-                Ok(Matchers(list)) => matchers.extend(list),
+                Ok(Matchers(list)) => {
+                    for matcher in &list {
+                        self.quotes(&item.at, matcher);
+                    }
+                    matchers.extend(list);
+                }
                 Err(error) => {
                     let at = at(&error.span());
                     let problem = Problem::new(format!("the matcher is not valid: {error}"))
@@ -318,6 +327,26 @@ impl PolicyReader<'_> {
             }
         }
         good.then_some(matchers)
+    }
+
+    /// Notes down quotes that are taken for a part of the value, as Alertmanager takes them.
+    fn quotes(&mut self, at: &Span, matcher: &Matcher) {
+        let Some(meant) = matcher.without_quotes() else {
+            return;
+        };
+        let (name, value) = (matcher.name(), matcher.value());
+        let then = match matcher.op() {
+            MatchOp::Equal | MatchOp::Matches => "an alert without them does not match",
+            MatchOp::NotEqual | MatchOp::NotMatches => "every alert without them matches",
+        };
+        let problem = Problem::new(format!(
+            "the quotes are part of what this matcher compares, label {name} with {value}: {then}"
+        ))
+        .label("quotes")
+        .help(format!(
+            "Alertmanager reads it so, too; if they are only to quote, write '{meant}'"
+        ));
+        self.notes.push(self.reader.source.error(at, problem));
     }
 
     fn template_error<T>(&mut self, node: &Node, error: &TemplateError) -> Option<T> {

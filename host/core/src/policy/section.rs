@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::error::{PolicyError, Problem, Source, Span, nearest};
+use super::error::{PolicyError, Problem, Source, Span, nearest, note};
 use super::yaml::{Content, Node, bad_key};
 use crate::duration::HumanDuration;
 
@@ -55,7 +55,7 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     /// Notes down a mistake.
     pub(crate) fn fail<T>(&mut self, at: &Span, problem: Problem) -> Option<T> {
-        self.errors.push(self.source.error(at, problem));
+        note(&mut self.errors, self.source, at, problem);
         None
     }
 

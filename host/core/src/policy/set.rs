@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::error::{PolicyError, Problem, Source};
+use super::error::{PolicyError, Problem, Source, TOLD, note};
 use super::model::{Mode, Policy};
 use super::plugins::{self, PluginCatalog};
 use super::read::{self, PluginPlaces};
@@ -26,6 +26,7 @@ pub struct Environment {
 pub struct PolicySet {
     policies: Vec<Arc<Policy>>,
     places: Vec<Places>,
+    notes: Vec<PolicyError>,
 }
 
 impl Environment {
@@ -52,7 +53,8 @@ impl PolicySet {
     /// Reads `files`, each a name (for messages) and a text.
     ///
     /// Either there is no mistake in any of them, or every mistake that can be found is
-    /// in the error, sorted by file and place. A file that is not YAML has one.
+    /// in the error, sorted by file and place: of each file the first hundred, and that
+    /// there are more. A file that is not YAML has one.
     pub fn parse<N: AsRef<str>, T: AsRef<str>>(
         files: &[(N, T)],
         environment: &Environment,
@@ -63,7 +65,8 @@ impl PolicySet {
         for (name, text) in files {
             let source = Source::new(name.as_ref(), text.as_ref());
             let contents = read::read(&source, environment);
-            errors.extend(contents.errors);
+            let mut mistakes = contents.errors;
+            set.notes.extend(contents.notes);
             for (policy, at) in contents.names {
                 let (line, column) = source.position(at.start);
                 let place = format!("{}:{line}:{column}", source.name());
@@ -73,11 +76,12 @@ impl PolicySet {
                         .help(format!(
                             "the first is at {first}; give one of them another name, names are unique over all files"
                         ));
-                    errors.push(source.error(&at, problem));
+                    note(&mut mistakes, &source, &at, problem);
                 } else {
                     names.insert(policy, place);
                 }
             }
+            errors.extend(mistakes);
             for entry in contents.entries {
                 set.policies.push(Arc::new(entry.policy));
                 set.places.push(Places {
@@ -102,11 +106,23 @@ impl PolicySet {
     /// not looked at. The whole is checked again when an incident opens.
     #[must_use]
     pub fn check_plugins(&self, catalog: &dyn PluginCatalog) -> Vec<PolicyError> {
+        let mut told: BTreeMap<String, usize> = BTreeMap::new();
         self.policies
             .iter()
             .zip(&self.places)
             .flat_map(|(policy, places)| plugins::check(policy, places, catalog))
+            .filter(|error| {
+                let told = told.entry(error.file().to_owned()).or_default();
+                *told += 1;
+                *told <= TOLD
+            })
             .collect()
+    }
+
+    /// What is no mistake, and probably not what was meant, with its place.
+    #[must_use]
+    pub fn notes(&self) -> &[PolicyError] {
+        &self.notes
     }
 
     /// All of them.

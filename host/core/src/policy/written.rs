@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::model::DEFAULT_HELD_AFTER;
 use crate::duration::human;
 use crate::guard::settings::{
     BlastRadius, Breaker, Day, Excess, Fleet, Guards, Maintenance, Moment, Rate, Share,
 };
-use crate::incident::{Approval, StepFailure, When};
+use crate::incident::{Approval, DEFAULT_HELD_AFTER, StepFailure, When};
 
 #[derive(Serialize)]
 struct WrittenGuards<'a> {

@@ -10,7 +10,7 @@ use serde_json::Number;
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Location, MessageFormatter as _, Options, Spanned, UserMessageFormatter};
 
-use super::error::{Problem, Source, Span};
+use super::error::{PolicyError, Problem, Source, Span};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -45,11 +45,83 @@ impl Content {
 
 /// Reads a file of one document.
 pub(crate) fn parse(source: &Source) -> Result<Node, (Span, Problem)> {
+    tree(source).map_err(|error| syntax_error(source, &error, &POLICIES))
+}
+
+fn tree(source: &Source) -> Result<Node, serde_saphyr::Error> {
     let options = options();
-    let tree = serde_saphyr::from_str_with_options::<Spanned<Tree>>(source.text(), options)
-        .map_err(|error| syntax_error(source, &error))?;
+    let tree = serde_saphyr::from_str_with_options::<Spanned<Tree>>(source.text(), options)?;
     Ok(Node::new(tree, source))
 }
+
+/// What is wrong with a file as YAML, whatever it is about: its syntax, more than one
+/// document, aliases that unfold to too much, keys that stand twice or are no texts. For files
+/// that something else reads, which says none of that to an operator.
+pub fn check_yaml(file: &str, text: &str) -> Result<(), Box<PolicyError>> {
+    let source = Source::new(file, text);
+    let found = match tree(&source) {
+        Ok(root) => bad_keys(&source, &root),
+        Err(error) => Some(syntax_error(&source, &error, &CONFIGURATION)),
+    };
+    match found {
+        Some((at, problem)) => Err(Box::new(source.error(&at, problem))),
+        None => Ok(()),
+    }
+}
+
+/// The first key, in any depth, that stands twice in its map or can be no name.
+fn bad_keys(source: &Source, node: &Node) -> Option<(Span, Problem)> {
+    let entries = match &node.content {
+        Content::Map(entries) => entries,
+        Content::List(items) => return items.iter().find_map(|item| bad_keys(source, item)),
+        _ => return None,
+    };
+    let mut seen: Vec<(&str, &Span)> = Vec::new();
+    for (key, value) in entries {
+        match &key.content {
+            Content::Text(name) => {
+                if let Some((_, first)) = seen.iter().find(|(known, _)| known == name) {
+                    return Some((key.at.clone(), twice(source, name, first)));
+                }
+                seen.push((name, &key.at));
+            }
+            Content::List(_) | Content::Map(_) | Content::Null => {
+                let problem = bad_key(key, "a key is a text, such as `log:`");
+                return Some((key.at.clone(), problem));
+            }
+            Content::Bool(_) | Content::Number(_) => {}
+        }
+        if let Some(found) = bad_keys(source, value) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+fn twice(source: &Source, name: &str, first: &Span) -> Problem {
+    let (line, column) = source.position(first.start);
+    Problem::new(format!("duplicate key `{}`", name.escape_debug()))
+        .label("given again")
+        .help(format!(
+            "it stands at {line}:{column} already; keep one of the two"
+        ))
+}
+
+/// What to do about a file that is too much of something.
+struct Advice {
+    documents: &'static str,
+    size: &'static str,
+}
+
+const POLICIES: Advice = Advice {
+    documents: "expected one document; put all policies under one `policies:`, or into several files",
+    size: "split it into several files, and use fewer aliases inside of aliases",
+};
+
+const CONFIGURATION: Advice = Advice {
+    documents: "expected one document: remove the line `---`, and what is not meant to count",
+    size: "use fewer aliases inside of aliases",
+};
 
 /// YAML 1.2 where the versions differ: `no` is a text and `0755` is no decimal number.
 /// The limits are far above what people write and far below what hurts.
@@ -80,7 +152,7 @@ fn options() -> Options {
     }
 }
 
-fn syntax_error(source: &Source, error: &serde_saphyr::Error) -> (Span, Problem) {
+fn syntax_error(source: &Source, error: &serde_saphyr::Error, advice: &Advice) -> (Span, Problem) {
     use serde_saphyr::Error;
     let at = error
         .location()
@@ -91,26 +163,27 @@ fn syntax_error(source: &Source, error: &serde_saphyr::Error) -> (Span, Problem)
         cause = error;
     }
     let problem = match cause {
-        Error::MultipleDocuments { .. } => Problem::new(
-            "there is more than one document in the file",
-        )
-        .label("the second begins here")
-        .help(
-            "expected one document; put all policies under one `policies:`, or into several files",
-        ),
+        Error::MultipleDocuments { .. } => {
+            Problem::new("there is more than one document in the file")
+                .label("the second begins here")
+                .help(advice.documents)
+        }
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. } => {
             Problem::new("the file is too large, too deep, or its aliases unfold to too much")
                 .label("this is where it went too far")
-                .help("split it into several files, and use fewer aliases inside of aliases")
+                .help(advice.size)
         }
+        Error::UnknownAnchor { .. } => Problem::new("there is no `&` mark of this name before it")
+            .label("taken for an alias")
+            .help("`*name` stands for what `&name` marks; a text that begins with `*` has to be quoted"),
         other => {
             let message = UserMessageFormatter.format_message(other);
             let message = message.replace(char::is_control, " ");
             Problem::new(format!("the file is not valid YAML: {message}")).help(
-                "if the place looks right, look at the indentation, the brackets and the quotes of the lines above; a text with `: `, ` #`, `{` or `[` in it has to be quoted",
+                "if the place looks right, look at the indentation, the brackets and the quotes of the lines above; a text with `: `, ` #`, `{` or `[` in it, or one that begins with `*`, `&`, `!`, `%` or `@`, has to be quoted",
             )
         }
     };

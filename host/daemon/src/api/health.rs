@@ -3,20 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::Api;
 use crate::telemetry::exposition::Form;
-
-/// How long the Docker hosts get to answer, all at once: less than a prober waits.
-const PING: Duration = Duration::from_millis(700);
 
 #[derive(Debug, Serialize)]
 struct Health {
@@ -38,7 +33,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
     // After a failure nobody may write for long: whether it is over is found out here.
     let journal = match api.journal.damage() {
         Some(damage) => Err(format!("it is damaged: {damage}")),
-        None if api.journal.is_healthy() || api.journal.probe().await.is_ok() => Ok(()),
+        None if api.journal.is_healthy() || writes_again(&api).await => Ok(()),
         None => Err("the last write failed; the log says why".to_owned()),
     };
     let stopping = api.stopping.is_cancelled();
@@ -53,18 +48,16 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
             word(!stopping, "the daemon is stopping"),
         ),
     ]);
-    let pings = api.docker.hosts().map(|host| {
-        let docker = &api.docker;
+    let places = &api.places;
+    let states = places.hosts.of(api.docker.hosts(), &places.tasks, |host| {
+        let docker = api.docker.clone();
         async move {
-            let state = match tokio::time::timeout(PING, docker.ping(host)).await {
-                Ok(Ok(())) => "ok".to_owned(),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("no answer within {PING:?}"),
-            };
-            (format!("docker {host}"), state)
+            let found = docker.ping(&host).await;
+            found.map_err(|error| error.to_string())
         }
     });
-    checks.extend(join_all(pings).await);
+    let states = states.await.into_iter();
+    checks.extend(states.map(|(host, state)| (format!("docker {host}"), state)));
     let problems = api.problems.get();
     if !problems.is_empty() {
         let said = format!(
@@ -102,6 +95,21 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
     };
     checks.extend(said.map(|said| ("configuration".to_owned(), said)));
     answer(engine && journal.is_ok() && !stopping, checks)
+}
+
+/// Whether the journal can be written to after it could not.
+async fn writes_again(api: &Api) -> bool {
+    let places = &api.places;
+    let looked = places
+        .journal
+        .of(["journal"].into_iter(), &places.tasks, |_| {
+            let journal = api.journal.clone();
+            async move {
+                let probed = journal.probe().await;
+                probed.map_err(|error| error.to_string())
+            }
+        });
+    looked.await.iter().all(|(_, state)| state == "ok")
 }
 
 fn word(ok: bool, otherwise: &str) -> String {

@@ -266,17 +266,37 @@ impl IncidentView {
         page: PageQuery,
     ) -> Result<Self, ViewError> {
         let limit = page.limit.map_or(LINES_MAX, |limit| limit as usize);
-        let limit = limit.clamp(1, LINES_MAX);
+        Self::part(
+            reader,
+            id,
+            page.after,
+            limit.clamp(1, LINES_MAX),
+            PAGE_BYTES,
+        )
+    }
+
+    /// Reads all of one incident at once: each page is read from the first event on.
+    pub(crate) fn all(reader: &Reader, id: IncidentId) -> Result<Self, ViewError> {
+        Self::part(reader, id, 0, usize::MAX, usize::MAX)
+    }
+
+    fn part(
+        reader: &Reader,
+        id: IncidentId,
+        after: u64,
+        limit: usize,
+        most: usize,
+    ) -> Result<Self, ViewError> {
         let mut teller = Teller::default();
         let (mut events, mut bytes, mut line, mut next) = (Vec::new(), 0, 0_u64, None);
         let count = reader.each_event(id, |event| {
             let told = teller.tell(&event);
             for entry in told.map_err(|error| ViewError::Fold(id, error))? {
                 line += 1;
-                if line <= page.after || next.is_some() {
+                if line <= after || next.is_some() {
                     continue;
                 }
-                if events.len() == limit || bytes >= PAGE_BYTES {
+                if events.len() == limit || bytes >= most {
                     next = Some(line - 1);
                     continue;
                 }
@@ -298,7 +318,7 @@ impl IncidentView {
         })
     }
 
-    /// Reads all of one incident, by this way of getting a page.
+    /// Gets all of one incident, by this way of getting a page.
     pub(crate) fn whole<E>(mut page: impl FnMut(PageQuery) -> Result<Self, E>) -> Result<Self, E> {
         let mut view = page(PageQuery::default())?;
         while let Some(after) = view.next {

@@ -6,6 +6,7 @@ mod given;
 mod health;
 mod held;
 mod incidents;
+mod looks;
 mod operate;
 mod plugins;
 mod server;
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use self::edge::{Bounds, Edge, Takes, bounded, not_allowed, not_found};
 pub(crate) use self::incidents::{IncidentList, IncidentView, PlanView};
+use self::looks::Looks;
 pub(crate) use self::operate::{PauseBody, Pauses, PlanBody, ReasonBody, ResumeBody, Said};
 pub(crate) use self::plugins::{AcceptBody, InstallQuery, PluginList, RollBackBody};
 pub(crate) use self::server::Server;
@@ -86,7 +88,10 @@ pub(crate) struct Places {
     views: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     changes: Arc<Semaphore>,
-    /// Changes go on when who asked for them has gone.
+    /// At Docker hosts, and at a journal that could not be written to.
+    hosts: Looks,
+    journal: Looks,
+    /// Changes go on when who asked for them has gone, and so do looks.
     tasks: TaskTracker,
 }
 
@@ -96,6 +101,8 @@ impl Default for Places {
             views: Arc::new(Semaphore::new(VIEWS)),
             uploads: Arc::new(Semaphore::new(UPLOADS)),
             changes: Arc::new(Semaphore::new(CHANGES)),
+            hosts: Looks::default(),
+            journal: Looks::default(),
             tasks: TaskTracker::new(),
         }
     }

@@ -177,8 +177,26 @@ fn incident(id: &str) -> Result<IncidentId, Refused> {
 }
 
 async fn operate(api: &Api, operator: Operator) -> Answer {
+    let (incident, by, reason) = match &operator {
+        Operator::Pause { by, reason, .. } => (None, by, Some(reason)),
+        Operator::Resume { by, .. } => (None, by, None),
+        Operator::Approve { incident, by, .. } => (Some(*incident), by, None),
+        Operator::Deny {
+            incident,
+            by,
+            reason,
+            ..
+        }
+        | Operator::Cancel {
+            incident,
+            by,
+            reason,
+        } => (Some(*incident), by, Some(reason)),
+    };
+    let (by, reason) = (by.clone(), reason.cloned());
     let message = api.engine.operate(operator).await?;
-    tracing::info!(message, "operator");
+    let incident = incident.map(tracing::field::display);
+    tracing::info!(incident, by, reason, message, "operator");
     Ok(Json(Said { message }))
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sentinel_core::policy::{Check, PolicySet};
 use sentinel_core::version::Versions;
+use sentinel_drivers::alertmanager::AlertmanagerClient;
 use sentinel_drivers::mail::MailConfigError;
 use sentinel_journal::{OpenError, Reader};
 use serde::Serialize;
@@ -28,7 +29,8 @@ struct Report {
     plugins: Vec<String>,
     policies: Vec<String>,
     problems: Vec<Problem>,
-    /// What is wrong with this machine and not with the files.
+    /// What is wrong with this machine and not with the files, and what the files say that is
+    /// probably not meant.
     notes: Vec<String>,
 }
 
@@ -49,6 +51,10 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
         .map(|mail| app::mail_server(mail, &mut secrets.values));
     if let Some(Err(error @ MailConfigError::Authority { .. })) = &mail {
         return Err(Failure::given(error.to_string()));
+    }
+    if let Some(asked) = &config.alertmanager {
+        AlertmanagerClient::with(asked.url.clone(), None, asked.tls.as_ref())
+            .map_err(|error| Failure::given(error.to_string()))?;
     }
     let sandbox = app::sandbox(&config, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -80,8 +86,19 @@ pub(super) fn run(config: &Path, output: Output) -> Result<(), Failure> {
         notes.extend(found.err().map(|error| error.to_string()));
     }
     notes.extend(runtime.block_on(unresolved(&serving.policies)));
+    notes.extend(serving.policies.notes().iter().map(|note| {
+        let help = note.help().unwrap_or_default();
+        format!("{}; {help}", note.one_line())
+    }));
     let mut problems = looked.problems;
     problems.sort();
+    if serving.plugins.iter().next().is_none() && !problems.iter().any(|one| one.what == "plugin") {
+        notes.push(format!(
+            "there is no plugin (*.wasm) in {} (`plugins_dir`); those that belong to sentinel are made by \
+             `make plugins`, in target/plugins/dist",
+            config.plugins_dir.display()
+        ));
+    }
     let report = Report {
         ok: problems.is_empty(),
         plugins: serving.plugins.iter().map(ToString::to_string).collect(),

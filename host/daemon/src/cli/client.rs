@@ -12,6 +12,18 @@ use url::Url;
 use super::output::{Failure, harmless};
 use crate::config::Config;
 
+/// The address of a daemon, as it is typed.
+pub(super) fn address(typed: &str) -> Result<Url, String> {
+    const EXPECTED: &str = "expected an address such as http://127.0.0.1:9095";
+    let url = Url::parse(typed).ok().filter(Url::has_host);
+    let url = url.ok_or_else(|| EXPECTED.to_owned())?;
+    if matches!(url.scheme(), "http" | "https") {
+        Ok(url)
+    } else {
+        Err(format!("`{}` is not spoken here: {EXPECTED}", url.scheme()))
+    }
+}
+
 /// Where the daemon of this configuration listens.
 pub(super) fn base(config: &Path, url: Option<Url>) -> Result<Url, Failure> {
     if let Some(url) = url {

@@ -1,5 +1,6 @@
 //! `sentinel explain`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,7 +15,7 @@ use sentinel_core::guard::Verdict;
 use sentinel_core::guard::limits::EffectWindows;
 use sentinel_core::id::IncidentId;
 use sentinel_core::incident::Incident;
-use sentinel_core::matcher::Matchers;
+use sentinel_core::matcher::{Matcher, Matchers};
 use sentinel_core::policy::PolicySet;
 use sentinel_core::record::{Accepted, History, IncidentRow, earlier};
 use sentinel_core::rehearsal::{Found, Heard, Look, Past, look};
@@ -105,35 +106,65 @@ struct FileAlerts {
     others: Vec<String>,
 }
 
-/// An alert in a file, as Alertmanager's webhook and its API have them.
+/// An alert in a file, as Alertmanager's webhook, its API and that of Prometheus have them.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct FileAlert {
-    labels: Labels,
+    labels: FileLabels,
     #[serde(default)]
-    annotations: Option<Labels>,
+    annotations: Option<FileLabels>,
+    #[serde(alias = "activeAt")]
     starts_at: Option<Timestamp>,
     fingerprint: Option<Fingerprint>,
     source: Option<String>,
     /// A word in a webhook's body, and an object in the API's answers.
     #[serde(default)]
     status: Value,
+    /// Prometheus' word.
+    #[serde(default)]
+    state: Value,
+}
+
+/// Labels as they are taken in: numbers count as their text, null and nothing as absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "BTreeMap<String, Value>")]
+struct FileLabels(Labels);
+
+impl TryFrom<BTreeMap<String, Value>> for FileLabels {
+    type Error = String;
+
+    fn try_from(written: BTreeMap<String, Value>) -> Result<Self, String> {
+        let mut labels = Labels::new();
+        for (name, value) in written {
+            let value = match value {
+                Value::Null => continue,
+                Value::String(text) => text,
+                Value::Bool(_) | Value::Number(_) => value.to_string(),
+                Value::Array(_) | Value::Object(_) => {
+                    return Err(format!("`{name}`: expected a text, found {value}"));
+                }
+            };
+            if !value.is_empty() {
+                labels.insert(name, value);
+            }
+        }
+        Ok(Self(labels))
+    }
 }
 
 impl FileAlert {
-    fn is_resolved(&self) -> bool {
-        self.status == "resolved"
+    fn fires(&self) -> bool {
+        self.status != "resolved" && self.state != "pending"
     }
 
     fn into_alert(self, now: Timestamp) -> Alert {
+        let labels = self.labels.0;
         Alert {
             source: self.source.unwrap_or_else(|| "alertmanager".to_owned()),
-            fingerprint: self
-                .fingerprint
-                .unwrap_or_else(|| Fingerprint::of(&self.labels)),
+            fingerprint: self.fingerprint.unwrap_or_else(|| Fingerprint::of(&labels)),
             status: AlertStatus::Firing,
-            labels: self.labels,
-            annotations: self.annotations.unwrap_or_default(),
+            labels,
+            annotations: self.annotations.unwrap_or_default().0,
             starts_at: self.starts_at.unwrap_or(now),
             ends_at: None,
             generator_url: None,
@@ -196,7 +227,15 @@ pub(super) fn run(config_file: &Path, what: &str, output: Output) -> Result<(), 
         }
         Asks::Matching(matchers) => {
             let meant = |alert: &Alert| matchers.matches(&alert.labels) || alert.name() == what;
-            (from_journal(what, &memory, meant)?, None)
+            let named = from_journal(what, &memory, meant).map_err(|unknown| {
+                match matchers.0.iter().find_map(Matcher::without_quotes) {
+                    Some(meant) => unknown.hint(format!(
+                        "the quotes are part of what is compared; if they are only to quote, write '{meant}'"
+                    )),
+                    None => unknown,
+                }
+            });
+            (named?, None)
         }
     };
     let engine = engine(&config, &memory)?;
@@ -273,40 +312,57 @@ fn no_matchers(what: &str) -> Option<Failure> {
     ))
 }
 
-/// The alert of a file: one by itself, the first that fires of a webhook's body, or the first
-/// of a list as Alertmanager's API and `amtool --output json` give one.
+/// The alert of a file.
 fn file(path: &str, now: Timestamp) -> Result<FileAlerts, Failure> {
     let given = |error: &dyn std::fmt::Display| {
         Failure::given(format!("{path}: {error}")).hint(
-            "expected an alert such as {\"labels\": {\"alertname\": \"NginxDown\"}}, a list of them, or the body of a webhook",
+            "expected an alert such as {\"labels\": {\"alertname\": \"NginxDown\"}}, a list of them, the body of a webhook, or what an API says",
         )
     };
     let text = std::fs::read_to_string(path).map_err(|error| given(&error))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| given(&error))?;
-    let alerts = match value {
-        Value::Array(alerts) => alerts,
-        Value::Object(mut body) => match body.remove("alerts") {
-            Some(Value::Array(alerts)) => alerts,
-            Some(_) => return Err(given(&"`alerts` is no list")),
-            None => vec![Value::Object(body)],
-        },
-        _ => return Err(given(&"it holds no alert")),
-    };
-    let alerts: Vec<FileAlert> = alerts
-        .into_iter()
-        .map(serde_json::from_value)
-        .collect::<Result<_, _>>()
-        .map_err(|error| given(&error))?;
-    let fires = alerts.iter().position(|alert| !alert.is_resolved());
-    let first = fires.unwrap_or(0);
+    alerts(&text, now).map_err(|error| given(&error))
+}
+
+/// One alert by itself, the first that fires of a webhook's body, or the first of a list as
+/// Alertmanager's API, `amtool --output json` and Prometheus' API give one.
+fn alerts(text: &str, now: Timestamp) -> Result<FileAlerts, String> {
+    let text = text.trim_start_matches('\u{feff}');
+    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let mut alerts: Vec<FileAlert> = Vec::new();
+    // In their order, and those of groups as well: what waits stands in reverse.
+    let mut waiting = vec![value];
+    while let Some(value) = waiting.pop() {
+        match value {
+            Value::Array(items) => waiting.extend(items.into_iter().rev()),
+            Value::Object(mut body) => {
+                let mut inner = body.remove("alerts");
+                if inner.is_none() && !body.contains_key("labels") {
+                    inner = body.remove("data");
+                }
+                if let Some(inner) = inner {
+                    if !matches!(inner, Value::Array(_) | Value::Object(_)) {
+                        return Err("`alerts` is no list".to_owned());
+                    }
+                    waiting.push(inner);
+                } else {
+                    let alert = serde_json::from_value(Value::Object(body));
+                    alerts.push(alert.map_err(|error| error.to_string())?);
+                }
+            }
+            _ => return Err("it holds no alert".to_owned()),
+        }
+    }
+    let first = alerts.iter().position(FileAlert::fires).unwrap_or(0);
     let others = alerts
         .iter()
         .enumerate()
         .filter(|(at, _)| *at != first)
-        .map(|(_, alert)| labels(&alert.labels))
+        .map(|(_, alert)| labels(&alert.labels.0))
         .collect();
-    let alert = alerts.into_iter().nth(first);
-    let alert = alert.ok_or_else(|| given(&"it holds no alert"))?;
+    let alert = alerts.into_iter().nth(first).ok_or("it holds no alert")?;
+    if alert.labels.0.is_empty() {
+        return Err("the alert has no labels".to_owned());
+    }
     Ok(FileAlerts {
         alert: alert.into_alert(now),
         others,
@@ -804,4 +860,48 @@ fn labels(labels: &Labels) -> String {
         .map(|(name, value)| format!("{name}={value:?}"))
         .collect();
     labels.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_holds_alerts_is_read() {
+        let alert = r#"{"labels":{"alertname":"A","port":8080,"prod":true,"none":null,"empty":""},"annotations":null}"#;
+        let plain = r#"alertname="A" port="8080" prod="true""#;
+        let other = r#"{"labels":{"alertname":"B"},"status":"resolved"}"#;
+        let group =
+            format!(r#"{{"labels":{{"team":"x"}},"alerts":[{alert}],"receiver":{{"name":"s"}}}}"#);
+        for text in [
+            alert.to_owned(),
+            format!("\u{feff}[{alert}]"),
+            format!(r#"{{"version":"4","status":"firing","alerts":[{other},{alert}]}}"#),
+            format!("[{group},{other}]"),
+            format!(
+                r#"{{"status":"success","data":{{"alerts":[{},{}]}}}}"#,
+                r#"{"labels":{"alertname":"P"},"state":"pending","activeAt":"2026-01-02T03:04:05Z","value":"1"}"#,
+                alert
+            ),
+        ] {
+            let read = alerts(&text, Timestamp::UNIX_EPOCH).unwrap();
+            assert_eq!(labels(&read.alert.labels), plain, "{text}");
+        }
+        let since = r#"{"labels":{"alertname":"P"},"activeAt":"2026-01-02T03:04:05Z"}"#;
+        let read = alerts(since, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(read.alert.starts_at.to_string(), "2026-01-02T03:04:05Z");
+        for (text, says) in [
+            ("[]", "no alert"),
+            ("{}", "labels"),
+            (r#"{"labels":{}}"#, "no labels"),
+            (r#"{"labels":{"a":[1]}}"#, "expected a text"),
+            (r#"{"alerts":5}"#, "no list"),
+            (r#""x""#, "no alert"),
+            ("[[[]]]", "no alert"),
+            ("{", "line 1"),
+        ] {
+            let error = alerts(text, Timestamp::UNIX_EPOCH).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ pub(super) fn list(
             client::get(url, "api/v1/incidents", &query)
         })?
     } else {
-        let reader = reader(config)?;
+        let reader = reader(config).map_err(or_by_url)?;
         IncidentList::whole(filter, |filter| IncidentList::read(&reader, filter))
             .map_err(|error| Failure::software(error.to_string()))?
     };
@@ -49,9 +49,8 @@ pub(super) fn show(
     let view = if let Some(url) = url {
         fetch(url, id)?
     } else {
-        let reader = reader(config)?;
-        IncidentView::whole(|page| IncidentView::read(&reader, id, page))
-            .map_err(|error| Failure::given(error.to_string()))?
+        let reader = reader(config).map_err(or_by_url)?;
+        IncidentView::all(&reader, id).map_err(|error| Failure::given(error.to_string()))?
     };
     print_as(output, &view, || show_text(&view))
 }
@@ -69,10 +68,18 @@ pub(super) fn fetch(base: &Url, id: IncidentId) -> Result<IncidentView, Failure>
 pub(super) fn reader(config: &Path) -> Result<Reader, Failure> {
     let config = Config::read(config, &super::variable)?;
     Reader::open(&config.data_dir).map_err(|error| match error {
-        OpenError::Missing { .. } => Failure::given(error.to_string())
-            .hint("start `sentinel serve` first, or name a daemon with --url"),
+        OpenError::Missing { .. } => {
+            Failure::given(error.to_string()).hint("start `sentinel serve` first")
+        }
+        OpenError::Hidden { .. } => Failure::given(error.to_string())
+            .hint("the folder is its daemon's alone: ask as the daemon's user"),
         other => Failure::given(other.to_string()),
     })
+}
+
+/// These commands can ask a daemon as well.
+fn or_by_url(failure: Failure) -> Failure {
+    failure.or("name a daemon with --url")
 }
 
 fn list_text(list: &IncidentList) -> String {

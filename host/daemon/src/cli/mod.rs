@@ -19,6 +19,7 @@ mod serve;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sentinel_core::duration::HumanDuration;
 use sentinel_core::id::{IncidentId, PolicyName};
@@ -255,7 +256,7 @@ enum IncidentsCommand {
 struct FromArgs {
     /// Ask a running daemon, for example `http://127.0.0.1:9095`; without it the journal in the
     /// configuration's `data_dir` is read, whether a daemon runs or not.
-    #[arg(long, env = "SENTINEL_URL", value_name = "URL")]
+    #[arg(long, env = "SENTINEL_URL", value_name = "URL", value_parser = client::address)]
     url: Option<url::Url>,
 }
 
@@ -318,11 +319,32 @@ enum Output {
 
 /// Reads the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
-    // Answers --help and --version itself, and exits with 2 when used wrongly.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(mut error) => {
+            if suggests_an_act(&error) {
+                error.remove(ContextKind::SuggestedSubcommand);
+            }
+            // Answers --help and --version, and exits with 2 when used wrongly.
+            error.exit()
+        }
+    };
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+/// Whether what was typed resembles a command that does something: nobody who looks for
+/// `status` should be told to try `pause`.
+fn suggests_an_act(error: &clap::Error) -> bool {
+    const ACTS: [&str; 9] = [
+        "pause", "resume", "approve", "deny", "cancel", "install", "rollback", "remove", "accept",
+    ];
+    match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::String(name)) => ACTS.contains(&name.as_str()),
+        Some(ContextValue::Strings(names)) => names.iter().any(|name| ACTS.contains(&&**name)),
+        _ => false,
     }
 }
 
@@ -402,4 +424,39 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
 /// A variable of the environment; an empty one counts as not set.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_that_acts_is_suggested() {
+        for (typed, acts) in [
+            ("status", true),
+            ("pasue", true),
+            ("cancle", true),
+            ("incidnets", false),
+            ("chekc", false),
+        ] {
+            let error = Cli::try_parse_from(["sentinel", typed]).unwrap_err();
+            assert_eq!(suggests_an_act(&error), acts, "{typed}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_a_daemon_says_what_is_expected() {
+        for typed in [
+            "127.0.0.1:9095",
+            "localhost:9095",
+            "",
+            "sentinel",
+            "ftp://a/",
+            "http://",
+        ] {
+            let error = client::address(typed).unwrap_err();
+            assert!(error.contains("http://127.0.0.1:9095"), "{typed}: {error}");
+        }
+        assert!(client::address("https://sentinel.example.com/a").is_ok());
+    }
 }

@@ -22,7 +22,7 @@ use crate::api::{
 pub(super) struct DaemonArgs {
     /// The daemon, for example `http://127.0.0.1:9095`; without it, the one that listens at the
     /// configuration's `listen`.
-    #[arg(long, env = "SENTINEL_URL", value_name = "URL")]
+    #[arg(long, env = "SENTINEL_URL", value_name = "URL", value_parser = client::address)]
     pub(super) url: Option<Url>,
 }
 

@@ -63,6 +63,26 @@ impl Failure {
         self
     }
 
+    /// With a hint, where the message has one of these texts in it.
+    #[must_use]
+    pub(super) fn hint_where(self, said: &[&str], hint: &str) -> Self {
+        if said.iter().any(|text| self.message.contains(text)) {
+            self.hint(hint)
+        } else {
+            self
+        }
+    }
+
+    /// With another way out beside the one that is named.
+    #[must_use]
+    pub(super) fn or(mut self, way: &str) -> Self {
+        if let Some(hint) = &mut self.hint {
+            hint.push_str(", or ");
+            hint.push_str(way);
+        }
+        self
+    }
+
     /// With another exit code.
     #[must_use]
     pub(super) fn code(mut self, code: u8) -> Self {

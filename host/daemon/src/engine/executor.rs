@@ -262,12 +262,19 @@ impl Executor {
     async fn check_params(&self, order: &mut Order, plugin: &Arc<Plugin>) -> Result<(), RunResult> {
         let run = order.run;
         let checked = if order.rung.step == 0 {
-            let (params, wrong) = plugin.fitting_params(&order.params);
-            if params.len() < order.params.len() {
-                tracing::warn!(incident = %run.incident, %run, plugin = %order.plugin, "params of `escalate` that do not fit the alert are left out");
-            }
-            order.params = params;
-            Ok(wrong)
+            // Not on the guests' threads, which give way to everything: a person waits.
+            let (version, asked) = (plugin.clone(), order.params.clone());
+            let fitting = tokio::task::spawn_blocking(move || version.fitting_params(&asked));
+            let fitting = fitting.await.map_err(|error| RunFailure::Internal {
+                message: error.to_string(),
+            });
+            fitting.map(|(params, wrong)| {
+                if params.len() < order.params.len() {
+                    tracing::warn!(incident = %run.incident, %run, plugin = %order.plugin, "params of `escalate` that do not fit the alert are left out");
+                }
+                order.params = params;
+                wrong
+            })
         } else {
             let params = serde_json::Value::Object(order.params.clone());
             self.sandbox.check_params(plugin, &params).await

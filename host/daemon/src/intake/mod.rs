@@ -3,13 +3,7 @@
 //! A delivery is answered 202 only after its alerts are committed, and nothing is ever
 //! done in the request: an Alertmanager that waits too long sends again.
 
-mod alert;
-mod alertmanager;
 mod body;
-mod lax;
-mod malformed;
-mod prometheus;
-mod reading;
 mod rejection;
 
 use std::sync::Arc;
@@ -22,16 +16,13 @@ use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::Timestamp;
-use sentinel_core::alert::Alert;
-use sentinel_core::lease::Span;
+use sentinel_intake::{Endpoint, One, Reading, Refused};
 use sentinel_journal::{DEAD_LETTER_BYTES, DeadLetter, Journal, WriteError};
 use serde::Serialize;
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::malformed::{Malformed, Refused, Wrong};
-use self::reading::Reading;
 use self::rejection::Rejection;
 use crate::clock::Clock;
 use crate::engine::EngineHandle;
@@ -52,45 +43,6 @@ const HOLD: Duration = Duration::from_secs(2);
 /// The largest body that is read where it arrives. A larger one is read elsewhere, and in
 /// slices, so that it keeps nobody waiting.
 const AT_ONCE: usize = 64 << 10;
-
-/// Where alerts come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Endpoint {
-    /// Alertmanager's webhook, and Grafana's.
-    Alertmanager,
-    /// What senders post to an Alertmanager.
-    Prometheus,
-}
-
-impl Endpoint {
-    /// What its alerts have for their source.
-    fn source(self) -> &'static str {
-        match self {
-            Self::Alertmanager => "alertmanager",
-            Self::Prometheus => "prometheus",
-        }
-    }
-
-    fn open(self, text: &str) -> Result<Delivery, Malformed> {
-        match self {
-            Self::Alertmanager => alertmanager::open(text),
-            Self::Prometheus => prometheus::open(text),
-        }
-    }
-
-    fn read(
-        self,
-        text: &str,
-        alert: &str,
-        now: Timestamp,
-        resolve_timeout: Duration,
-    ) -> Result<One, Wrong> {
-        match self {
-            Self::Alertmanager => alertmanager::read(text, alert),
-            Self::Prometheus => prometheus::read(text, alert, now, resolve_timeout),
-        }
-    }
-}
 
 /// What every door needs.
 #[derive(Debug)]
@@ -114,46 +66,6 @@ pub(crate) struct Intake {
     engine_gone: CancellationToken,
     // Told when alerts come that live by lease.
     posted: Arc<Notify>,
-}
-
-/// What a delivery turned out to hold.
-struct Delivery {
-    /// Where in the text the next of its alerts is looked for; none where it has no more.
-    at: Option<usize>,
-    /// Set when Alertmanager says that it left alerts out.
-    truncated: Option<Truncated>,
-}
-
-impl Delivery {
-    fn at(at: usize) -> Self {
-        Self {
-            at: Some(at),
-            truncated: None,
-        }
-    }
-
-    fn empty() -> Self {
-        Self {
-            at: None,
-            truncated: None,
-        }
-    }
-}
-
-/// One alert of a delivery.
-#[derive(Debug)]
-struct One {
-    alert: Alert,
-    /// From when until when it holds, where a lease decides which alert it is.
-    span: Option<Span>,
-    /// Whether annotations were cut.
-    cut: bool,
-}
-
-struct Truncated {
-    receiver: String,
-    group: String,
-    count: u32,
 }
 
 /// The answer to a delivery that was committed.
@@ -275,8 +187,8 @@ impl Intake {
         let opened = self
             .in_turn(large, move || {
                 // What is no UTF-8 is longer once it is replaced.
-                let growth = body::take(&memory, lax::growth(&body))?;
-                let text = lax::text(body);
+                let growth = body::take(&memory, sentinel_intake::growth(&body))?;
+                let text = sentinel_intake::text(body);
                 let reading = Reading::open(endpoint, text, at, resolve_timeout);
                 Ok::<_, Rejection>(reading.map(|reading| (reading, growth)))
             })

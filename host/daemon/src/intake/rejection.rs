@@ -3,9 +3,8 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use sentinel_intake::Malformed;
 use serde::Serialize;
-
-use super::malformed::Malformed;
 
 /// Why a delivery was not accepted.
 ///

@@ -391,10 +391,8 @@ impl Reloader {
         if let Some(digest) = given_up {
             older.refuse(digest, "is the one to be rolled back");
         }
-        let mut problems = Vec::new();
-        self.loader
-            .take_over(current, &older, changes, &mut problems)
-            .ok_or_else(|| Refusal::problems(&problems))
+        let (serving, problems) = self.loader.take_over(current, older, changes).await;
+        serving.ok_or_else(|| Refusal::problems(&problems))
     }
 
     /// Tells of plugin files that were found to be bad, for the record.

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::{StreamExt as _, stream};
 use sentinel_core::grant::Import;
 use sentinel_core::id::{Digest, PluginName, PluginRef};
-use sentinel_core::policy::{Environment, Policy, PolicyError, PolicySet, Step};
+use sentinel_core::policy::{Policy, Step};
 use sentinel_core::recording::Recording;
 use sentinel_core::version::Versions;
 use sentinel_journal::{ReadError, Reader, StoredServing};
 use sentinel_sandbox::{LoadError, Plugin, Plugins, Sandbox};
 
 use super::older::{Older, pins};
+use super::policies::{PolicyFolder, PolicyReader, Texts, policy_problem};
 use super::{Files, Problem, Serving, signature};
 use crate::past_run;
 use crate::reconfigure::Running;
@@ -39,19 +40,14 @@ const REMEMBERED: usize = 1024;
 pub(crate) struct Loader {
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) folders: Folders,
-    pub(crate) environment: Environment,
+    pub(crate) policies: Arc<PolicyReader>,
     pub(crate) config: Running,
     /// What a new version has to repeat before it serves, and where the versions are that
     /// policies are pinned to; none where nothing is asked of the past.
     pub(crate) past: Option<Arc<Reader>>,
     /// What is wrong with bytes that were looked at before: they are not looked at again.
     pub(crate) refused: Arc<Mutex<BTreeMap<Digest, String>>>,
-    /// The policies that were parsed last, by the texts that they are of.
-    pub(crate) parsed: Arc<Mutex<Option<Parsed>>>,
 }
-
-/// The texts of policies, and what they say.
-pub(crate) type Parsed = (BTreeMap<String, String>, PolicySet);
 
 /// A plugin file that cannot serve, found for the first time.
 #[derive(Debug, Clone)]
@@ -105,12 +101,36 @@ impl Loader {
             refused: Vec::new(),
         };
         let mut changes = self.plugin_changes(current, versions, &mut looked).await;
-        self.policy_changes(current, &mut changes, &mut looked.problems);
+        let serving = current.files.policies.clone();
+        let (found, problems) = self.aside(move |it| it.policy_changes(&serving)).await;
+        looked.problems.extend(problems);
+        // Before plugins go: a policy that gives a plugin up comes first.
+        let at = changes
+            .iter()
+            .position(|change| matches!(change, Change::PluginGone(_)))
+            .unwrap_or(changes.len());
+        changes.splice(at..at, found);
         if !changes.is_empty() {
             let older = self.older(current, &changes, versions).await;
-            looked.serving = self.take_over(current, &older, changes, &mut looked.problems);
+            let (serving, problems) = self.take_over(current, older, changes).await;
+            looked.serving = serving;
+            looked.problems.extend(problems);
         }
         looked
+    }
+
+    /// Does what may take a while, with what others wrote, where nothing else waits for it:
+    /// the tasks that answer requests go on.
+    async fn aside<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> T + Send + 'static) -> T {
+        let it = self.clone();
+        match tokio::task::spawn_blocking(move || work(&it)).await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and so does whoever waits here.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     fn refused(&self) -> MutexGuard<'_, BTreeMap<Digest, String>> {
@@ -166,12 +186,17 @@ impl Loader {
         let mut differences = Vec::new();
         let mut played = 0;
         for run in runs {
-            let events = past.events(run.incident).map_err(unreadable)?;
-            let Ok(recording) = Recording::of(&events, run) else {
-                continue;
-            };
-            // One whose record lacks something says nothing about the version.
-            let Ok((input, limits)) = past_run::input(&events, &recording, plugin, limits) else {
+            let (past, version) = (past.clone(), plugin.clone());
+            let prepared = self.aside(move |_| {
+                let events = past.events(run.incident).map_err(unreadable)?;
+                let Ok(recording) = Recording::of(&events, run) else {
+                    return Ok::<_, String>(None);
+                };
+                let input = past_run::input(&events, &recording, &version, limits);
+                // One whose record lacks something says nothing about the version.
+                Ok(input.ok().map(|(input, limits)| (recording, input, limits)))
+            });
+            let Some((recording, input, limits)) = prepared.await? else {
                 continue;
             };
             played += 1;
@@ -193,25 +218,37 @@ impl Loader {
         }
     }
 
-    /// As many of the changes as fit together with what serves.
-    pub(super) fn take_over(
+    /// As many of the changes as fit together with what serves; and what is wrong with the
+    /// others.
+    pub(super) async fn take_over(
         &self,
         current: &Serving,
+        older: Older,
+        changes: Vec<Change>,
+    ) -> (Option<Serving>, Vec<Problem>) {
+        let before = current.files.clone();
+        self.aside(move |it| it.fitting(&before, &older, changes))
+            .await
+    }
+
+    fn fitting(
+        &self,
+        current: &Files,
         older: &Older,
         mut changes: Vec<Change>,
-        problems: &mut Vec<Problem>,
-    ) -> Option<Serving> {
+    ) -> (Option<Serving>, Vec<Problem>) {
+        let mut problems = Vec::new();
         // All at once, as they were most likely meant; without those that are found at fault
         // as long as there are any.
-        let mut files = current.files.clone();
+        let mut files = current.clone();
         let mut serving = None;
         let mut held = Vec::new();
         while !changes.is_empty() {
-            let mut attempt = current.files.clone();
+            let mut attempt = current.clone();
             for change in &changes {
                 apply(&mut attempt, change.clone());
             }
-            match self.assemble_new(&attempt, older, &current.files) {
+            match self.assemble_new(&attempt, older, current) {
                 Ok(assembled) => {
                     files = attempt;
                     serving = Some(assembled);
@@ -237,7 +274,7 @@ impl Loader {
             held.retain(|change| {
                 let mut attempt = files.clone();
                 apply(&mut attempt, change.clone());
-                match self.assemble_new(&attempt, older, &current.files) {
+                match self.assemble_new(&attempt, older, current) {
                     Ok(assembled) => {
                         files = attempt;
                         serving = Some(assembled);
@@ -254,7 +291,7 @@ impl Loader {
                 break;
             }
         }
-        serving
+        (serving, problems)
     }
 
     /// Whether a problem is one of the file that changed.
@@ -296,10 +333,11 @@ impl Loader {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let pinned = self.pinned(&files.policies);
+        let pinned = self.pinned(files.policies.clone()).await;
         let older = Older::default();
         let older = older.find(&self.sandbox, Some(reader), &files, versions, pinned);
-        self.assemble(&files, &older.await)
+        let older = older.await;
+        self.aside(move |it| it.assemble(&files, &older)).await
     }
 
     /// The versions beside those of the files that policies are or were pinned to. What may
@@ -310,12 +348,20 @@ impl Loader {
         changes: &[Change],
         versions: &Versions,
     ) -> Older {
+        let mut texts = current.files.policies.clone();
+        for change in changes {
+            match change {
+                Change::Policy(file, text) => {
+                    texts.insert(file.clone(), text.clone());
+                }
+                Change::PolicyGone(file) => {
+                    texts.remove(file);
+                }
+                Change::Plugin(..) | Change::PluginGone(_) => {}
+            }
+        }
         let mut pinned = pins(&current.policies);
-        let texts = changes.iter().filter_map(|change| match change {
-            Change::Policy(file, text) => Some((file.clone(), text.clone())),
-            _ => None,
-        });
-        pinned.extend(self.pinned(&texts.collect()));
+        pinned.extend(self.pinned(texts).await);
         let reader = self.past.as_deref();
         Older::known(current.plugins.older(), versions)
             .find(&self.sandbox, reader, &current.files, versions, pinned)
@@ -323,19 +369,12 @@ impl Loader {
     }
 
     /// What the policies of these texts are pinned to, as far as they can be read.
-    fn pinned(&self, texts: &BTreeMap<String, String>) -> BTreeSet<PluginRef> {
-        if let Ok(set) = self.parse(texts) {
-            return pins(&set);
-        }
-        let alone = |(file, text): (&String, &String)| {
-            let text = BTreeMap::from([(file.clone(), text.clone())]);
-            parse(&self.folders.policies, &text, &self.environment).ok()
-        };
-        texts
-            .iter()
-            .filter_map(alone)
-            .flat_map(|set| pins(&set))
-            .collect()
+    async fn pinned(&self, texts: Texts) -> BTreeSet<PluginRef> {
+        self.aside(move |it| match it.policies.together(&texts) {
+            Ok(set) => pins(&set),
+            Err(_) => it.policies.each(&texts).0.values().flat_map(pins).collect(),
+        })
+        .await
     }
 
     async fn plugin_changes(
@@ -443,51 +482,31 @@ impl Loader {
         }
     }
 
-    /// One change for each file, so that what is wrong with one is wrong with no other.
-    fn policy_changes(
-        &self,
-        current: &Serving,
-        changes: &mut Vec<Change>,
-        problems: &mut Vec<Problem>,
-    ) {
-        let serving = &current.files.policies;
+    /// One change for each file, so that what is wrong with one is wrong with no other; and
+    /// what is wrong with those that are none.
+    fn policy_changes(&self, serving: &Texts) -> (Vec<Change>, Vec<Problem>) {
         let folder = match PolicyFolder::read(&self.folders.policies) {
             Ok(folder) => folder,
-            Err(problem) => return problems.push(*problem),
+            Err(problem) => return (Vec::new(), vec![*problem]),
         };
-        problems.extend(folder.unreadable.into_values());
-        let mut found = Vec::new();
-        for (file, text) in &folder.texts {
-            if serving.get(file) == Some(text) {
-                continue;
-            }
-            let alone = BTreeMap::from([(file.clone(), text.clone())]);
-            match parse(&self.folders.policies, &alone, &self.environment) {
-                Ok(_) => found.push(Change::Policy(file.clone(), text.clone())),
-                Err(refused) => problems.extend(refused),
+        let mut problems: Vec<Problem> = folder.unreadable.into_values().collect();
+        let mut changed = folder.texts;
+        changed.retain(|file, text| serving.get(file) != Some(text));
+        if !changed.is_empty() {
+            let mut all = serving.clone();
+            all.retain(|file, _| folder.names.contains(file));
+            all.extend(changed.clone());
+            if self.policies.together(&all).is_err() {
+                let (good, wrong) = self.policies.each(&changed);
+                problems.extend(wrong);
+                changed.retain(|file, _| good.contains_key(file));
             }
         }
         let gone = serving.keys().filter(|file| !folder.names.contains(*file));
-        found.extend(gone.cloned().map(Change::PolicyGone));
-        // Before plugins go: a policy that gives a plugin up comes first.
-        let at = changes
-            .iter()
-            .position(|change| matches!(change, Change::PluginGone(_)))
-            .unwrap_or(changes.len());
-        changes.splice(at..at, found);
-    }
-
-    /// The policies of these texts. One look asks for the same ones several times.
-    fn parse(&self, texts: &BTreeMap<String, String>) -> Result<PolicySet, Vec<Problem>> {
-        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, set)) = &*parsed
-            && of == texts
-        {
-            return Ok(set.clone());
-        }
-        let set = parse(&self.folders.policies, texts, &self.environment)?;
-        *parsed = Some((texts.clone(), set.clone()));
-        Ok(set)
+        let gone = gone.cloned().map(Change::PolicyGone);
+        let changed = changed.into_iter();
+        let changed = changed.map(|(file, text)| Change::Policy(file, text));
+        (changed.chain(gone).collect(), problems)
     }
 
     /// Puts files together, if they fit, and if what they name is there. A policy that serves
@@ -563,7 +582,7 @@ impl Loader {
 
     /// Puts files together, if they fit.
     fn assemble(&self, files: &Files, older: &Older) -> Result<Serving, Vec<Problem>> {
-        let policies = self.parse(&files.policies)?;
+        let policies = self.policies.together(&files.policies)?;
         let mut plugins = Plugins::default();
         let mut owners: BTreeMap<PluginName, String> = BTreeMap::new();
         let mut problems = Vec::new();
@@ -593,76 +612,6 @@ impl Loader {
     }
 }
 
-/// The policies of a folder, or of one file, held against nothing but themselves: what
-/// their plugins are does not matter.
-///
-/// Of a file of a folder that cannot be used, the text counts that `served` of it before, as
-/// it does in a daemon; what is wrong with it is told beside the policies. One file is used or
-/// not.
-pub(crate) fn policies_in(
-    path: &Path,
-    environment: &Environment,
-    served: &BTreeMap<String, String>,
-) -> Result<(PolicySet, Vec<Problem>), Vec<Problem>> {
-    if !path.is_dir() {
-        let text = read_text(path).map_err(|problem| vec![*problem])?;
-        let set = PolicySet::parse(&[(path.display().to_string(), text)], environment);
-        return set
-            .map(|set| (set, Vec::new()))
-            .map_err(|errors| errors.iter().map(policy_problem).collect());
-    }
-    let folder = PolicyFolder::read(path).map_err(|problem| vec![*problem])?;
-    let mut problems: Vec<Problem> = folder.unreadable.into_values().collect();
-    if problems.is_empty()
-        && let Ok(set) = parse(path, &folder.texts, environment)
-    {
-        return Ok((set, problems));
-    }
-    let mut used = BTreeMap::new();
-    // Files that served fit together; each other one is used if it fits too.
-    let mut candidates = Vec::new();
-    for file in &folder.names {
-        match (folder.texts.get(file), served.get(file)) {
-            (Some(text), Some(before)) if text == before => {
-                used.insert(file.clone(), text.clone());
-            }
-            (Some(text), before) => candidates.push((file, text, before)),
-            (None, Some(before)) => {
-                used.insert(file.clone(), before.clone());
-            }
-            (None, None) => {}
-        }
-    }
-    for (file, text, before) in candidates {
-        used.insert(file.clone(), text.clone());
-        let Err(wrong) = parse(path, &used, environment) else {
-            continue;
-        };
-        problems.extend(wrong);
-        match before {
-            Some(before) => used.insert(file.clone(), before.clone()),
-            None => used.remove(file),
-        };
-    }
-    match parse(path, &used, environment) {
-        Ok(set) => Ok((set, problems)),
-        Err(wrong) => Err(wrong),
-    }
-}
-
-fn parse(
-    folder: &Path,
-    texts: &BTreeMap<String, String>,
-    environment: &Environment,
-) -> Result<PolicySet, Vec<Problem>> {
-    let files: Vec<(String, &String)> = texts
-        .iter()
-        .map(|(file, text)| (folder.join(file).display().to_string(), text))
-        .collect();
-    PolicySet::parse(&files, environment)
-        .map_err(|errors| errors.iter().map(policy_problem).collect())
-}
-
 fn apply(files: &mut Files, change: Change) {
     match change {
         Change::Plugin(file, plugin) => {
@@ -681,7 +630,10 @@ fn apply(files: &mut Files, change: Change) {
 }
 
 /// The visible files of a folder that have one of these endings, by name.
-fn files_in(folder: &Path, endings: &[&str]) -> Result<BTreeMap<String, PathBuf>, String> {
+pub(super) fn files_in(
+    folder: &Path,
+    endings: &[&str],
+) -> Result<BTreeMap<String, PathBuf>, String> {
     let entries =
         std::fs::read_dir(folder).map_err(|error| format!("cannot be listed: {error}"))?;
     let mut files = BTreeMap::new();
@@ -715,63 +667,7 @@ async fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
     tokio::fs::read(path).await.map_err(unreadable)
 }
 
-/// What the policies folder holds.
-struct PolicyFolder {
-    /// All its files.
-    names: BTreeSet<String>,
-    /// What they say.
-    texts: BTreeMap<String, String>,
-    /// What is wrong with those that cannot be read.
-    unreadable: BTreeMap<String, Problem>,
-}
-
-/// The largest policy file, in bytes: far more than people write.
-const POLICY_FILE: u64 = 4 << 20;
-
-impl PolicyFolder {
-    fn read(folder: &Path) -> Result<Self, Box<Problem>> {
-        let files = files_in(folder, &["yaml", "yml"])
-            .map_err(|error| Box::new(problem("policy", folder, error)))?;
-        let mut read = Self {
-            names: files.keys().cloned().collect(),
-            texts: BTreeMap::new(),
-            unreadable: BTreeMap::new(),
-        };
-        for (name, path) in files {
-            match read_text(&path) {
-                Ok(text) => {
-                    read.texts.insert(name, text);
-                }
-                Err(problem) => {
-                    read.unreadable.insert(name, *problem);
-                }
-            }
-        }
-        Ok(read)
-    }
-}
-
-/// What a policy file says.
-fn read_text(path: &Path) -> Result<String, Box<Problem>> {
-    let unreadable = |error: std::io::Error| {
-        Box::new(problem("policy", path, format!("cannot be read: {error}")))
-    };
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    // A pipe would be waited for.
-    if !metadata.is_file() {
-        return Err(Box::new(problem("policy", path, "is no file".to_owned())));
-    }
-    if metadata.len() > POLICY_FILE {
-        return Err(Box::new(problem(
-            "policy",
-            path,
-            format!("is larger than {} MiB", POLICY_FILE >> 20),
-        )));
-    }
-    std::fs::read_to_string(path).map_err(unreadable)
-}
-
-fn problem(what: &'static str, path: &Path, message: String) -> Problem {
+pub(super) fn problem(what: &'static str, path: &Path, message: String) -> Problem {
     let file = path.display().to_string();
     let rendered = format!("{file}: {message}");
     Problem {
@@ -789,14 +685,111 @@ fn plugin_problem(path: &Path, message: String) -> Problem {
     problem("plugin", path, message)
 }
 
-fn policy_problem(error: &PolicyError) -> Problem {
-    Problem {
-        what: "policy",
-        file: error.file().to_owned(),
-        line: Some(error.line()),
-        column: Some(error.column()),
-        message: error.message().to_owned(),
-        help: error.help().map(ToOwned::to_owned),
-        rendered: error.report(false),
+#[cfg(test)]
+mod tests {
+    use arc_swap::ArcSwap;
+    use sentinel_sandbox::SandboxConfig;
+
+    use super::*;
+    use crate::app;
+    use crate::config::Config;
+
+    fn policy(name: &str) -> String {
+        format!(
+            "policies:
+  - name: {name}
+    match: ['alertname={name}']
+    target: 'docker://local/{{{{ labels.container }}}}'
+    steps: [{{ plugin: docker-restart }}]
+    verify: {{ docker: running, within: 10s }}
+    grants: {{ docker: {{ containers: ['*'], actions: [restart] }} }}
+"
+        )
+    }
+
+    /// A loader of these policy files.
+    fn loader(files: &[(&str, &str)]) -> (tempfile::TempDir, Loader) {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        for made in ["plugins", "policies", "playbooks"] {
+            std::fs::create_dir(at(made)).unwrap();
+        }
+        for (file, text) in files {
+            std::fs::write(at("policies").join(file), text).unwrap();
+        }
+        let text = "docker: { hosts: { local: 'unix:///var/run/docker.sock' } }\n";
+        std::fs::write(at("sentinel.yaml"), text).unwrap();
+        let config = Config::read(&at("sentinel.yaml"), &|_| None).unwrap();
+        let sandbox = Sandbox::new(SandboxConfig::default()).unwrap();
+        let running = Arc::new(ArcSwap::from_pointee(config));
+        (folder, app::loader(&running, Arc::new(sandbox)))
+    }
+
+    fn names(changes: &[Change]) -> Vec<&str> {
+        changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Policy(file, _) => Some(file.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_start_reads_each_policy_once() {
+        let files: Vec<_> = (0..50)
+            .map(|number| (format!("{number}.yaml"), policy(&format!("p{number}"))))
+            .collect();
+        let files: Vec<_> = files
+            .iter()
+            .map(|(file, text)| (&**file, &**text))
+            .collect();
+        let (_folder, loader) = loader(&files);
+        let (changes, problems) = loader.policy_changes(&Texts::new());
+        assert_eq!((changes.len(), problems.len()), (50, 0));
+        let (nothing, versions) = (Serving::default(), Versions::default());
+        loader.older(&nothing, &changes, &versions).await;
+        let mut read = Files::default();
+        for change in changes {
+            apply(&mut read, change);
+        }
+        assert_eq!(
+            loader
+                .policies
+                .together(&read.policies)
+                .unwrap()
+                .policies()
+                .len(),
+            50
+        );
+        assert_eq!(loader.policies.times_read(), 50);
+    }
+
+    #[tokio::test]
+    async fn a_bad_file_refuses_itself_and_not_its_neighbours() {
+        let (one, two) = (policy("one"), policy("two"));
+        let (_folder, loader) = loader(&[
+            ("bad.yaml", "policies: [{ name: }]\n"),
+            ("one.yaml", &one),
+            ("two.yaml", &two),
+        ]);
+        let served = Texts::from([
+            ("bad.yaml".to_owned(), policy("was-good")),
+            ("gone.yaml".to_owned(), policy("gone")),
+            ("two.yaml".to_owned(), two),
+        ]);
+        let (changes, problems) = loader.policy_changes(&served);
+        assert_eq!(names(&changes), ["one.yaml"]);
+        assert!(matches!(changes.last(), Some(Change::PolicyGone(file)) if file == "gone.yaml"));
+        assert!(!problems.is_empty());
+        assert!(
+            problems
+                .iter()
+                .all(|problem| problem.file.ends_with("bad.yaml"))
+        );
+        // Texts that fit each by itself are a matter of what they are put together with.
+        let (_folder, loader) = self::loader(&[("a.yaml", &one), ("b.yaml", &one)]);
+        let (changes, problems) = loader.policy_changes(&Texts::new());
+        assert_eq!((names(&changes).len(), problems.len()), (2, 0));
     }
 }

@@ -6,6 +6,7 @@ mod change;
 mod drain;
 mod load;
 mod older;
+mod policies;
 mod probation;
 pub(crate) mod signature;
 mod watch;
@@ -20,7 +21,8 @@ use serde::Serialize;
 
 pub(crate) use self::change::{Changed, Refusal, Request, Word};
 pub(crate) use self::drain::Drains;
-pub(crate) use self::load::{Folders, Loader, policies_in};
+pub(crate) use self::load::{Folders, Loader};
+pub(crate) use self::policies::{PolicyReader, policies_in};
 pub(crate) use self::probation::Probation;
 pub(crate) use self::watch::{NothingServes, Reloader};
 

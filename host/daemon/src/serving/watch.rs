@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use sentinel_core::control::{ControlBody, ControlEvent};
 use sentinel_core::id::{Digest, PluginName};
+use sentinel_core::policy::PolicyError;
 use sentinel_core::version::Versions;
 use sentinel_journal::{Append, Journal, PluginRecord, Reader, StoredServing, WriteError};
 use sentinel_sandbox::Plugin;
@@ -217,6 +218,18 @@ impl Reloader {
                 .map(|policy| format!("{} ({})", policy.name, policy.mode.as_str()))
                 .collect();
             self.metrics.reloaded("policies", &names.join(", "));
+            let before: Vec<_> = current
+                .policies
+                .notes()
+                .iter()
+                .map(PolicyError::one_line)
+                .collect();
+            for note in serving.policies.notes() {
+                let said = note.one_line();
+                if !before.contains(&said) {
+                    tracing::warn!(hint = note.help(), "{said}");
+                }
+            }
         }
         let serving = Arc::new(serving);
         self.begin_series(&serving);
@@ -230,12 +243,12 @@ impl Reloader {
 
     /// Lets the metrics know of everything that may be counted.
     fn begin_series(&self, serving: &Serving) {
-        for policy in serving.policies.policies() {
-            self.metrics.policy(&policy.name);
-        }
-        for plugin in serving.plugins.iter() {
-            self.metrics.plugin(&plugin.name);
-        }
+        let policies = serving.policies.policies().iter();
+        let plugins = serving.plugins.iter();
+        self.metrics.serve(
+            policies.map(|policy| &policy.name),
+            plugins.map(|plugin| &plugin.name),
+        );
     }
 
     /// Puts new versions on probation, and gives the runs of old ones their time. At a start,

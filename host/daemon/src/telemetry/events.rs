@@ -14,9 +14,9 @@ use sentinel_core::incident::{End, Incident, Phase, Rung};
 
 use super::budgets::Spent;
 use super::metrics::{
-    AlertLabels, BudgetLabels, CallLabels, EffectLabels, EndLabels, GuardLabels, LogLabels,
-    Metrics, NoticeLabels, PluginLabels, PolicyLabels, RejectLabels, ReloadLabels, ResultLabels,
-    RunLabels, SilenceLabels,
+    AlertLabels, CallLabels, EffectLabels, EndLabels, GuardLabels, LogLabels, Metrics,
+    NoticeLabels, PluginLabels, PolicyLabels, RejectLabels, ReloadLabels, ResultLabels, RunLabels,
+    SilenceLabels,
 };
 
 fn result_word<T, E>(result: &Result<T, E>) -> &'static str {
@@ -268,12 +268,7 @@ impl Metrics {
         if !self.budgets.spent(key, policy, spent, now) {
             return;
         }
-        self.used_up
-            .get_or_create(&BudgetLabels {
-                key: key.to_owned(),
-                policy: policy.to_string(),
-            })
-            .inc();
+        self.count_used_up(key, policy);
         tracing::warn!(
             key,
             %policy,

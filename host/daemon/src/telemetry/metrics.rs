@@ -1,7 +1,10 @@
 //! The metrics that `/metrics` serves. Each is counted in [`super::events`] alone, by
 //! the same call that logs what it counts.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -11,9 +14,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use sentinel_core::capability::DockerAction;
+use sentinel_core::event::Silence;
 use sentinel_core::id::{PluginName, PolicyName};
 
 use super::exposition::{Form, as_text};
+use super::series::Names;
 use super::throttle::Throttle;
 
 use super::budgets::Budgets;
@@ -124,6 +129,17 @@ const RELOADS: [(&str, &str); 7] = [
     ("configuration", "refused"),
 ];
 
+const ENDS: [&str; 5] = ["healed", "cleared", "escalated", "suppressed", "cancelled"];
+
+const RESULTS: [&str; 6] = [
+    "changed",
+    "unchanged",
+    "retryable",
+    "permanent",
+    "denied",
+    "stopped",
+];
+
 const GUARDS: [&str; 10] = [
     "pause",
     "maintenance",
@@ -136,6 +152,27 @@ const GUARDS: [&str; 10] = [
     "blast-radius",
     "approval",
 ];
+
+fn of_end(policy: &str, end: &str) -> EndLabels {
+    EndLabels {
+        policy: policy.to_owned(),
+        end: end.to_owned(),
+    }
+}
+
+fn of_guard(policy: &str, guard: &str) -> GuardLabels {
+    GuardLabels {
+        policy: policy.to_owned(),
+        guard: guard.to_owned(),
+    }
+}
+
+fn of_result(plugin: &str, result: &str) -> RunLabels {
+    RunLabels {
+        plugin: plugin.to_owned(),
+        result: result.to_owned(),
+    }
+}
 
 /// Every metric of the daemon.
 #[derive(Debug)]
@@ -185,6 +222,11 @@ pub(crate) struct Metrics {
     pub(super) connections_refused: Counter,
     /// Lines that outsiders can cause.
     pub(super) lines: Lines,
+    /// The policies and the plugins that there are series of.
+    policies: Names,
+    plugins: Names,
+    /// The keys of limits that were used up.
+    keys: Mutex<BTreeSet<String>>,
 }
 
 /// How many lines of a kind outsiders can cause.
@@ -462,6 +504,9 @@ impl Metrics {
             connections,
             connections_refused,
             lines: Lines::default(),
+            policies: Names::default(),
+            plugins: Names::default(),
+            keys: Mutex::default(),
         };
         metrics.begin();
         metrics
@@ -556,65 +601,114 @@ impl Metrics {
         }
     }
 
-    /// Begins the series of a policy. They stay for as long as the daemon runs, also when the policy has gone: its
-    /// incidents may end later.
+    /// These policies and plugins serve: their series begin, and those of others go some time
+    /// from now.
+    pub(crate) fn serve<'a>(
+        &self,
+        policies: impl Iterator<Item = &'a PolicyName>,
+        plugins: impl Iterator<Item = &'a PluginName>,
+    ) {
+        let now = Instant::now();
+        let policies: BTreeSet<String> = policies.map(ToString::to_string).collect();
+        let plugins: BTreeSet<String> = plugins.map(ToString::to_string).collect();
+        self.policies.serve(&policies, now);
+        self.plugins.serve(&plugins, now);
+        for policy in policies {
+            self.begin_policy(policy);
+        }
+        for plugin in plugins {
+            self.begin_plugin(plugin);
+        }
+        self.tidy(now);
+    }
+
+    /// Begins the series of a policy, whether it serves or has an incident left.
     pub(crate) fn policy(&self, policy: &PolicyName) {
         let policy = policy.to_string();
-        let labels = PolicyLabels {
-            policy: policy.clone(),
-        };
+        self.policies.begin(&policy, Instant::now());
+        self.begin_policy(policy);
+    }
+
+    fn begin_policy(&self, policy: String) {
+        for end in ENDS {
+            begin(&self.ended, &of_end(&policy, end));
+        }
+        for guard in GUARDS {
+            begin(&self.held, &of_guard(&policy, guard));
+        }
+        let labels = PolicyLabels { policy };
         begin(&self.opened, &labels);
         begin(&self.repeats, &labels);
         begin(&self.storms, &labels);
-        for end in ["healed", "cleared", "escalated", "suppressed", "cancelled"] {
-            begin(
-                &self.ended,
-                &EndLabels {
-                    policy: policy.clone(),
-                    end: end.to_owned(),
-                },
-            );
-        }
-        for guard in GUARDS {
-            begin(
-                &self.held,
-                &GuardLabels {
-                    policy: policy.clone(),
-                    guard: guard.to_owned(),
-                },
-            );
-        }
     }
 
-    /// Begins the series of a plugin. They stay, as those of policies do.
-    pub(crate) fn plugin(&self, plugin: &PluginName) {
-        let plugin = plugin.to_string();
-        begin(
-            &self.runs_started,
-            &PluginLabels {
-                plugin: plugin.clone(),
-            },
-        );
-        for result in [
-            "changed",
-            "unchanged",
-            "retryable",
-            "permanent",
-            "denied",
-            "stopped",
-        ] {
-            begin(
-                &self.runs,
-                &RunLabels {
-                    plugin: plugin.clone(),
-                    result: result.to_owned(),
-                },
-            );
+    fn begin_plugin(&self, plugin: String) {
+        for result in RESULTS {
+            begin(&self.runs, &of_result(&plugin, result));
         }
+        begin(&self.runs_started, &PluginLabels { plugin });
+    }
+
+    /// Drops the series of what has gone.
+    fn tidy(&self, now: Instant) {
+        self.policies.tidy(now, |name| self.drop_policy(name));
+        self.plugins.tidy(now, |name| self.drop_plugin(name));
+    }
+
+    fn drop_policy(&self, name: &str) -> bool {
+        let policy = name.to_owned();
+        let labels = PolicyLabels { policy };
+        let mut any = self.opened.remove(&labels);
+        any |= self.repeats.remove(&labels);
+        any |= self.storms.remove(&labels);
+        for end in ENDS {
+            any |= self.ended.remove(&of_end(name, end));
+        }
+        for guard in GUARDS {
+            any |= self.held.remove(&of_guard(name, guard));
+        }
+        for why in [Silence::Unnamed, Silence::Shadow, Silence::Failed] {
+            any |= self.untold.remove(&SilenceLabels {
+                policy: name.to_owned(),
+                why: why.as_str().to_owned(),
+            });
+        }
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in &*keys {
+            any |= self.used_up.remove(&BudgetLabels {
+                key: key.clone(),
+                policy: name.to_owned(),
+            });
+        }
+        any
+    }
+
+    /// Counts that a limit is used up for a policy.
+    pub(super) fn count_used_up(&self, key: &str, policy: &PolicyName) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if !keys.contains(key) {
+            keys.insert(key.to_owned());
+        }
+        self.used_up
+            .get_or_create(&BudgetLabels {
+                key: key.to_owned(),
+                policy: policy.to_string(),
+            })
+            .inc();
+    }
+
+    fn drop_plugin(&self, name: &str) -> bool {
+        let plugin = name.to_owned();
+        let mut any = self.runs_started.remove(&PluginLabels { plugin });
+        for result in RESULTS {
+            any |= self.runs.remove(&of_result(name, result));
+        }
+        any
     }
 
     /// The metrics in this form.
     pub(crate) fn write(&self, form: Form) -> String {
+        self.tidy(Instant::now());
         let open = self.open_metrics();
         match form {
             Form::OpenMetrics => open,
@@ -630,5 +724,38 @@ impl Metrics {
             let _ok = writeln!(out, "# the metrics cannot be written: {error}");
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_series_of_what_has_gone_go_and_the_others_count_on() {
+        let metrics = Metrics::new();
+        let name = |text: &str| text.parse::<PolicyName>().unwrap();
+        let (old, kept) = (name("old"), name("kept"));
+        let plugins: [PluginName; 2] = ["old-plugin", "kept-plugin"].map(|it| it.parse().unwrap());
+        metrics.serve([&old, &kept].into_iter(), plugins.iter());
+        for policy in [&old, &kept] {
+            let policy = policy.to_string();
+            metrics.opened.get_or_create(&PolicyLabels { policy }).inc();
+            metrics.count_used_up("limits.incidents", &name("old"));
+        }
+        metrics.serve([&kept].into_iter(), plugins[1..].iter());
+        let text = metrics.write(Form::Text);
+        assert!(text.contains("policy=\"old\""), "not at once");
+        metrics.tidy(Instant::now() + Duration::from_hours(2));
+        let text = metrics.write(Form::Text);
+        assert!(
+            !text.contains("\"old\"") && !text.contains("\"old-plugin\""),
+            "{text}"
+        );
+        let counted = "sentinel_incidents_opened_total{policy=\"kept\"} 1";
+        assert!(text.contains(counted), "{text}");
+        assert!(text.contains("plugin=\"kept-plugin\""), "{text}");
     }
 }

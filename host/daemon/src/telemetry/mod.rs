@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod exposition;
 mod lines;
 pub(crate) mod metrics;
+mod series;
 mod throttle;
 
 use std::sync::OnceLock;

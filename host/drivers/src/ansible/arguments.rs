@@ -100,7 +100,7 @@ pub(super) fn incident(
 /// Ansible know.) Names inside of them are marked as well: a playbook that loops over a map
 /// has them as values. `incident` is what the host tells of the incident, in the place of
 /// what a plugin said.
-pub(super) fn variables(
+pub fn variables(
     variables: &Map<String, Value>,
     incident: Option<&Value>,
 ) -> Result<String, CapabilityError> {

@@ -12,19 +12,7 @@ use nix::unistd::AccessFlags;
 use super::AnsibleConfig;
 use super::files::Places;
 use super::settings::Settings;
-
-const ALLOWED: &[&str] = &[
-    "HOME",
-    "LANG",
-    "LANGUAGE",
-    "LOGNAME",
-    "PATH",
-    "SHELL",
-    "SSH_AUTH_SOCK",
-    "TMPDIR",
-    "TZ",
-    "USER",
-];
+use crate::environment::allowed;
 
 /// The locale that every C library has that can do without files.
 const LOCALE: &str = "C.UTF-8";
@@ -52,7 +40,8 @@ impl Environment {
         work_dir: &Path,
     ) -> Self {
         Self {
-            allowed: allowed(all),
+            // The settings that the operator gave the daemon for Ansible.
+            allowed: allowed(all, |name| name.starts_with("ANSIBLE_")),
             own_home: work_dir.join("home"),
             without_locale: AtomicBool::new(false),
         }
@@ -165,18 +154,6 @@ impl Environment {
 fn set_in(variables: &mut Vec<(OsString, OsString)>, name: &str, value: OsString) {
     variables.retain(|(found, _)| found != name);
     variables.push((name.into(), value));
-}
-
-/// What of `all` playbooks may see: a short list, the locale, and the `ANSIBLE_…`
-/// settings that the operator gave the daemon.
-fn allowed(all: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    all.into_iter()
-        .filter(|(name, _)| {
-            name.to_str().is_some_and(|name| {
-                ALLOWED.contains(&name) || name.starts_with("LC_") || name.starts_with("ANSIBLE_")
-            })
-        })
-        .collect()
 }
 
 /// The home of this process's user by the machine's own list of users; none where the user

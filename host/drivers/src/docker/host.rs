@@ -277,7 +277,7 @@ impl Host {
     }
 
     /// What the library's client goes over.
-    async fn wire(&self, timeout: Duration) -> Result<Arc<Wire>, CapabilityError> {
+    pub(super) async fn wire(&self, timeout: Duration) -> Result<Arc<Wire>, CapabilityError> {
         self.client(timeout).await?;
         let client = self.client.load();
         client

@@ -235,7 +235,13 @@ impl Doubt<'_> {
                 self.unknown(&format!("nothing tells whether {signal} was sent")),
             ));
         };
-        let events = self.events().await?;
+        // Podman's events do not say which signal was sent, and some of them are not Docker's.
+        let podman = self.host.wire(self.left()).await?.is_podman();
+        let events = if podman {
+            Vec::new()
+        } else {
+            self.events().await?
+        };
         let sent = events.iter().rev().find(|event| {
             let actor = event.actor.as_ref();
             let attributes = actor.and_then(|actor| actor.attributes.as_ref());
@@ -266,6 +272,8 @@ impl Doubt<'_> {
             self.too_close(&format!("was sent {signal}"))
         } else if complete {
             Settled::NotDone
+        } else if podman {
+            self.unknown(&format!("Podman does not tell whether {signal} was sent"))
         } else {
             self.unknown(&format!(
                 "Docker keeps no events from so long ago, and nothing else tells whether {signal} was sent"

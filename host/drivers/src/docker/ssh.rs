@@ -4,21 +4,30 @@
 //! machine's key against the known ones, and asks nobody for a password. After a minute
 //! without a call it ends by itself, also when the daemon was killed in the meantime.
 
-use std::num::NonZeroUsize;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use openssh::{ControlPersist, ForwardType, KnownHosts, Session, SessionBuilder};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
+use crate::environment::allowed;
+
 /// How long a connection that nobody uses stays, in seconds.
-const IDLE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(59);
+const IDLE: u64 = 60;
 
 /// How often the other machine is asked whether it is there; after three of these without
 /// an answer the connection is over.
 const ALIVE: Duration = Duration::from_secs(5);
+
+/// What ssh, and what its configuration has it start, may need beside the short list: a
+/// terminal's kind, tickets of Kerberos, and where agents listen.
+const NEEDED: [&str; 3] = ["KRB5CCNAME", "TERM", "XDG_RUNTIME_DIR"];
+
+/// How much is told of what ssh said, in bytes, from the end: there it says why.
+const SAID: usize = 2 << 10;
 
 /// Where Docker listens on a machine of which nothing else is said.
 const SOCKET: &str = "/var/run/docker.sock";
@@ -45,14 +54,26 @@ pub(super) struct Tunnel {
     link: Mutex<Option<Link>>,
 }
 
-/// A connection.
+/// A connection. It ends with this, and before its folder does.
 #[derive(Debug)]
 struct Link {
-    // Ends with it: the session first, whose files are in the folder.
-    _session: Session,
-    _folder: TempDir,
+    /// Where its process is spoken to.
+    control: PathBuf,
     /// The end of the forwarded socket on this machine.
     here: PathBuf,
+    _folder: TempDir,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if !self.control.exists() {
+            return;
+        }
+        // Where that fails it has ended already, or will when nobody has used it for a while.
+        let _ended = asks(&self.control, ["-O", "exit"])
+            .stderr(Stdio::null())
+            .status();
+    }
 }
 
 impl Tunnel {
@@ -115,15 +136,7 @@ impl Tunnel {
             }
             // The old one ends before its place is taken.
             *link = None;
-            let made = self.connect(timeout).await.map_err(|error| {
-                let mut text = error.to_string();
-                let mut cause = std::error::Error::source(&error);
-                while let Some(inner) = cause {
-                    text = format!("{text}: {inner}");
-                    cause = inner.source();
-                }
-                text.trim().to_owned()
-            })?;
+            let made = self.connect(timeout).await?;
             Ok(link.insert(made).here.clone())
         };
         tokio::time::timeout(timeout, open)
@@ -131,48 +144,130 @@ impl Tunnel {
             .unwrap_or_else(|_| Err(format!("no connection within {timeout:?}")))
     }
 
-    async fn connect(&self, timeout: Duration) -> Result<Link, openssh::Error> {
+    async fn connect(&self, timeout: Duration) -> Result<Link, String> {
         let folder = tempfile::Builder::new()
             .prefix("sentinel-ssh-")
             .tempdir()
-            .map_err(openssh::Error::Master)?;
-        let here = folder.path().join("docker.sock");
-        let session = self
-            .builder(folder.path(), timeout)
-            .connect(&self.machine)
-            .await?;
-        session
-            .request_port_forward(ForwardType::Local, here.as_path(), self.socket.as_path())
-            .await?;
-        Ok(Link {
-            _session: session,
+            .map_err(|error| format!("no folder for the connection: {error}"))?;
+        let log = folder.path().join("log");
+        // What begins ends with this, whatever comes of it.
+        let link = Link {
+            control: folder.path().join("master"),
+            here: folder.path().join("docker.sock"),
             _folder: folder,
-            here,
-        })
+        };
+        // It is waited for until it is connected, and goes to the background then.
+        let connected = waited_for(self.connects(&link.control, &log, timeout))
+            .status()
+            .await
+            .map_err(not_started)?;
+        if !connected.success() {
+            let said = said(&tokio::fs::read(&log).await.unwrap_or_default());
+            return Err(format!("failed to connect to the remote host: {said}"));
+        }
+        let mut forward = OsString::from(&link.here);
+        forward.push(":");
+        forward.push(&self.socket);
+        let asked = asks(
+            &link.control,
+            [
+                "-O".as_ref(),
+                "forward".as_ref(),
+                "-L".as_ref(),
+                forward.as_os_str(),
+            ],
+        );
+        let forwarded = waited_for(asked).output().await.map_err(not_started)?;
+        if forwarded.status.success() {
+            Ok(link)
+        } else {
+            let said = said(&forwarded.stderr);
+            Err(format!("the socket cannot be forwarded: {said}"))
+        }
     }
 
-    fn builder(&self, folder: &Path, timeout: Duration) -> SessionBuilder {
-        let mut builder = SessionBuilder::default();
-        builder
-            .known_hosts_check(KnownHosts::Strict)
-            .connect_timeout(timeout)
-            .server_alive_interval(ALIVE)
-            .control_persist(ControlPersist::IdleFor(IDLE))
-            .control_directory(folder);
-        if let Some(user) = &self.user {
-            builder.user(user.clone());
+    /// What connects.
+    fn connects(&self, control: &Path, log: &Path, timeout: Duration) -> Command {
+        let mut command = ssh(control);
+        command.arg("-E").arg(log).args(["-M", "-f", "-N"]);
+        let mut option = |name: &str, value: &dyn std::fmt::Display| {
+            command.arg("-o").arg(format!("{name}={value}"));
+        };
+        option("ControlPersist", &IDLE);
+        option("StrictHostKeyChecking", &"yes");
+        option("ConnectTimeout", &timeout.as_secs().max(1));
+        option("ServerAliveInterval", &ALIVE.as_secs());
+        if self.files.identity.is_some() {
+            option("IdentitiesOnly", &"yes");
         }
         if let Some(port) = self.port {
-            builder.port(port);
+            command.arg("-p").arg(port.to_string());
+        }
+        if let Some(user) = &self.user {
+            command.arg("-l").arg(user);
         }
         if let Some(identity) = &self.files.identity {
-            builder.keyfile(identity);
+            command.arg("-i").arg(identity);
         }
         if let Some(known_hosts) = &self.files.known_hosts {
-            builder.user_known_hosts_file(known_hosts);
+            let mut option = OsString::from("UserKnownHostsFile=");
+            option.push(known_hosts);
+            command.arg("-o").arg(option);
         }
-        builder
+        command.arg(&self.machine).stderr(Stdio::null());
+        command
     }
+}
+
+/// `ssh`, by the connection that is or will be at `control`, with what it needs of the
+/// daemon's environment and nothing else.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it carries calls of this driver, touches nothing, and ends when nobody uses it"
+)]
+fn ssh(control: &Path) -> Command {
+    let mut command = Command::new("ssh");
+    command
+        .env_clear()
+        .envs(allowed(std::env::vars_os(), |name| NEEDED.contains(&name)))
+        .arg("-S")
+        .arg(control)
+        // It asks nobody for anything.
+        .args(["-o", "BatchMode=yes"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+}
+
+/// Asks the connection at `control` for something.
+fn asks(control: &Path, what: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = ssh(control);
+    // Whom it is connected to the connection knows; ssh wants a name all the same.
+    command.args(what).arg("none");
+    command
+}
+
+/// The same, ended when nobody waits for it any more.
+fn waited_for(command: Command) -> tokio::process::Command {
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true);
+    command
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is what an error is mapped with"
+)]
+fn not_started(error: std::io::Error) -> String {
+    format!("ssh cannot be started: {error}")
+}
+
+/// What ssh said, for people.
+fn said(bytes: &[u8]) -> String {
+    let end = bytes.get(bytes.len().saturating_sub(SAID)..);
+    let text = String::from_utf8_lossy(end.unwrap_or_default());
+    let text = text.trim();
+    text.strip_prefix("ssh: ").unwrap_or(text).to_owned()
 }
 
 #[cfg(test)]

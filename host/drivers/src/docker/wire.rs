@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwapOption;
@@ -50,6 +51,8 @@ pub(super) struct Wire {
     base: String,
     /// Which version is asked for; none where the engine did not say which it speaks.
     version: Arc<ArcSwapOption<Version>>,
+    /// Whether it is Podman who answers.
+    podman: AtomicBool,
 }
 
 impl Wire {
@@ -90,6 +93,7 @@ impl Wire {
             send: Arc::new(send),
             base,
             version,
+            podman: AtomicBool::new(false),
         }
     }
 
@@ -109,6 +113,11 @@ impl Wire {
         self.version.load().as_deref().copied()
     }
 
+    /// Whether it is Podman who answers, which keeps other events than Docker.
+    pub(super) fn is_podman(&self) -> bool {
+        self.podman.load(Ordering::Relaxed)
+    }
+
     /// Asks which version the engine speaks. One that does not say, or a proxy that does not
     /// let it be asked, is sent requests without a version from then on.
     pub(super) async fn negotiate(&self) -> Result<(), Error> {
@@ -120,6 +129,8 @@ impl Wire {
             .and_then(Version::parse);
         self.version
             .store(told.map(|version| Arc::new(version.min(NEWEST))));
+        let podman = answer.headers().contains_key("libpod-api-version");
+        self.podman.store(podman, Ordering::Relaxed);
         Ok(())
     }
 

@@ -13,7 +13,9 @@
 
 mod beside;
 mod engines;
+mod podman;
 mod settle;
+mod ssh;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;

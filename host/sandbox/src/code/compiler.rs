@@ -57,6 +57,7 @@ pub enum Compiler {
 /// What a compiling process has to know of the one that started it.
 const MAX_MEMORY: &str = "SENTINEL_COMPILE_MAX_MEMORY";
 const MEMORY: &str = "SENTINEL_COMPILE_MEMORY";
+const SECONDS: &str = "SENTINEL_COMPILE_SECONDS";
 
 impl Compiler {
     /// Compiles `wasm` in a process of its own, for at most `limit`. None when this
@@ -84,6 +85,7 @@ impl Compiler {
             .env_clear()
             .env(MAX_MEMORY, config.room.memory.to_string())
             .env(MEMORY, memory.0.to_string())
+            .env(SECONDS, limit.as_secs().saturating_add(1).to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -122,7 +124,7 @@ impl Compiler {
                 return Ok(code);
             }
             let said = String::from_utf8_lossy(&complaint);
-            let said = clean(said.trim(), COMPLAINT_BYTES);
+            let said = clean(&in_one_line(&said), COMPLAINT_BYTES);
             Err(match status.code() {
                 Some(1) => LoadError::Compile { reason: said },
                 // The allocator gives up with an abort.
@@ -138,6 +140,13 @@ impl Compiler {
     }
 }
 
+/// What a process said at its end, without what Rust adds for its developers.
+fn in_one_line(said: &str) -> String {
+    let lines = said.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("note: run with"));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 /// Compiles on this process's own threads.
 pub(crate) fn here(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
     engine
@@ -148,15 +157,18 @@ pub(crate) fn here(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
 }
 
 /// Gives up what compiling does not take, for good: whatever a plugin makes of the compiler
-/// has no more than this. Its environment was cleared when it was started.
-fn bound(memory: u64) -> Result<(), String> {
+/// has no more than this. Its environment was cleared when it was started. It is ended after `seconds` by
+/// whoever waits for it; of a daemon that was killed it ends by itself, once all its threads have had so many.
+fn bound(memory: u64, seconds: u64) -> Result<(), String> {
     let cannot = |what: &str| {
         let what = what.to_owned();
         move |error: rustix::io::Errno| format!("{what} cannot be bounded: {error}")
     };
     no_new_rights().map_err(cannot("its rights"))?;
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
     for (resource, what, most) in [
         (Resource::As, "memory", memory),
+        (Resource::Cpu, "time", seconds.saturating_mul(threads)),
         (Resource::Core, "what it leaves behind", 0),
         // What it writes goes into pipes.
         (Resource::Fsize, "files", 0),
@@ -198,9 +210,9 @@ pub fn serve_compiler(mut input: impl Read, mut output: impl Write) -> Result<()
             .and_then(|text| text.parse::<u64>().ok())
             .ok_or_else(|| format!("{name} is not set: this is for sentinel itself to call"))
     };
-    let (max_memory, memory) = (number(MAX_MEMORY)?, number(MEMORY)?);
+    let (max_memory, memory, seconds) = (number(MAX_MEMORY)?, number(MEMORY)?, number(SECONDS)?);
     engine::lower_priority();
-    bound(memory)?;
+    bound(memory, seconds)?;
     let mut wasm = Vec::new();
     input
         .read_to_end(&mut wasm)

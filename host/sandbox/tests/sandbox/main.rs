@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod compiler;
 mod gate;
 mod halt;
 mod http;

@@ -87,7 +87,8 @@ fn rust(project: &Project, to: &Path) -> Result<(), Failure> {
         "--message-format=json-render-diagnostics",
     ]);
     let ran = carry_out(command, &cargo).map_err(|failure| {
-        failure.hint(
+        failure.hint_where(
+            &NO_TARGET,
             "the target comes with `rustup target add wasm32-wasip2`; in a checkout of Infra \
              Sentinel on Debian, `eval \"$(stack/setup/toolchains.sh env)\"` gives it",
         )
@@ -103,6 +104,13 @@ fn rust(project: &Project, to: &Path) -> Result<(), Failure> {
         .map(drop)
         .map_err(|error| unwritable(to, &error))
 }
+
+/// What cargo says where the target is missing, and not of a mistake in the plugin.
+const NO_TARGET: [&str; 3] = [
+    "can't find crate for `std`",
+    "can't find crate for `core`",
+    "target may not be installed",
+];
 
 /// The `.wasm` files that cargo says it has made.
 fn artifacts(messages: &[u8]) -> Vec<PathBuf> {
@@ -209,8 +217,22 @@ fn c(project: &Project, to: &Path) -> Result<(), Failure> {
         .arg(to);
     carry_out(command, &clang.program)
         .map(drop)
-        .map_err(|failure| failure.hint(CLANG))
+        .map_err(|failure| failure.hint_where(&NO_LIBRARIES, CLANG))
 }
+
+/// What clang says where it cannot build for WASI, and not of a mistake in the plugin.
+const NO_LIBRARIES: [&str; 10] = [
+    "unable to find library",
+    "wasm-ld: error: cannot open",
+    "wasm-ld' failed",
+    "invalid linker name",
+    "unable to execute command",
+    "unknown target triple",
+    "libc-header-start.h",
+    "'string.h' file not found",
+    "'stdlib.h' file not found",
+    "'stdio.h' file not found",
+];
 
 const CLANG: &str = "on Debian: apt-get install clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32; \
                      elsewhere set WASI_SDK_PATH to a wasi-sdk (https://github.com/WebAssembly/wasi-sdk)";
@@ -302,7 +324,11 @@ pub(super) fn cache() -> Option<PathBuf> {
 )]
 fn command(project: &Project, program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(&project.folder).stdin(Stdio::null());
+    command
+        .current_dir(&project.folder)
+        .stdin(Stdio::null())
+        // Of the author's mistake, and not of the tool's own insides.
+        .env("RUST_BACKTRACE", "0");
     command
 }
 

@@ -132,8 +132,19 @@ fn text(checked: &Checked) -> String {
             },
         );
         say("asks for", &asks_for(&anatomy.asks_for));
-        for import in &anatomy.imports {
+        let (wasi, own): (Vec<&String>, Vec<&String>) = anatomy
+            .imports
+            .iter()
+            .partition(|import| import.starts_with("wasi:"));
+        for import in own {
             say("imports", import);
+        }
+        if !wasi.is_empty() {
+            let what = format!(
+                "{} interfaces of WASI, as its toolchain does: they are there and lead nowhere, to no files, network or environment",
+                wasi.len()
+            );
+            say("imports", &what);
         }
         say(
             "memory",

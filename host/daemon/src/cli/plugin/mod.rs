@@ -94,11 +94,11 @@ pub(super) enum PluginCommand {
     /// Run a plugin once, for an alert, without a daemon.
     ///
     /// By default the run is dry: what it looks at is real, and what it would change is shown and
-    /// not done. With --live it is done, within what --allow or --policy grants.
+    /// not done. With --live it is done, within what --grants or --policy grants.
     ///
     /// For example:
     ///   `sentinel plugin run unfreeze.wasm --alert alert.json`
-    ///   `sentinel plugin run unfreeze.wasm --alert alert.json --live --allow 'docker.*=web-*'`
+    ///   `sentinel plugin run unfreeze.wasm --alert alert.json --live --grants 'docker: { containers: [web], actions: [inspect, restart] }'`
     #[command(after_help = EXIT_CODES, verbatim_doc_comment)]
     Run(run::RunArgs),
     /// Run a plugin's cases: an alert, what it asks and is told, and how it ends.

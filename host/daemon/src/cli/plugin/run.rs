@@ -581,7 +581,11 @@ fn text(ran: &Ran) -> String {
             What::Observed => "saw",
             What::Done => "did",
             What::WouldDo => "would do",
-            What::Denied => "was refused",
+            // The gate stops what cannot be, too: nobody has refused that.
+            What::Denied => match call.result {
+                Err(CapabilityError::Denied(_)) => "was refused",
+                _ => "asked for",
+            },
         };
         let came = match (call.what, &call.result) {
             (What::WouldDo, Ok(_)) => String::new(),
