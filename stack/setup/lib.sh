@@ -225,13 +225,19 @@ apt_install() {
 }
 apt_install_now() {
     # The services that packages bring are started by the stack, in containers, and never on the host.
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+    apt_get env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
         install -y --no-install-recommends "$@"
+}
+# Runs apt-get when no other job of ours does. Apt itself waits for the others of this machine, and not for ever: behind
+# one of ours on a slow disk it gave up.
+apt_get() {
+    mkdir -p "$cache"
+    (flock 9 && as_root "$@" 9>&-) 9>"$cache/apt-get.lock"
 }
 apt_update() {
     [[ -z "${apt_updated:-}" ]] || return 0
     say "fetching the package lists"
-    patiently "fetching the package lists" as_root apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update ||
+    patiently "fetching the package lists" apt_get apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update ||
         die "apt-get update failed" "its own words are above"
     apt_updated=1
     mkdir -p "$cache"
