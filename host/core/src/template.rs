@@ -272,12 +272,17 @@ impl UrlTemplate {
         };
         if template.is_literal() {
             check_url(source).map_err(error)?;
-        } else if !["http://", "https://"]
+            return Ok(Self(template));
+        }
+        let behind = ["http://", "https://"]
             .iter()
-            .any(|scheme| source.starts_with(scheme))
-        {
+            .find_map(|scheme| source.strip_prefix(scheme))
+            .ok_or_else(|| {
+                error("the URL does not begin with its scheme in plain text".to_owned())
+            })?;
+        if behind.starts_with(['/', '\\', '?', '#']) {
             return Err(error(
-                "the URL does not begin with its scheme in plain text".to_owned(),
+                "no host stands behind the `//` of the URL".to_owned(),
             ));
         }
         Ok(Self(template))
@@ -331,6 +336,15 @@ fn check_url(url: &str) -> Result<(), String> {
     }
     if !parsed.username().is_empty() || parsed.password().is_some() {
         return Err("a user or a password stands in the URL, where logs would show it".to_owned());
+    }
+    // The URL standard passes over slashes, tabs and line breaks before a host: of `http:///a/b` it is `a`, which is no
+    // part of the host to whoever reads it.
+    let named = url.split_once("://").and_then(|(scheme, rest)| {
+        let authority = rest.split(['/', '\\', '?', '#']).next()?;
+        url::Url::parse(&format!("{scheme}://{authority}/")).ok()
+    });
+    if named.is_none_or(|named| named.host() != parsed.host()) {
+        return Err(format!("no host stands behind the `//` of `{url}`"));
     }
     Ok(())
 }
@@ -1035,6 +1049,25 @@ mod tests {
             .map_err(|error| error.to_string())?
             .render(&context(pairs))
             .map_err(|error| error.to_string())
+    }
+
+    /// As the URL standard reads these, the label is the host.
+    #[test]
+    fn a_label_is_no_host_because_there_is_none() {
+        for source in [
+            "http:///{{ labels.a }}/admin",
+            "http:////{{ labels.a }}",
+            r"http:/\{{ labels.a }}",
+            r"http://\{{ labels.a }}",
+            "http://\t/{{ labels.a }}",
+            "https://{{ '' }}/{{ labels.a }}",
+            "http://?{{ labels.a }}",
+            "http:///literal",
+            "http:literal",
+        ] {
+            let found = url(source, &[("a", "12")]);
+            assert!(found.is_err(), "{source}: {found:?}");
+        }
     }
 
     #[test]
